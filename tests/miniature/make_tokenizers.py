@@ -123,7 +123,8 @@ def train_sentencepiece(
         num_threads=1,
         minloglevel=2,
     )
-    proto = sentencepiece_model_pb2.ModelProto()
+    # protobuf makes the class when the module is loaded.
+    proto: Any = vars(sentencepiece_model_pb2)["ModelProto"]()
     proto.ParseFromString(buffer.getvalue())
     return proto
 

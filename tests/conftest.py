@@ -1,0 +1,37 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.miniature import write_miniature
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`miniatures(name)` is the folder of that miniature, written once a session; read only."""
+    written: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in written:
+            written[name] = write_miniature(tmp_path_factory.mktemp("miniature") / name, name)
+        return written[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def miniature(miniatures: Callable[[str], Path]) -> Path:
+    """The folder of the InternLM2 miniature with the 300M tower; read only."""
+    return miniatures("internlm2-300m")
+
+
+@pytest.fixture(scope="session")
+def images() -> Path:
+    """The folder of small JPEG pictures."""
+    return DATA / "images"
