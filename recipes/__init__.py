@@ -1,0 +1,1 @@
+"""Worked recipes; importable from the repository root for the scripts and tests."""
