@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from vlmc.errors import CheckpointError
+from vlmc.image.tiles import TILE_SIZE
 
 Architecture = Literal[
     "InternLM2ForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM", "LlamaForCausalLM"
@@ -19,8 +20,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     "Phi3ForCausalLM",
     "LlamaForCausalLM",
 )
-TILE_PIXELS = 448
-TOKENS_PER_TILE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class VisionConfig:
     layers: int
     heads: int
     intermediate_size: int
-    image_size: int = TILE_PIXELS
+    image_size: int = TILE_SIZE
     patch_size: int = 14
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: float = 1e-6
@@ -41,7 +40,7 @@ class VisionConfig:
     @property
     def grid(self) -> int:
         """Patches along one side of a tile."""
-        return TILE_PIXELS // self.patch_size
+        return TILE_SIZE // self.patch_size
 
     @property
     def positions(self) -> int:
@@ -189,8 +188,8 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     language = _language(top.section("llm_config"))
 
     tile = top.integer("force_image_size", vision.image_size)
-    if tile != TILE_PIXELS or vision.patch_size != 14:
-        raise top.fail("force_image_size", tile, f"{TILE_PIXELS} with patches of 14 pixels")
+    if tile != TILE_SIZE or vision.patch_size != 14:
+        raise top.fail("force_image_size", tile, f"{TILE_SIZE} with patches of 14 pixels")
     ratio = top.number("downsample_ratio", 0.5)
     if ratio != 0.5:
         raise top.fail("downsample_ratio", ratio, "0.5, that is 256 tokens a tile")

@@ -150,7 +150,7 @@ class DecoderAttention(nn.Module):
     def forward(self, states: Tensor, step: _Step) -> Tensor:
         """(rows, tokens, hidden), same shape out."""
         query, key, value = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            part.view(*part.shape[:2], -1, self.head_dim).transpose(1, 2)
             for part in self.qkv_proj(states).split(self.widths, dim=-1)
         )
         query = rotate(query, step.cosine, step.sine)

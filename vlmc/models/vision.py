@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmc.checkpoint.config import TILE_PIXELS, ModelConfig, VisionConfig
+from vlmc.checkpoint.config import ModelConfig, VisionConfig
+from vlmc.image.preprocess import MEAN, STD
 from vlmc.models.norm import RMSNorm
 
 
@@ -77,7 +78,8 @@ class PatchEmbeddings(nn.Module):
         """(tiles, 3, 448, 448) → (tiles, 1025, hidden)."""
         patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(patches.shape[0], -1, -1)
-        return torch.cat((first, patches), dim=1) + self.positions()
+        embedded: Tensor = torch.cat((first, patches), dim=1) + self.positions()
+        return embedded
 
     def positions(self) -> Tensor:
         """Position embedding of a 448-pixel tile, (1, 1025, hidden).
@@ -112,7 +114,8 @@ class VisionBlock(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(tiles, tokens, hidden), same shape out."""
         states = states + self.attn(self.norm1(states)) * self.ls1
-        return states + self.mlp(self.norm2(states)) * self.ls2
+        mixed: Tensor = states + self.mlp(self.norm2(states)) * self.ls2
+        return mixed
 
 
 class VisionAttention(nn.Module):
@@ -129,7 +132,7 @@ class VisionAttention(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(tiles, tokens, hidden), same shape out."""
-        query, key, value = self.qkv(states).chunk(3, dim=-1)
+        query, key, value = self.qkv(states).chunk(3, dim=-1)  # each (tiles, tokens, hidden)
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         attended = functional.scaled_dot_product_attention(
@@ -139,7 +142,7 @@ class VisionAttention(nn.Module):
         return mixed
 
     def _split(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class VisionMLP(nn.Module):
@@ -175,14 +178,9 @@ def normalize_tiles(tiles: Tensor, dtype: torch.dtype) -> Tensor:
     The arithmetic is fp32 in the order of the original's ToTensor and Normalize.
     """
     pixels = tiles.permute(0, 3, 1, 2).to(torch.float32) / 255
-    mean = torch.tensor(IMAGENET_MEAN, device=tiles.device).view(1, 3, 1, 1)
-    deviation = torch.tensor(IMAGENET_STD, device=tiles.device).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN, device=tiles.device).view(1, 3, 1, 1)
+    deviation = torch.tensor(STD, device=tiles.device).view(1, 3, 1, 1)
     return ((pixels - mean) / deviation).to(dtype)
-
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-TILE_SHAPE = (TILE_PIXELS, TILE_PIXELS, 3)
 
 
 def _norm(config: VisionConfig) -> nn.Module:
