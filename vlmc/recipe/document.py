@@ -1,0 +1,139 @@
+"""A YAML file as plain values that remember their lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlmc.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+MAX_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Document:
+    """Values of a recipe; `lines` gives the 1-based line of each key path."""
+
+    path: Path
+    values: dict[str, Any]
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def where(self, key: KeyPath) -> str:
+        """`file:line` of a key, or of the nearest key above it that the file holds."""
+        while key and key not in self.lines:
+            key = key[:-1]
+        return f"{self.path}:{self.lines.get(key, 1)}"
+
+    def set(self, assignment: str) -> None:
+        """Apply one `a.b=value` override; the value is read as YAML.
+
+        Raises:
+            RecipeError: the text is not of that form, or runs through a value that is no mapping.
+        """
+        key, equals, text = assignment.partition("=")
+        names = key.strip().split(".")
+        if not equals or not all(names):
+            raise RecipeError(f"--set {assignment}: expected KEY.KEY=VALUE, such as name=test")
+        source = Path(f"--set {assignment}")
+        node = _compose(text, source)
+        target = self.values
+        for name in names[:-1]:
+            inner = target.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise RecipeError(f"--set {assignment}: {name} is not a mapping in {self.path}")
+            target = inner
+        target[names[-1]] = None if node is None else _value(node, (), {}, source)
+
+
+def key_text(key: KeyPath) -> str:
+    """`("vision", "engines", 0)` as `vision.engines[0]`."""
+    text = ""
+    for part in key:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML mapping. Tags, anchors and aliases are refused: a recipe needs none of them.
+
+    Raises:
+        RecipeError: missing, too large, not YAML, or not a mapping; names file and line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise RecipeError(f"{path} is {len(data):,} bytes; a recipe has at most {MAX_BYTES:,}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text: {error}") from error
+    node = _compose(text, path)
+    if not isinstance(node, yaml.MappingNode):
+        raise RecipeError(f"{path}:1: a recipe is a mapping of keys, such as `version: 1`")
+    lines: dict[KeyPath, int] = {}
+    return Document(path, _value(node, (), lines, path), lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without anchors, aliases and explicit tags."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.composer.ComposerError(
+                None, None, "anchors and aliases are not used in recipes", event.start_mark
+            )
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise yaml.composer.ComposerError(
+                None, None, f"the tag {tag} is not used in recipes", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+def _compose(text: str, path: Path) -> yaml.Node | None:
+    loader = _Loader(text)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark is not None else 1
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeError(f"{path}:{line}: not valid YAML for a recipe: {problem}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: nested too deeply for a recipe") from error
+    finally:
+        loader.dispose()
+    return node
+
+
+def _value(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], path: Path) -> Any:
+    lines.setdefault(key, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise RecipeError(f"{path}:{line}: a key must be a plain word")
+            name = key_node.value
+            if name in values:
+                raise RecipeError(f"{path}:{line}: {key_text((*key, name))} is given twice")
+            lines[(*key, name)] = line
+            values[name] = _value(value_node, (*key, name), lines, path)
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*key, index), lines, path) for index, item in enumerate(node.value)]
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        line = node.start_mark.line + 1
+        raise RecipeError(f"{path}:{line}: {key_text(key)} cannot be read: {error}") from error
+    finally:
+        loader.dispose()
