@@ -40,22 +40,30 @@ class Arrangement:
         self.resembled: list[str] = []
 
     def place(
-        self, where: str, width: float, height: float, turns: tuple[float, float]
+        self,
+        where: str,
+        width: float,
+        height: float,
+        turns: tuple[float, float],
+        band: tuple[float, float] = (0.0, 1.0),
     ) -> Pose | None:
         """A free pose for something of the given upright size in pixels, or None if none is found.
 
         It keeps clear of everything kept so far and of the clutter, and lies wholly in the picture.
+        `band` is the part of a wall's height, from the top, that it may hang in.
         """
         turn = float(self.random.uniform(*turns))
-        if 45 < abs(turn) and self.random.random() < 0.5:
+        if abs(turn) > 45 and self.random.random() < 0.5:
             turn = -turn
         for _ in range(24):
-            pose = self._try(where, width, height, turn)
+            pose = self._try(where, width, height, turn, band)
             if pose is not None and self._free(pose, where):
                 return pose
         return None
 
-    def _try(self, where: str, width: float, height: float, turn: float) -> Pose | None:
+    def _try(
+        self, where: str, width: float, height: float, turn: float, band: tuple[float, float]
+    ) -> Pose | None:
         room, random = self.room, self.random
         _, y0, _, y1 = Pose(0, 0, width, height, turn).box()
         tall = y1 - y0
@@ -80,7 +88,8 @@ class Arrangement:
                 upper, lower = max(upper, 2.0), min(lower, room.height - 2.0)
                 if lower - upper < tall * 1.15:
                     return None
-                y = float(random.uniform(upper + tall * 0.56, lower - tall * 0.56))
+                high, low = upper + tall * 0.56, lower - tall * 0.56
+                y = high + (low - high) * float(random.uniform(*band))
                 side = room.side(x)
                 lean = -side * float(random.uniform(0.04, 0.1))
                 width *= _SIDE_WALL_WIDTH if side else 1.0
@@ -94,7 +103,12 @@ class Arrangement:
 
     def _free(self, pose: Pose, where: str) -> bool:
         box = pose.box()
-        if box[0] < 2 or box[1] < 2 or box[2] > self.room.width - 2 or box[3] > self.room.height - 2:
+        if (
+            box[0] < 2
+            or box[1] < 2
+            or box[2] > self.room.width - 2
+            or box[3] > self.room.height - 2
+        ):
             return False
         gap = max(3.0, 0.08 * (box[3] - box[1]))
         if touches(box, self.kept, gap) or touches(box, self.clutter, 2):

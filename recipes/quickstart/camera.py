@@ -74,9 +74,9 @@ def light(
     for _ in range(int(random.integers(0, 4))):
         spot = np.exp(
             -((x - random.random()) ** 2 + (y - random.random()) ** 2)
-            / (2 * random.uniform(0.08, 0.3) ** 2)
+            / (2 * random.uniform(0.12, 0.35) ** 2)
         )
-        gain += random.uniform(-0.2, 0.16) * spot
+        gain += random.uniform(-0.16, 0.18) * spot
     if random.random() < 0.5:
         gain -= random.uniform(0.1, 0.5) * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
     for glow_x, glow_y, radius in glows:

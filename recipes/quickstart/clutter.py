@@ -48,7 +48,9 @@ def _window(pen: Pen, random: np.random.Generator) -> None:
     pen.rectangle(0.06, 0.07, 0.94, 0.93, glass)
     hill = shade((96, 130, 84), float(random.uniform(0.5, 1.2)))
     low = float(random.uniform(0.5, 0.85))
-    pen.polygon([(0.06, low), (0.4, low - 0.12), (0.94, low + 0.05), (0.94, 0.93), (0.06, 0.93)], hill)
+    pen.polygon(
+        [(0.06, low), (0.4, low - 0.12), (0.94, low + 0.05), (0.94, 0.93), (0.06, 0.93)], hill
+    )
     for x in np.linspace(0, 1, int(random.integers(3, 5)))[1:-1]:
         pen.rectangle(float(x) - 0.015, 0.05, float(x) + 0.015, 0.95, frame)
     if random.random() < 0.4:
@@ -158,7 +160,9 @@ def _clock(pen: Pen, random: np.random.Generator) -> None:
     for hour in range(12):
         angle = hour * np.pi / 6
         x, y = float(np.cos(angle)), float(np.sin(angle))
-        pen.line([(0.5 + 0.33 * x, 0.5 + 0.33 * y), (0.5 + 0.4 * x, 0.5 + 0.4 * y)], (40,) * 3, 0.03)
+        pen.line(
+            [(0.5 + 0.33 * x, 0.5 + 0.33 * y), (0.5 + 0.4 * x, 0.5 + 0.4 * y)], (40,) * 3, 0.03
+        )
     for length in (0.2, 0.31):
         angle = float(random.uniform(0, 2 * np.pi))
         tip = (0.5 + length * float(np.cos(angle)), 0.5 + length * float(np.sin(angle)))
@@ -292,3 +296,4 @@ FLOOR_CLUTTER: tuple[Item, ...] = (
     Item(0.62, 1.6, _chair, "ladder"),
     Item(0.42, 1.9, _standing_lamp, "cone"),
 )
+SCREENS: tuple[Item, ...] = (Item(1.15, 0.9, _box), Item(0.8, 1.3, _plant))

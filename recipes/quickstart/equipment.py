@@ -19,7 +19,7 @@ class Form:
     """How one state of a kind looks and where it belongs.
 
     `aspect` is width / height, `size` the longer side against the scene's base size, `turns` the
-    range of turns in degrees.
+    range of turns in degrees, `band` the part of the wall's height (0 top, 1 bottom) it hangs in.
     """
 
     place: str
@@ -27,6 +27,7 @@ class Form:
     size: float
     turns: tuple[float, float]
     draw: Callable[[Pen, RGB, np.random.Generator], None]
+    band: tuple[float, float] = (0.0, 1.0)
 
 
 def paint(colour: str | None, random: np.random.Generator) -> RGB:
@@ -69,8 +70,8 @@ def _cylinder(pen: Pen, colour: RGB, random: np.random.Generator) -> None:
 
 
 def _extinguisher_hung(pen: Pen, colour: RGB, random: np.random.Generator) -> None:
-    pen.rectangle(0.0, 0.3, 1.0, 0.96, (96, 98, 102))
-    pen.rectangle(0.03, 0.32, 0.97, 0.94, (206, 208, 210))
+    pen.rectangle(0.0, 0.3, 1.0, 0.96, (84, 86, 90))
+    pen.rectangle(0.03, 0.32, 0.97, 0.94, (134, 138, 142))
     _cylinder(pen, colour, random)
     for y in (0.4, 0.78):
         pen.rectangle(0.1, y, 0.9, y + 0.06, (70, 72, 76))
@@ -298,16 +299,16 @@ FORMS: dict[str, dict[bool, Form]] = {
         False: Form(FLOOR, 0.42, 1.7, _TIPPED, _ladder),
     },
     "outlet": {
-        True: Form(WALL, 1.75, 0.8, _UPRIGHT, _outlet),
-        False: Form(WALL, 1.75, 0.8, _UPRIGHT, _outlet_broken),
+        True: Form(WALL, 1.75, 0.8, _UPRIGHT, _outlet, (0.3, 1.0)),
+        False: Form(WALL, 1.75, 0.8, _UPRIGHT, _outlet_broken, (0.3, 1.0)),
     },
     "fusebox": {
         True: Form(WALL, 0.82, 1.1, (-2.0, 2.0), _fusebox_closed),
         False: Form(WALL, 1.15, 1.25, (-2.0, 2.0), _fusebox_open),
     },
     "sign": {
-        True: Form(WALL, 2.0, 1.15, _UPRIGHT, _sign_lit),
-        False: Form(WALL, 2.0, 1.15, _UPRIGHT, _sign_dark),
+        True: Form(WALL, 2.0, 1.15, _UPRIGHT, _sign_lit, (0.0, 0.6)),
+        False: Form(WALL, 2.0, 1.15, _UPRIGHT, _sign_dark, (0.0, 0.6)),
     },
     "detector": {
         True: Form(CEILING, 1.7, 0.85, (-6.0, 6.0), _detector_fixed),

@@ -55,8 +55,9 @@ class _Asker:
 
     def _present(self, coloured: bool) -> tuple[str, str | None]:
         kind = self.pick(sorted(self.counts))
-        colours = sorted({thing.colour for thing in self.equipment if thing.kind == kind} - {None})
-        return kind, self.pick([c for c in colours if c]) if coloured and colours else None
+        present = {thing.colour for thing in self.equipment if thing.kind == kind}
+        colours = [colour for colour in words.COLOURS if colour in present]
+        return kind, self.pick(colours) if coloured and colours else None
 
     def _absent(self, coloured: bool) -> tuple[str, str | None]:
         painted = sorted({thing.kind for thing in self.equipment if thing.colour is not None})

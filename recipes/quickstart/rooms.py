@@ -30,7 +30,8 @@ class Room:
         angle = np.deg2rad(self.roll_deg)
         matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         centre = np.array([self.width / 2, self.height / 2])
-        return (points - centre) @ matrix + centre
+        turned: NDArray[np.float64] = (points - centre) @ matrix + centre
+        return turned
 
     def at(self, x: float, y: float, depth: float) -> tuple[float, float]:
         """A point of the near plane pushed back: depth 0 is near, 1 is the far wall."""
@@ -162,7 +163,7 @@ class _Shell:
 
     def walls(self) -> None:
         room, random = self.room, self.random
-        base = muted(random, (0.45, 0.8), 0.45)
+        base = muted(random, (0.45, 0.82), 0.34)
         bx0, by0, bx1, by1 = room.back
         nx0, ny0, nx1, ny1 = room.near
         sides = shade(base, float(random.uniform(0.8, 0.94))), shade(base, random.uniform(0.84, 1))

@@ -20,8 +20,10 @@ __all__ = ["COLOURS", "KINDS", "WORDS", "Question", "Scene", "Thing", "draw", "t
 
 # Longer sides in pixels of the equipment, smallest and largest, in small and in large pictures.
 SMALL_PIXELS = (36.0, 170.0)
-LARGE_PIXELS = (28.0, 72.0)
-CLOSE_LARGE_PIXELS = (40.0, 150.0)
+LARGE_PIXELS = (34.0, 72.0)
+CLOSE_LARGE_PIXELS = (42.0, 150.0)
+# The shorter side may not be less, or a thin thing would vanish.
+_LEAST_WIDTH = 22.0
 # Heights in pixels of a capital on the label.
 SMALL_LETTERS = (14.0, 32.0)
 LARGE_LETTERS = (12.0, 16.0)
@@ -45,7 +47,7 @@ def draw(seed: int, *, questions: int = 8) -> Scene:
     limits = (CLOSE_LARGE_PIXELS if close else LARGE_PIXELS) if large else SMALL_PIXELS
     things = _add_label(arrangement, large)
     things += _add_equipment(arrangement, base, limits)
-    _add_clutter(arrangement, base)
+    _add_clutter(arrangement, base, 2 if large else 1)
     _occlude(arrangement, things)
     glows = [
         ((t.box[0] + t.box[2]) / 2, (t.box[1] + t.box[3]) / 2, 0.9 * (t.box[2] - t.box[0]))
@@ -60,7 +62,7 @@ def draw(seed: int, *, questions: int = 8) -> Scene:
 
 def _base_size(shorter: int, large: bool, close: bool, random: np.random.Generator) -> float:
     if not large:
-        return float(shorter * random.uniform(0.13, 0.24))
+        return float(shorter * random.uniform(0.12, 0.22))
     return float(random.uniform(60, 100) if close else random.uniform(34, 58))
 
 
@@ -69,7 +71,8 @@ def _add_label(arrangement: Arrangement, large: bool) -> list[Thing]:
     if random.random() >= _LABEL_SHARE:
         return []
     text = label.choose_text(random)
-    letters = float(random.uniform(*(LARGE_LETTERS if large else SMALL_LETTERS)))
+    low, high = LARGE_LETTERS if large else SMALL_LETTERS
+    letters = low + (high - low) * float(random.beta(1, 1) if large else random.beta(1, 1.8))
     sprite = label.plate(text, letters, random)
     height, width = sprite.shape[0] / 3, sprite.shape[1] / 3
     pose = arrangement.place(WALL, width, height, (-6.0, 6.0))
@@ -113,11 +116,12 @@ def _add_thing(
     form = FORMS[kind][in_order]
     colour = COLOURS[int(random.integers(len(COLOURS)))] if EQUIPMENT[kind].coloured else None
     longest = float(np.clip(base * form.size * random.uniform(0.85, 1.2), *limits))
+    longest = max(longest, _LEAST_WIDTH * max(form.aspect, 1 / form.aspect))
     width, height = longest * min(1, form.aspect), longest / max(1, form.aspect)
     where = form.place
     if kind in ("helmet", "kit") and random.random() < 0.5:
         where = TOP if arrangement.tops else FLOOR
-    pose = arrangement.place(where, width, height, form.turns)
+    pose = arrangement.place(where, width, height, form.turns, form.band)
     if pose is None:
         return None
     sprite = equipment.sketch(form, equipment.paint(colour, random), longest, random)
@@ -128,7 +132,7 @@ def _add_thing(
     return Thing(kind, colour, box, in_order, None)
 
 
-def _add_clutter(arrangement: Arrangement, base: float) -> None:
+def _add_clutter(arrangement: Arrangement, base: float, rounds: int) -> None:
     random = arrangement.random
     plan = (
         (clutter.WALL_CLUTTER, WALL, 4),
@@ -136,22 +140,22 @@ def _add_clutter(arrangement: Arrangement, base: float) -> None:
         (clutter.FLOOR_CLUTTER, FLOOR, 5),
     )
     for items, where, most in plan:
-        for _ in range(int(random.integers(0, most))):
+        for _ in range(rounds * int(random.integers(0, most))):
             item = items[int(random.integers(len(items)))]
-            longest = base * item.size * float(random.uniform(0.8, 1.4))
+            longest = base * item.size * float(random.uniform(0.8, 1.4 * rounds**0.5))
             arrangement.add_clutter(item, where, longest)
 
 
 def _occlude(arrangement: Arrangement, things: list[Thing]) -> None:
-    """Perhaps hide a little of one thing behind a box or plant that stands before it."""
+    """Perhaps hide a little of one thing on the floor behind a box or plant."""
     random = arrangement.random
-    standing = [t for t in things if t.kind not in (LABEL, "sign", "outlet", "detector")]
+    room = arrangement.room
+    standing = [t for t in things if t.kind != LABEL and t.box[3] > room.wall_span(t.box[0])[1]]
     if not standing or random.random() >= _OCCLUDED_SHARE:
         return
     thing = standing[int(random.integers(len(standing)))]
     x0, y0, x1, y1 = thing.box
-    choices = [item for item in clutter.FLOOR_CLUTTER if item.resembles in (None, "kit")]
-    item = choices[int(random.integers(len(choices)))]
+    item = clutter.SCREENS[int(random.integers(len(clutter.SCREENS)))]
     longest = float(max(x1 - x0, y1 - y0) * random.uniform(0.5, 0.9))
     width, height = longest * min(1, item.aspect), longest / max(1, item.aspect)
     side = -1 if random.random() < 0.5 else 1

@@ -136,7 +136,8 @@ class Pose:
         )
         angle = np.deg2rad(self.turn)
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        return (quad @ turn + (self.x, self.y)).astype(np.float32)
+        corners: NDArray[np.float32] = (quad @ turn + (self.x, self.y)).astype(np.float32)
+        return corners
 
     def box(self) -> Box:
         """The upright box around the corners, in pixels."""
