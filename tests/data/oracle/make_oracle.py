@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.data.oracle.models import write_models
 from tests.data.oracle.original import import_original
+from tests.data.oracle.tiles import tiles
 from tests.data.oracle.tokenization import tokenization
 
 FOLDER = Path(__file__).parent
@@ -21,36 +23,24 @@ IMAGES = FOLDER.parent / "images"
 PARTS = ("tokenization", "tiles", "models")
 
 
-def write_json(name: str, value: Any) -> None:
-    """One line for each entry of the second level, so that changes can be read in a diff."""
-    lines = []
-    for key, entries in value.items():
-        body = json.dumps(entries, ensure_ascii=False)
-        if isinstance(entries, list):
-            rows = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-            body = f"[\n{rows}\n]"
-        lines.append(f"{json.dumps(key, ensure_ascii=False)}: {body}")
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
-    (FOLDER / name).write_text(text, encoding="utf-8")
+def write_json(path: Path, lists: dict[str, list[Any]]) -> None:
+    """One line for each entry of the lists, so that changes can be read in a diff."""
+    parts = []
+    for key, entries in lists.items():
+        rows = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+        parts.append(f"{json.dumps(key)}: [\n{rows}\n]")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
     original = import_original(Path(arguments[0]))
     parts = arguments[1:] or PARTS
     if "tokenization" in parts:
-        values = tokenization(original, TOKENIZERS)
-        flat = {
-            f"{name}/{kind}": rows for name, both in values.items() for kind, rows in both.items()
-        }
-        write_json("tokenization.json", flat)
+        write_json(FOLDER / "tokenization.json", tokenization(original, TOKENIZERS))
     if "tiles" in parts:
-        from tests.data.oracle.tiles import tiles
-
-        write_json("tiles.json", tiles(original, IMAGES))
+        write_json(FOLDER / "tiles.json", tiles(original, IMAGES))
     if "models" in parts:
-        from tests.data.oracle.models import write_models
-
-        write_models(original, FOLDER, IMAGES)
+        write_json(FOLDER / "chats.json", write_models(original, FOLDER, IMAGES))
 
 
 if __name__ == "__main__":

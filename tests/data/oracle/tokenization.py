@@ -96,13 +96,13 @@ TEXTS = (
 RANDOM_SEQUENCES = 24
 
 
-def tokenization(original: types.SimpleNamespace, folder: Path) -> dict[str, Any]:
-    """Ids and decoded text by tokenizer name, for the tokenizers in `folder`.
+def tokenization(original: types.SimpleNamespace, folder: Path) -> dict[str, list[Any]]:
+    """Ids and decoded text of the tokenizers in `folder`, by "<name>/encode" and "<name>/decode".
 
     `encode` has an entry for each of TEXTS; `decode` has random ids, of which models with random
     weights emit any, among them bytes that are not UTF-8 and special tokens.
     """
-    result: dict[str, Any] = {}
+    result: dict[str, list[Any]] = {}
     for name, loader in original.tokenizers.items():
         tokenizer = loader.from_pretrained(str(folder / name))
         encoded = []
@@ -121,5 +121,5 @@ def tokenization(original: types.SimpleNamespace, folder: Path) -> dict[str, Any
             draws = generator.random_raw(1 + index % 12)
             ids = [int(draw) % len(tokenizer) for draw in draws]
             decoded.append({"ids": ids, "decoded": tokenizer.decode(ids, skip_special_tokens=True)})
-        result[name] = {"encode": encoded, "decode": decoded}
+        result |= {f"{name}/encode": encoded, f"{name}/decode": decoded}
     return result
