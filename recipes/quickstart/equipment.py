@@ -57,10 +57,10 @@ def _cylinder(pen: Pen, colour: RGB, random: np.random.Generator) -> None:
     pen.rounded((0.22, 0.24, 0.78, 0.99), 0.3, shade(colour, 0.75))
     pen.rounded((0.24, 0.25, 0.76, 0.98), 0.28, colour)
     pen.rectangle(0.34, 0.3, 0.42, 0.92, shade(colour, 1.25))
-    band = _DARK if is_light(colour) else _PALE
-    pen.rectangle(0.24, 0.52, 0.76, 0.66, band)
-    for y in (0.56, 0.61):
-        line = shade(band, 3.5 if band == _DARK else 0.6)
+    band = (112, 116, 122) if is_light(colour) else _PALE
+    pen.rectangle(0.24, 0.54, 0.76, 0.66, band)
+    for y in (0.57, 0.61):
+        line = shade(band, 0.55)
         pen.rectangle(0.32, y, float(random.uniform(0.5, 0.68)), y + 0.015, line)
     pen.rectangle(0.4, 0.14, 0.6, 0.26, _DARK)
     pen.polygon([(0.3, 0.03), (0.9, 0.0), (0.92, 0.05), (0.45, 0.15), (0.3, 0.12)], _STEEL)
@@ -74,7 +74,7 @@ def _extinguisher_hung(pen: Pen, colour: RGB, random: np.random.Generator) -> No
     pen.rectangle(0.03, 0.32, 0.97, 0.94, (134, 138, 142))
     _cylinder(pen, colour, random)
     for y in (0.4, 0.78):
-        pen.rectangle(0.1, y, 0.9, y + 0.06, (70, 72, 76))
+        pen.rectangle(0.1, y, 0.9, y + 0.04, (70, 72, 76))
 
 
 def _dome(pen: Pen, colour: RGB, random: np.random.Generator) -> None:
