@@ -82,6 +82,12 @@ CASES = (
         (WIDE,),
         only=("internlm2-300m-ntk",),
     ),
+    # Questions that the model's random weights happen to answer with the stop token.
+    Case("stop", "What is 1?", only=("internlm2-300m",)),
+    Case("stop", "What is 0?", only=("internlm2-6b",)),
+    Case("stop", "What is 287?", only=("qwen2-300m",)),
+    Case("stop", "What is 43?", only=("phi3-300m",)),
+    Case("stop", "What is 30?", only=("llama-llama3-6b",)),
 )
 BATCH = Batch(
     (WIDE, SQUARE),

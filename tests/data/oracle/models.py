@@ -170,9 +170,11 @@ def chat(
     scores = torch.stack(recorder.outputs[0].scores)[:, 0]  # (steps, vocabulary)
     new_ids = recorder.outputs[0].sequences[0, -len(scores) :].tolist()
     top = scores.topk(TOP, dim=1)
-    prompt_logits = load(original, checkpoint).language_model(
-        inputs_embeds=recorder.embeddings[0], use_cache=False, return_dict=True
-    ).logits[0]
+    prompt_logits = (
+        load(original, checkpoint)
+        .language_model(inputs_embeds=recorder.embeddings[0], use_cache=False, return_dict=True)
+        .logits[0]
+    )
     positions = [0, len(ids) // 3, 2 * len(ids) // 3, len(ids) - 1]
     row = {
         "case": case.name,
