@@ -1,3 +1,28 @@
 """A compiler and thin runtime for InternVL2 vision-language models."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmc.runtime.load import load
+    from vlmc.runtime.model import Model
+    from vlmc.runtime.request import Answer
+
 __version__ = "0.1.0"
+__all__ = ["Answer", "Model", "__version__", "load"]
+
+_HOMES = {
+    "load": "vlmc.runtime.load",
+    "Model": "vlmc.runtime.model",
+    "Answer": "vlmc.runtime.request",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the runtime, and torch with it, only when it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

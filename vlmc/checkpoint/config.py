@@ -226,6 +226,11 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     )
 
 
+def parse_language_config(values: Mapping[str, Any], path: Path) -> LanguageConfig:
+    """The language model's own `config.json`, as an artifact keeps it in Hugging Face's layout."""
+    return _language(_Section(values, path))
+
+
 def _vision(section: _Section) -> VisionConfig:
     # The defaults are those of the original InternVisionConfig, which is the 6B tower's.
     hidden, heads = section.integer("hidden_size", 3200), section.integer("num_attention_heads", 25)

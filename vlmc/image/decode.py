@@ -33,18 +33,23 @@ FORMATS = (
 
 
 def decode(
-    source: ImageSource, *, exif: ExifMode = "ignore", pixel_limit: int = PIXEL_LIMIT
+    source: ImageSource,
+    *,
+    exif: ExifMode = "ignore",
+    pixel_limit: int = PIXEL_LIMIT,
+    name: str | None = None,
 ) -> Pixels:
     """Decode to uint8 (height, width, 3), pixel for pixel as Pillow's `convert("RGB")`.
 
     `source` is a path, the bytes of an encoded file, or an RGB array, which is returned as
     it is. Of an animation the first frame is taken. `exif="apply"` turns the image as its
-    orientation tag says; the original does not. `ImageError` if there is no image to read, it
+    orientation tag says; the original does not. `name` is what errors call the image, for bytes
+    that were read from somewhere. `ImageError` if there is no image to read, it
     is damaged, or its header announces more than `pixel_limit` pixels.
     """
     if isinstance(source, np.ndarray):
         return _checked_array(source, pixel_limit)
-    name = describe(source)
+    name = describe(source) if name is None else name
     with _opened(source, name, pixel_limit) as image, _reported(name):
         image.load()
         upright = ImageOps.exif_transpose(image) if exif == "apply" else image
@@ -66,6 +71,16 @@ def image_size(
         width, height = image.size
         turned = exif == "apply" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (height, width) if turned else (width, height)
+
+
+def read_image_file(path: Path | str) -> bytes:
+    """The bytes of an image file. `ImageError` if it is missing, empty or no plain file."""
+    name = describe(path)
+    _check_file(Path(path), name)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error}); check the path") from error
 
 
 def describe(source: object) -> str:
@@ -99,6 +114,11 @@ def _content(source: Path | str | bytes, name: str) -> Path | io.BytesIO:
     if not isinstance(source, Path | str):
         raise ImageError(f"cannot read an image from {name}; pass a path, bytes or an RGB array")
     path = Path(source)
+    _check_file(path, name)
+    return path
+
+
+def _check_file(path: Path, name: str) -> None:
     try:
         # A pipe or device would block or never end, so only regular files are opened.
         regular, size = path.is_file(), path.stat().st_size
@@ -110,7 +130,6 @@ def _content(source: Path | str | bytes, name: str) -> Path | io.BytesIO:
         raise ImageError(f"{name}: is not a regular file; pass the path of an image file")
     if size == 0:
         raise ImageError(f"{name}: is empty (0 bytes); replace it or leave it out")
-    return path
 
 
 @cache

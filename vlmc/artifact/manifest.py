@@ -1,0 +1,188 @@
+"""The manifest of an artifact: what it holds, what it was made from, how it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+
+from vlmc.errors import IntegrityError
+from vlmc.image.tiles import TileRule
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+MAX_BYTES = 16 << 20
+DTYPES = ("float32", "bfloat16", "float16")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadFile:
+    """One file of the payload; `size` in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One engine of the vision tower. `file` is relative to the artifact; `target` is `cpu` or an
+    SM such as `sm89`; `versions` are those of the tools that made it."""
+
+    engine: str
+    target: str
+    precision: str
+    file: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRules:
+    """From encoded image to tiles, as verified; `published` is the checkpoint's own tile rule."""
+
+    resampler: Literal["opencv", "pillow"]
+    exif: Literal["ignore", "apply"]
+    tiles: TileRule
+    published: TileRule
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRules:
+    """The conversation template by name, and the system message that stands in it."""
+
+    template: str
+    system_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a loader needs to know before it opens another file."""
+
+    name: str
+    vlmc: str
+    tools: Mapping[str, str]
+    source: Mapping[str, str]
+    hidden_size: int
+    image: ImageRules
+    prompt: PromptRules
+    language_scheme: str
+    language_dtype: Literal["float32", "bfloat16", "float16"]
+    engines: tuple[Engine, ...]
+    payload: Mapping[str, PayloadFile]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the canonical form, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical(self.plain())).hexdigest()
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON form."""
+        values = asdict(self)
+        values["schema"] = SCHEMA
+        values["engines"] = [asdict(engine) for engine in self.engines]
+        return values
+
+
+def canonical(values: Mapping[str, Any]) -> bytes:
+    """JSON with sorted keys and no spaces, so that equal manifests have equal bytes."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `manifest.json`; touches no other file.
+
+    Raises:
+        IntegrityError: it is missing, oversized, of another schema, or malformed.
+    """
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise IntegrityError(
+            f"{path} cannot be read ({error.strerror}); {folder} is not an artifact. "
+            "Give a folder that `vlmc build` wrote."
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise IntegrityError(f"{path} is larger than {MAX_BYTES:,} bytes; no artifact's is")
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not JSON ({error}); copy the artifact again") from error
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        found = values.get("schema") if isinstance(values, dict) else None
+        raise IntegrityError(
+            f"{path} has schema {found!r}; this vlmc reads schema {SCHEMA}. Load the artifact with "
+            "the vlmc version that built it, or build it again."
+        )
+    try:
+        return _parse(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{path} is malformed ({error!r}); copy the artifact again") from error
+
+
+def _parse(values: dict[str, Any]) -> Manifest:
+    image, prompt = values["image"], values["prompt"]
+    return Manifest(
+        name=_text(values["name"]),
+        vlmc=_text(values["vlmc"]),
+        tools=_texts(values["tools"]),
+        source=_texts(values["source"]),
+        hidden_size=int(values["hidden_size"]),
+        image=ImageRules(
+            resampler=cast(Any, _one_of(image["resampler"], ("opencv", "pillow"))),
+            exif=cast(Any, _one_of(image["exif"], ("ignore", "apply"))),
+            tiles=TileRule(**image["tiles"]),
+            published=TileRule(**image["published"]),
+        ),
+        prompt=PromptRules(_text(prompt["template"]), _text(prompt["system_message"])),
+        language_scheme=_one_of(values["language_scheme"], ("none",)),
+        language_dtype=cast(Any, _one_of(values["language_dtype"], DTYPES)),
+        engines=tuple(
+            Engine(
+                engine=_text(engine["engine"]),
+                target=_text(engine["target"]),
+                precision=_text(engine["precision"]),
+                file=_relative(engine["file"]),
+                versions=_texts(engine["versions"]),
+            )
+            for engine in values["engines"]
+        ),
+        payload={
+            _relative(path): PayloadFile(_digest(entry["sha256"]), int(entry["size"]))
+            for path, entry in values["payload"].items()
+        },
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {type(value).__name__}")
+    return value
+
+
+def _texts(value: Mapping[str, object]) -> dict[str, str]:
+    return {_text(key): _text(item) for key, item in value.items()}
+
+
+def _one_of(value: object, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError(f"{value!r} is not a SHA-256 digest")
+    return value
+
+
+def _relative(value: object) -> str:
+    path = PurePosixPath(_text(value))
+    if path.is_absolute() or ".." in path.parts or str(path) != value or "\\" in str(value):
+        raise ValueError(f"{value!r} leads out of the artifact")
+    return str(path)

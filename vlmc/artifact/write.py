@@ -1,0 +1,72 @@
+"""Finish an artifact's folder and publish it in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from vlmc.artifact.integrity import file_sha256, payload_files
+from vlmc.artifact.manifest import MANIFEST, Manifest, PayloadFile
+from vlmc.errors import UsageError
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest of a folder whose payload is complete; returns it with the payload."""
+    payload = {
+        name: PayloadFile(file_sha256(folder / name), size)
+        for name, size in sorted(payload_files(folder).items())
+    }
+    sealed = replace(manifest, payload=payload)
+    text = json.dumps(sealed.plain(), indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return sealed
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Move a sealed folder into place, whole or not at all. An equal artifact there is kept.
+
+    Raises:
+        UsageError: something else stands at `target`.
+    """
+    for path in partial.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    if target.exists():
+        old, new = target / MANIFEST, partial / MANIFEST
+        if not old.is_file() or old.read_bytes() != new.read_bytes():
+            raise UsageError(
+                f"{target} exists already and is another artifact. Artifacts are immutable: name "
+                "another folder with -o, or remove that one first."
+            )
+        shutil.rmtree(partial)
+        return
+    partial.rename(target)
+    _sync(target.parent)
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` lead to `target` beside it, replacing an older link in one step.
+
+    Raises:
+        UsageError: `link` is there and is no link.
+    """
+    if os.path.lexists(link) and not link.is_symlink():
+        raise UsageError(f"{link} exists and is not a link; move it away, then build again")
+    temporary = link.with_name(f".{link.name}.link-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    temporary.rename(link)
+    _sync(link.parent)
+
+
+def _sync(path: Path) -> None:
+    flags = os.O_RDONLY | (os.O_DIRECTORY if stat.S_ISDIR(path.stat().st_mode) else 0)
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

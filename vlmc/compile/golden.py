@@ -1,0 +1,31 @@
+"""Eight tiles whose features an engine must reproduce on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+GOLDEN_TILES = 8
+_SIDE = 448
+
+
+def golden_tiles() -> npt.NDArray[np.uint8]:
+    """uint8 (8, 448, 448, 3), the same everywhere: ramps, waves, blocks and text-like strokes.
+
+    Drawn with integer arithmetic only, so that no library version can change a pixel. They span
+    flat and busy, dark and bright, since an engine may be wrong on one kind alone.
+    """
+    generator = np.random.Generator(np.random.PCG64(20240719))
+    rows, columns = np.mgrid[0:_SIDE, 0:_SIDE].astype(np.int64)
+    tiles = np.zeros((GOLDEN_TILES, _SIDE, _SIDE, 3), np.uint8)
+    for index, tile in enumerate(tiles):
+        slope = generator.integers(1, 8, size=(3, 2))
+        for channel in range(3):
+            ramp = (rows * slope[channel, 0] + columns * slope[channel, 1]) // (4 + 3 * index)
+            tile[:, :, channel] = np.abs((ramp + 64 * index) % 512 - 256).clip(0, 255)
+        for _ in range(12 * index):
+            top, left = generator.integers(0, _SIDE, size=2)
+            height, width = generator.integers(2, 16 if index % 2 else 120, size=2)
+            tile[top : top + height, left : left + width] = generator.integers(0, 256, size=3)
+    tiles[0] = tiles[0] // 8
+    return tiles

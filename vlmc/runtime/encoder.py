@@ -1,0 +1,40 @@
+"""Image features, computed once for the questions that follow each other on one image."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmc.runtime.prepare import KEPT_IMAGES, PreparedImage
+from vlmc.runtime.vision_engine import OnnxRuntimeEngine
+
+
+class ImageEncoder:
+    """Runs the vision engine on what it has not just seen, by the images' content."""
+
+    def __init__(
+        self, engine: OnnxRuntimeEngine, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._engine, self._dtype, self._device = engine, dtype, device
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def encode(self, images: Sequence[PreparedImage]) -> list[Tensor]:
+        """Features of each image, (256 · tiles, hidden) in the language model's dtype."""
+        new = {image.digest: image for image in images if image.digest not in self._kept}
+        if new:
+            features = self._engine.infer(np.concatenate([image.tiles for image in new.values()]))
+            features = features.to(self._device, self._dtype)
+            counts = [len(image.tiles) for image in new.values()]
+            for digest, part in zip(new, torch.split(features, counts), strict=True):
+                self._kept[digest] = part.flatten(0, 1)
+        encoded = []
+        for image in images:
+            self._kept.move_to_end(image.digest)
+            encoded.append(self._kept[image.digest])
+        while len(self._kept) > KEPT_IMAGES:
+            self._kept.popitem(last=False)
+        return encoded

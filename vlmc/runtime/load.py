@@ -1,0 +1,92 @@
+"""Load an artifact: check it, choose an engine that fits the machine, read the weights once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from vlmc.artifact.integrity import Artifact, open_artifact
+from vlmc.checkpoint.config import LanguageConfig, parse_language_config
+from vlmc.errors import HardwareError, UsageError
+from vlmc.image.tiles import TileRule, parse_tiles
+from vlmc.models.decoder import Decoder
+from vlmc.models.loading import load_decoder
+from vlmc.runtime.encoder import ImageEncoder
+from vlmc.runtime.model import Model
+from vlmc.runtime.vision_engine import OnnxRuntimeEngine
+from vlmc.text.prompt import PromptBuilder
+from vlmc.text.template import TEMPLATES
+from vlmc.text.tokenizer import load_tokenizer
+
+
+def load(
+    artifact: str | Path, *, device: str = "auto", tiles: str | TileRule | None = None
+) -> Model:
+    """Load an artifact folder.
+
+    Args:
+        artifact: the folder that `vlmc build` wrote, or the link to it.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where there is one, else the CPU.
+        tiles: another tile rule than the artifact's, such as `native:max=4`.
+
+    Raises:
+        IntegrityError: a file is not what the manifest says.
+        HardwareError: no engine of the artifact runs on the device.
+        UsageError: `device` or `tiles` cannot be read.
+    """
+    opened = open_artifact(Path(artifact))
+    rules = opened.manifest.image
+    rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
+    target = _device(device, opened)
+    language = opened.folder / "language"
+    tokenizer = load_tokenizer(language)
+    template = TEMPLATES[opened.manifest.prompt.template]
+    prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
+    dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
+    engine = OnnxRuntimeEngine(opened.path(opened.manifest.engines[0].file))
+    return Model(
+        opened,
+        tiles=rule,
+        prompts=prompts,
+        encoder=ImageEncoder(engine, dtype=dtype, device=target),
+        decoder=_decoder(language, dtype, target),
+        engine=f"{engine.name} on {target}",
+    )
+
+
+def _device(text: str, artifact: Artifact) -> torch.device:
+    """The device to run on. `auto` is the GPU where there is one, and never the CPU beside it."""
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(text)
+    except RuntimeError as error:
+        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N")
+    if device.type == "cuda":
+        held = ", ".join(f"{e.engine} for {e.target}" for e in artifact.manifest.engines)
+        raise HardwareError(
+            f"{artifact.folder} holds the vision engines: {held}. None runs on {text}. Load it "
+            "with device='cpu'; this version builds engines for the CPU only."
+        )
+    return device
+
+
+def _decoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Decoder:
+    path = folder / "config.json"
+    config: LanguageConfig = parse_language_config(json.loads(path.read_bytes()), path)
+    return load_decoder(config, _tensors(folder), dtype=dtype, device=device)
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the folder's safetensors files, mapped, one at a time."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping and has no iterator
+                yield name, file.get_tensor(name)

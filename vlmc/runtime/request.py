@@ -1,0 +1,69 @@
+"""What goes into the runtime and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vlmc.errors import UsageError
+from vlmc.image.decode import ImageSource
+
+Request = tuple[ImageSource | Sequence[ImageSource] | None, str]
+"""Image, images or None, and a prompt that may hold `<image>` placeholders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds. Vision, prefill and decode are those of the group of requests on the same
+    images that ran together; vision is 0 where the features were at hand."""
+
+    prepare_ms: float
+    vision_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one request.
+
+    `token_ids` are the new tokens, with the stop token if it came. `finish_reason` is `stop`,
+    `length`, or `choice` when the answer is the best of given choices.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "choice"]
+    image_tokens: int
+    engine: str
+    timings: Timings
+
+
+def split_request(request: object) -> tuple[list[ImageSource], str]:
+    """A request's images, in order, and its prompt.
+
+    Raises:
+        UsageError: it is not of the form of `Request`; says what was found.
+    """
+    if not isinstance(request, tuple | list) or len(request) != 2:
+        raise UsageError(
+            f"a request is (image, list of images or None, prompt), got {request!r:.200}"
+        )
+    images, prompt = request
+    if not isinstance(prompt, str):
+        raise UsageError(f"a request's prompt is a text, got {type(prompt).__name__}")
+    if images is None:
+        return [], prompt
+    if isinstance(images, str | Path | bytes | np.ndarray):
+        return [images], prompt
+    if isinstance(images, list | tuple):
+        return list(images), prompt
+    raise UsageError(
+        f"a request's image is a path, bytes, an array or a list of these, got "
+        f"{type(images).__name__}"
+    )
