@@ -1,0 +1,84 @@
+"""A model that looks at images as the runtime does, and answers from their pixels."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from tests.image.patterns import pattern
+from vlmc.errors import ImageError, VlmcError
+from vlmc.image.decode import decode
+from vlmc.jobs.asking import Request
+
+LOOK_AHEAD = 5
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class FakeAnswer:
+    text: str
+    image_tokens: int = 256
+
+
+class FakeModel:
+    """Reads `LOOK_AHEAD` requests at once; `asked` has (image, prompt) of all it was given."""
+
+    def __init__(self, wait_s: float = 0.0, fail_after: int | None = None) -> None:
+        self.asked: list[Request] = []
+        self._wait_s = wait_s
+        self._fail_after = fail_after
+
+    def stream(
+        self, requests: Iterable[Request], *, max_new_tokens: int = 5
+    ) -> Iterator[FakeAnswer | VlmcError]:
+        def answer(total: int, prompt: str) -> FakeAnswer:
+            return FakeAnswer(f"{total % 97} für {prompt}?"[: 4 * max_new_tokens])
+
+        yield from self._each(requests, answer)
+
+    def score_stream(
+        self, requests: Iterable[Request], *, choices: Sequence[str]
+    ) -> Iterator[tuple[dict[str, float], FakeAnswer] | VlmcError]:
+        def score(total: int, _prompt: str) -> tuple[dict[str, float], FakeAnswer]:
+            scores = {choice: -float((total + 7 * i) % 13) for i, choice in enumerate(choices)}
+            return scores, FakeAnswer("")
+
+        yield from self._each(requests, score)
+
+    def _each(
+        self, requests: Iterable[Request], answer: Callable[[int, str], Outcome]
+    ) -> Iterator[Outcome | VlmcError]:
+        remaining = iter(requests)
+        while batch := list(itertools.islice(remaining, LOOK_AHEAD)):
+            for image, prompt in batch:
+                if self._fail_after is not None and len(self.asked) >= self._fail_after:
+                    raise VlmcError("the device is gone")
+                self.asked.append((image, prompt))
+                time.sleep(self._wait_s)
+                try:
+                    images = image if isinstance(image, list) else [image]
+                    total = sum(int(decode(part).sum(dtype=np.int64)) for part in images)
+                except ImageError as error:
+                    yield error
+                else:
+                    yield answer(total, prompt)
+
+
+def write_images(folder: Path, count: int, *, damaged: Sequence[int] = ()) -> list[Path]:
+    """`count` JPEG files, those numbered in `damaged` cut short."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        path = folder / f"{number:03}.jpg"
+        Image.fromarray(pattern(20 + number, 16)).save(path)
+        if number in damaged:
+            path.write_bytes(path.read_bytes()[:300])
+        paths.append(path)
+    return paths

@@ -1,0 +1,214 @@
+"""The output's lines on disk: appended in whole batches, so that a killed job can go on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vlmc.errors import IntegrityError, VlmcError
+
+BATCH_LINES = 256
+BATCH_SECONDS = 1.0
+
+
+class Journal:
+    """A JSONL file that grows by whole, fsynced batches of lines.
+
+    A kill can cut off the last line at most; `recover` removes it. A failed write, as on a
+    full disk, is taken back before `VlmcError` is raised.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pending: list[bytes] = []
+        self._flushed_at = time.monotonic()
+        self._file = path.open("ab", buffering=0)
+        sync_folder(path)
+
+    def append(self, values: Mapping[str, Any]) -> None:
+        """Add a line; it reaches the disk with its batch."""
+        self._pending.append(encode_line(values))
+        late = time.monotonic() - self._flushed_at >= BATCH_SECONDS
+        if late or len(self._pending) >= BATCH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring every line added so far to the disk."""
+        rest = memoryview(b"".join(self._pending))
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), size)
+            raise VlmcError(
+                f"{self._path}: cannot be written ({error.strerror}); the lines before are safe, "
+                "make room and run the same command to go on"
+            ) from error
+        finally:
+            self._pending = []
+        self._flushed_at = time.monotonic()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.flush()
+        finally:
+            self._file.close()
+
+
+@dataclass(slots=True)
+class Finished:
+    """How many lines are done, and which of them, counted from 0, hold an error."""
+
+    lines: int = 0
+    failed: set[int] = field(default_factory=set)
+
+
+def recover(path: Path, check: Callable[[int, Mapping[str, Any]], bool]) -> Finished:
+    """Cut off what a kill left half-written and count the rest; no file counts as no line.
+
+    `check(index, line)` says whether a line is the one that belongs there. `IntegrityError`
+    where lines before the end are damaged or others.
+    """
+    finished = Finished()
+    if not path.exists():
+        return finished
+    good = 0
+    with path.open("r+b") as file:
+        damaged = None
+        for index, raw in enumerate(file):
+            values = _parse(raw)
+            if values is None:
+                # Only the tail may be damaged; a good line behind it means something else.
+                damaged = damaged or index + 1
+                continue
+            if damaged is not None:
+                raise IntegrityError(
+                    f"{path}:{damaged}: is damaged although later lines are whole, which a killed "
+                    "job does not leave; restore the file or start over with another output"
+                )
+            if not check(index, values):
+                raise IntegrityError(
+                    f"{path}:{index + 1}: is not the line this job writes there; the file was "
+                    "changed, restore it or start over with another output"
+                )
+            good += len(raw)
+            finished.lines += 1
+            if values.get("error") is not None:
+                finished.failed.add(index)
+        if damaged is not None:
+            file.truncate(good)
+            os.fsync(file.fileno())
+    return finished
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a journal that `recover` has checked."""
+    with path.open("rb") as file:
+        for raw in file:
+            yield json.loads(raw)
+
+
+def replace_lines(path: Path, corrections: Path) -> None:
+    """Put the lines of `corrections` in place of those of `path` with the same question.
+
+    Both hold their lines in the same order. The new file replaces the old at once, then
+    `corrections` is removed.
+    """
+
+    def merged() -> Iterator[bytes]:
+        pending = read_journal(corrections)
+        correction = next(pending, None)
+        for values in read_journal(path):
+            if correction is not None and _key(values) == _key(correction):
+                values, correction = correction, next(pending, None)
+            yield encode_line(values)
+        if correction is not None:
+            raise IntegrityError(
+                f"{corrections}: holds lines that {path.name} has no place for; remove it"
+            )
+
+    write_atomically(path, merged())
+    corrections.unlink()
+
+
+def write_atomically(path: Path, chunks: Iterator[bytes]) -> None:
+    """Write a temporary sibling, fsync it and rename it to `path`."""
+    temporary = temporary_sibling(path)
+    try:
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path)
+
+
+def temporary_sibling(path: Path) -> Path:
+    """Where the new content of `path` is written before it is renamed."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def sync_folder(path: Path) -> None:
+    """Make the name of a new or renamed file survive a power loss."""
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def encode_line(values: Mapping[str, Any]) -> bytes:
+    """A JSON object and a line feed. Numbers that JSON lacks (NaN, infinity) become null."""
+    try:
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(values), ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:
+        # File names that are not UTF-8 hold lone surrogates, which only an escape can carry.
+        return json.dumps(json.loads(text)).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
+
+
+def _parse(raw: bytes) -> dict[str, Any] | None:
+    if not raw.endswith(b"\n"):
+        return None
+    try:
+        values = json.loads(raw)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _key(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    return values.get("row"), values.get("question")

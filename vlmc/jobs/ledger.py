@@ -1,0 +1,120 @@
+"""What an output was made from, kept beside it so that a job never goes on with another."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from vlmc.errors import UsageError
+from vlmc.jobs.journal import sync_folder
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Everything that decides an output's lines.
+
+    `artifact` is the artifact's identity, `tiles` the tile rule as text, `prompts` pairs of
+    question id and text or None where the rows bring their own.
+    """
+
+    artifact: str
+    tiles: str
+    input_digest: str
+    input_rows: int
+    prompts: list[list[str]] | None
+    choices: list[str] | None
+    max_new_tokens: int | None
+
+    def differences(self, stored: dict[str, Any]) -> list[str]:
+        """What is not as the stored ledger says, in words."""
+        lines = []
+        for key, now in asdict(self).items():
+            was = stored.get(key)
+            if was != now:
+                lines.append(f"{key.replace('_', ' ')}: was {_short(was)}, is {_short(now)}")
+        return lines
+
+
+class LedgerFile:
+    """The ledger of an output, locked for as long as the job runs."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self._path = path
+        self._file = file
+
+    def bind(self, ledger: Ledger, out: Path, started: bool) -> None:
+        """Store the ledger of a new output, or compare with that of one already `started`.
+
+        `UsageError` names what differs.
+        """
+        self._file.seek(0)
+        content = self._file.read()
+        if not started:
+            self._store(ledger)
+            return
+        try:
+            stored = json.loads(content)
+        except ValueError:
+            stored = None
+        if not isinstance(stored, dict):
+            if not content:
+                self._path.unlink()
+            raise UsageError(
+                f"{out}: exists, but its ledger {self._path.name} is missing or damaged, so that "
+                "what it was made from is unknown; choose another output or remove it"
+            )
+        if stored.get("schema") != SCHEMA:
+            raise UsageError(
+                f"{out}: its ledger has schema {stored.get('schema')!r}, this version of vlmc "
+                f"writes {SCHEMA}; choose another output"
+            )
+        differences = ledger.differences(stored)
+        if differences:
+            raise UsageError(
+                f"{out}: was started as another job; "
+                + "; ".join(differences)
+                + ". Run it as it was started, choose another output, or remove this one"
+            )
+
+    def _store(self, ledger: Ledger) -> None:
+        text = json.dumps({"schema": SCHEMA, **asdict(ledger)}, ensure_ascii=False, indent=1)
+        # In place, because the lock belongs to this file; before the output has a line, a
+        # ledger that was cut off binds nothing and is written anew.
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        sync_folder(self._path)
+
+
+@contextmanager
+def locked_ledger(out: Path) -> Iterator[LedgerFile]:
+    """The ledger of `out`, held by this process alone; `UsageError` if another job holds it."""
+    path = out.with_name(out.name + ".ledger.json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("r+b" if path.exists() else "x+b")
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error}); choose another output") from error
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{out}: another job is writing it; wait for that one or choose another output"
+            ) from None
+        yield LedgerFile(path, file)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:117]}…"
