@@ -71,7 +71,8 @@ def write_models(
         with tempfile.TemporaryDirectory() as place:
             checkpoint = write_miniature(Path(place) / name, name)
             chats[name], arrays = record(original, name, checkpoint, images)
-        np.savez_compressed(folder / f"{name}.npz", **arrays)
+        save: Any = np.savez_compressed
+        save(folder / f"{name}.npz", **arrays)
         print(name, [(row["case"], row["prompt_tokens"], row["answer"]) for row in chats[name]])
     return chats
 

@@ -17,7 +17,8 @@ def import_original(repository: Path) -> types.SimpleNamespace:
     replaced by empty modules, and torchvision's two compiled operators are declared, so that
     neither has to be installed for its GPU build.
     """
-    operators = torch.library.Library("torchvision", "DEF")
+    library: Any = torch.library
+    operators = library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
