@@ -27,6 +27,12 @@ class FakeAnswer:
     image_tokens: int = 256
 
 
+@dataclass(frozen=True)
+class FakeScored:
+    scores: dict[str, float]
+    answer: FakeAnswer
+
+
 class FakeModel:
     """Reads `LOOK_AHEAD` requests at once; `asked` has (image, prompt) of all it was given."""
 
@@ -35,7 +41,7 @@ class FakeModel:
         self._wait_s = wait_s
         self._fail_after = fail_after
 
-    def stream(
+    def try_stream(
         self, requests: Iterable[Request], *, max_new_tokens: int = 5
     ) -> Iterator[FakeAnswer | VlmcError]:
         def answer(total: int, prompt: str) -> FakeAnswer:
@@ -43,12 +49,12 @@ class FakeModel:
 
         yield from self._each(requests, answer)
 
-    def score_stream(
+    def try_score(
         self, requests: Iterable[Request], *, choices: Sequence[str]
-    ) -> Iterator[tuple[dict[str, float], FakeAnswer] | VlmcError]:
-        def score(total: int, _prompt: str) -> tuple[dict[str, float], FakeAnswer]:
+    ) -> Iterator[FakeScored | VlmcError]:
+        def score(total: int, _prompt: str) -> FakeScored:
             scores = {choice: -float((total + 7 * i) % 13) for i, choice in enumerate(choices)}
-            return scores, FakeAnswer("")
+            return FakeScored(scores, FakeAnswer(max(scores, key=scores.__getitem__)))
 
         yield from self._each(requests, score)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.jobs.fake import FakeAnswer, FakeModel, write_images
+from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
 from tests.jobs.test_rows import jpeg, write_jsonl
 from vlmc.errors import IntegrityError, UsageError, VlmcError
 from vlmc.jobs.asking import OUTPUT_COLUMNS, Request
@@ -311,10 +311,10 @@ class MiscountingModel(FakeModel):
         super().__init__()
         self._change = change
 
-    def stream(
+    def try_stream(
         self, requests: Iterable[Request], *, max_new_tokens: int = 5
     ) -> Iterator[FakeAnswer | VlmcError]:
-        answers = list(super().stream(requests, max_new_tokens=max_new_tokens))
+        answers = list(super().try_stream(requests, max_new_tokens=max_new_tokens))
         if self._change < 0:
             del answers[self._change :]
         else:
@@ -331,11 +331,11 @@ def test_a_model_that_miscounts_is_found_out(change: int, part: str, tmp_path: P
 
 def test_scores_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     class BrokenModel(FakeModel):
-        def score_stream(
+        def try_score(
             self, requests: Iterable[Request], *, choices: Sequence[str]
-        ) -> Iterator[tuple[dict[str, float], FakeAnswer] | VlmcError]:
+        ) -> Iterator[FakeScored | VlmcError]:
             for _ in requests:
-                yield dict.fromkeys(choices, math.nan), FakeAnswer("")
+                yield FakeScored(dict.fromkeys(choices, math.nan), FakeAnswer(""))
 
     write_images(tmp_path / "images", 1)
     out = tmp_path / "answers.jsonl"

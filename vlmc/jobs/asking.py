@@ -36,6 +36,16 @@ class Answer(Protocol):
     def image_tokens(self) -> int: ...
 
 
+class Scored(Protocol):
+    """Log-probabilities of the choices, and the best of them as an answer."""
+
+    @property
+    def scores(self) -> dict[str, float]: ...
+
+    @property
+    def answer(self) -> Answer: ...
+
+
 class Model(Protocol):
     """What a job needs of a loaded artifact.
 
@@ -43,16 +53,13 @@ class Model(Protocol):
     its place, an error that is raised ends the job.
     """
 
-    def stream(
+    def try_stream(
         self, requests: Iterable[Request], *, max_new_tokens: int = 5
     ) -> Iterator[Answer | VlmcError]: ...
 
-    def score_stream(
+    def try_score(
         self, requests: Iterable[Request], *, choices: Sequence[str]
-    ) -> Iterator[tuple[dict[str, float], Answer] | VlmcError]: ...
-
-
-Outcome = Answer | tuple[dict[str, float], Answer] | VlmcError
+    ) -> Iterator[Scored | VlmcError]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,33 +112,37 @@ class Asking:
                 "are safe, run the same command to go on"
             )
 
-    def _outcomes(self, requests: Iterator[Request]) -> Generator[Outcome, None, None]:
+    def _outcomes(
+        self, requests: Iterator[Request]
+    ) -> Generator[dict[str, Any] | VlmcError, None, None]:
+        """The columns that each request's outcome fills."""
         if self.choices is None:
-            yield from self.model.stream(requests, max_new_tokens=self.max_new_tokens)
+            for outcome in self.model.try_stream(requests, max_new_tokens=self.max_new_tokens):
+                yield outcome if isinstance(outcome, VlmcError) else _answered(outcome)
         else:
-            yield from self.model.score_stream(requests, choices=self.choices)
+            for result in self.model.try_score(requests, choices=self.choices):
+                yield result if isinstance(result, VlmcError) else _scored(result)
 
-    def _line(self, question: Question, outcome: Outcome) -> dict[str, Any]:
+    def _line(self, question: Question, outcome: dict[str, Any] | VlmcError) -> dict[str, Any]:
         line: dict[str, Any] = dict.fromkeys(OUTPUT_COLUMNS)
         line["row"] = question.row.number
         line["image"] = question.row.name
         line["question"] = question.prompt.question
         line["prompt"] = question.prompt.text
-        if isinstance(outcome, tuple) and not all(map(math.isfinite, outcome[0].values())):
-            outcome = VlmcError("a choice's log-probability is not a finite number")
-        if isinstance(outcome, VlmcError):
-            line["error"] = str(outcome)
-        elif isinstance(outcome, tuple):
-            scores, answer = outcome
-            line["answer"] = max(scores, key=scores.__getitem__)
-            line["scores"] = scores
-            line["image_tokens"] = answer.image_tokens
-        else:
-            line["answer"] = outcome.text
-            line["image_tokens"] = outcome.image_tokens
+        line.update({"error": str(outcome)} if isinstance(outcome, VlmcError) else outcome)
         if self.other_columns:
             line.update(question.row.columns)
         return line
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    return {"answer": answer.text, "image_tokens": answer.image_tokens}
+
+
+def _scored(result: Scored) -> dict[str, Any] | VlmcError:
+    if not all(map(math.isfinite, result.scores.values())):
+        return VlmcError("a choice's log-probability is not a finite number")
+    return {"scores": result.scores, **_answered(result.answer)}
 
 
 def _no_image(row: InputRow) -> VlmcError:
