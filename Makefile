@@ -1,0 +1,34 @@
+# Everything runs in .venv beside this file; the system's Python is only asked to make it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test test-slow check clean
+
+# Build the quickstart recipe, answer on its images, print recall and speed.
+quickstart: $(INSTALLED)
+	$(BIN)/vlmc build recipes/quickstart/recipe.yaml
+	$(BIN)/python -m recipes.quickstart.table artifacts/quickstart
+
+# Formatting, types, and the tests that run in minutes.
+test: check
+	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+# Long soaks, on top of `make test`.
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -q -m slow
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml constraints/cpu.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vlmc needs Python 3.11 or newer; name it with PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,142 @@
+"""Answer the evaluation questions with an artifact and print recall and speed by tile rule.
+
+`python -m recipes.quickstart.table ARTIFACT [--rules native original:30] [--split eval]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import vlmc
+from vlmc.verify.metrics import Judged, Share, score, score_by_question
+
+HERE = Path(__file__).parent
+RULES = ("native", "original:30")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Answers of one rule; `seconds` of wall time, image decoding included."""
+
+    rule: str
+    images: int
+    tiles_per_image: float
+    seconds: float
+    judged: list[Judged]
+
+
+def main() -> None:
+    """Answer, print the tables, and with --json write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--split", default="eval", choices=("eval", "calibration", "final"))
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument(
+        "--rules",
+        nargs="+",
+        default=RULES,
+        metavar="RULE[:IMAGES]",
+        help="tile rules as `vlmc run --tiles` takes them; a number after the last colon asks "
+        "the first so many images only",
+    )
+    options = parser.parse_args()
+    lines = [json.loads(line) for line in (HERE / f"{options.split}.jsonl").open()]
+    outcomes = [answer(options.artifact, lines, rule) for rule in options.rules]
+    print_tables(outcomes)
+    if options.json:
+        options.json.write_text(json.dumps([figures(o) for o in outcomes], indent=1) + "\n")
+
+
+def answer(artifact: Path, lines: list[dict[str, Any]], rule: str) -> Outcome:
+    """Every question on the rule's images; progress on stderr."""
+    tiles, _, limit = rule.rpartition(":")
+    if not limit.isdigit():
+        tiles, limit = rule, ""
+    images = list(dict.fromkeys(line["image"] for line in lines))
+    chosen = set(images[: int(limit)] if limit else images)
+    asked = [line for line in lines if line["image"] in chosen]
+    judged, tokens = [], 0
+    with vlmc.load(artifact, device="cpu", tiles=tiles) as model:
+        start = shown = time.monotonic()
+        requests = ((HERE / line["image"], line["prompt"]) for line in asked)
+        for line, result in zip(asked, model.stream(requests), strict=True):
+            positive = tuple(line.get("positive", ()))
+            judged.append(Judged(line["question"], line["label"], result.text, positive))
+            tokens += result.image_tokens
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                print(f"{tiles}: {len(judged)} of {len(asked)} answers", file=sys.stderr)
+        seconds = time.monotonic() - start
+    return Outcome(tiles, len(chosen), tokens / 256 / len(asked), seconds, judged)
+
+
+def print_tables(outcomes: list[Outcome]) -> None:
+    """A table of rules, and one of question kinds."""
+    console = Console(width=100)
+    table = Table(title="Presence: is an object there? (95 % interval)")
+    for heading in ("tiles", "images", "tiles an image", "recall", "precision", "exact, all kinds"):
+        table.add_column(heading)
+    table.add_column("questions a minute", justify="right")
+    for outcome in outcomes:
+        presence = score(item for item in outcome.judged if item.question == "presence")
+        table.add_row(
+            outcome.rule,
+            str(outcome.images),
+            f"{outcome.tiles_per_image:.1f}",
+            _share(presence.recall),
+            _share(presence.precision),
+            _share(score(outcome.judged).exact),
+            f"{60 * len(outcome.judged) / outcome.seconds:.0f}",
+        )
+    console.print(table)
+    kinds = Table(title="Exact match by kind of question (95 % interval)")
+    kinds.add_column("kind")
+    for outcome in outcomes:
+        kinds.add_column(outcome.rule)
+    by_rule = [score_by_question(outcome.judged) for outcome in outcomes]
+    for kind in by_rule[0]:
+        kinds.add_row(kind, *(_share(rule[kind].exact) if kind in rule else "" for rule in by_rule))
+    console.print(kinds)
+
+
+def figures(outcome: Outcome) -> dict[str, object]:
+    """The figures of one rule as plain values."""
+    by_kind = score_by_question(outcome.judged)
+    overall = score(outcome.judged)
+    return {
+        "rule": outcome.rule,
+        "images": outcome.images,
+        "tiles_per_image": outcome.tiles_per_image,
+        "seconds": outcome.seconds,
+        "exact": _plain(overall.exact),
+        "kinds": {
+            kind: {
+                "exact": _plain(scores.exact),
+                "recall": _plain(scores.recall),
+                "precision": _plain(scores.precision),
+            }
+            for kind, scores in by_kind.items()
+        },
+    }
+
+
+def _share(share: Share) -> str:
+    low, high = share.interval
+    return f"{share.value:.3f} [{low:.3f}, {high:.3f}] n={share.n}" if share.n else "-"
+
+
+def _plain(share: Share) -> dict[str, object]:
+    return {"value": share.value, "n": share.n, "interval": share.interval}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The command line. Bodies import what they need when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+import vlmc
+from vlmc.errors import UsageError, VlmcError
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(vlmc.__version__, prog_name="vlmc")
+def main() -> None:
+    """Compile InternVL2 checkpoints, and answer questions about images with the result."""
+
+
+def reporting_errors(command: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Print a `VlmcError` as one message and leave with its exit code."""
+
+    @wraps(command)
+    def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
+        try:
+            return command(*arguments, **options)
+        except VlmcError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+    return run
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout."
+)
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The artifact's folder, to be made."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@json_option
+@reporting_errors
+def build(recipe: Path, output: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Build the artifact that RECIPE describes, and print its folder.
+
+    Without -o it becomes artifacts/NAME-ID, and the link artifacts/NAME is moved to it.
+    """
+    try:
+        from vlmc.build.build import build as build_artifact
+        from vlmc.recipe.read import read_recipe
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"building needs the package {error.name}, which is not installed. Install vlmc with "
+            "its build extra: pip install 'vlmc[build]'"
+        ) from error
+    folder = build_artifact(read_recipe(recipe, overrides), output, _say)
+    if as_json:
+        from vlmc.artifact.manifest import read_manifest
+
+        manifest = read_manifest(folder)
+        _print_json({"artifact": str(folder), "identity": manifest.identity})
+    else:
+        click.echo(folder)
+
+
+@main.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.argument("source", metavar="INPUT")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Answers: .jsonl or .parquet. An unfinished job is taken up again.",
+)
+@click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="A question; repeatable.")
+@click.option(
+    "--prompts",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Questions: one a line, or JSON lines with `question` and `prompt`.",
+)
+@click.option("--choices", metavar="A,B", help="Score these answers instead of generating one.")
+@click.option("--max-new-tokens", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--tiles",
+    metavar="RULE",
+    help="Another tile rule than the artifact's: original, native:max=4, single.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--retry-errors", is_flag=True, help="Ask again where the output holds an error.")
+@json_option
+@reporting_errors
+def run(
+    artifact: Path,
+    source: str,
+    output: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    choices: str | None,
+    max_new_tokens: int,
+    tiles: str | None,
+    device: str,
+    retry_errors: bool,
+    as_json: bool,
+) -> None:
+    """Ask every question of every image of INPUT: a folder, a glob, a .jsonl or .parquet file.
+
+    OUTPUT has a line for each image and question: row, image, question, prompt, answer, scores,
+    image_tokens, error, and the input's other columns.
+    """
+    from vlmc.jobs.job import run_job
+    from vlmc.jobs.prompts import prompts_from_file, prompts_from_texts
+    from vlmc.jobs.rows import open_input
+    from vlmc.progress import JobProgress
+
+    if texts and file is not None:
+        raise UsageError("--prompt and --prompts are both given; put all questions in the file")
+    rows = open_input(source)
+    prompts = prompts_from_file(file) if file is not None else prompts_from_texts(texts)
+
+    from vlmc.runtime.load import load
+
+    with load(artifact, device=device, tiles=tiles) as model:
+        _say(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy not verified")
+        with JobProgress() as progress:
+            summary = run_job(
+                model,
+                rows,
+                prompts,
+                output,
+                artifact=model.artifact.identity,
+                tiles=str(model.tiles),
+                choices=None if choices is None else [c.strip() for c in choices.split(",")],
+                max_new_tokens=max_new_tokens,
+                retry_errors=retry_errors,
+                progress=progress.show,
+            )
+    if as_json:
+        _print_json(
+            {
+                "output": str(output),
+                "rows": summary.rows,
+                "answers": summary.answers,
+                "errors": summary.errors,
+                "resumed": summary.resumed,
+                "seconds": round(summary.seconds, 3),
+            }
+        )
+    else:
+        _say(
+            f"{summary.answers} answers and {summary.errors} errors for {summary.rows} rows in "
+            f"{summary.seconds:.1f} s ({summary.resumed} were there before)"
+        )
+        click.echo(output)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    click.echo(json.dumps(values, ensure_ascii=False))
