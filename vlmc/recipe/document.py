@@ -16,17 +16,19 @@ MAX_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Document:
-    """Values of a recipe; `lines` gives the 1-based line of each key path."""
+    """Values of a recipe; `lines` gives the 1-based line of each key path of the file, and
+    `overrides` the `--set` texts by the key path that they assign."""
 
     path: Path
     values: dict[str, Any]
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    overrides: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, key: KeyPath) -> str:
-        """`file:line` of a key, or of the nearest key above it that the file holds."""
-        while key and key not in self.lines:
+        """Where a key was given: its `--set`, or `file:line` of it or the nearest key above."""
+        while key and key not in self.lines and key not in self.overrides:
             key = key[:-1]
-        return f"{self.path}:{self.lines.get(key, 1)}"
+        return self.overrides.get(key) or f"{self.path}:{self.lines.get(key, 1)}"
 
     def set(self, assignment: str) -> None:
         """Apply one `a.b=value` override; the value is read as YAML.
@@ -47,6 +49,9 @@ class Document:
                 raise RecipeError(f"--set {assignment}: {name} is not a mapping in {self.path}")
             target = inner
         target[names[-1]] = None if node is None else _value(node, (), {}, source)
+        assigned = tuple(names)
+        self.lines = {key: n for key, n in self.lines.items() if key[: len(names)] != assigned}
+        self.overrides[assigned] = f"--set {assignment}"
 
 
 def key_text(key: KeyPath) -> str:
@@ -64,11 +69,12 @@ def read_document(path: Path) -> Document:
         RecipeError: missing, too large, not YAML, or not a mapping; names file and line.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
-        raise RecipeError(f"{path} is {len(data):,} bytes; a recipe has at most {MAX_BYTES:,}")
+        raise RecipeError(f"{path} is larger than {MAX_BYTES:,} bytes; no recipe is")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -98,7 +104,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def _compose(text: str, path: Path) -> yaml.Node | None:
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RecipeError(
+            f"{path}:{line}: holds the character {text[error.position]!r}, which YAML forbids"
+        ) from error
     try:
         node: yaml.Node | None = loader.get_single_node()
     except yaml.YAMLError as error:

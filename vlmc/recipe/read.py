@@ -35,7 +35,13 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(error, document))) from None
     _check_tiles(recipe, document)
-    folder = Path(recipe.model.checkpoint).expanduser()
+    try:
+        folder = Path(recipe.model.checkpoint).expanduser()
+    except RuntimeError as error:
+        raise RecipeError(
+            f"{document.where(('model', 'checkpoint'))}: model.checkpoint is "
+            f"{recipe.model.checkpoint!r}, and there is no such user's home; write the path out"
+        ) from error
     model = recipe.model.model_copy(update={"checkpoint": str((path.parent / folder).absolute())})
     return recipe.model_copy(update={"model": model})
 
@@ -43,11 +49,10 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 def _later(document: Document) -> Iterable[str]:
     """Keys and values of the published recipe that a later version brings."""
     for key, meanwhile in LATER_KEYS.items():
-        parts: KeyPath = tuple(key.split("."))
-        if _holds(document.values, parts):
+        for parts, _ in _found(document.values, tuple(key.split(".")), ()):
             yield (
-                f"{document.where(parts)}: {key} is not supported by this version; {meanwhile}. "
-                "Remove the key."
+                f"{document.where(parts)}: {key_text(parts)} is not supported by this version; "
+                f"{meanwhile}. Remove the key."
             )
     for key, values in LATER_VALUES.items():
         for parts, found in _found(document.values, tuple(key.split(".")), ()):
@@ -59,18 +64,12 @@ def _later(document: Document) -> Iterable[str]:
                 )
 
 
-def _holds(values: Any, key: KeyPath) -> bool:
-    return not key or (
-        isinstance(values, dict) and key[0] in values and _holds(values[key[0]], key[1:])
-    )
-
-
 def _found(values: Any, key: KeyPath, above: KeyPath) -> Iterable[tuple[KeyPath, Any]]:
-    if isinstance(values, list):
+    if not key:
+        yield above, values
+    elif isinstance(values, list):
         for index, item in enumerate(values):
             yield from _found(item, key, (*above, index))
-    elif not key:
-        yield above, values
     elif isinstance(values, dict) and key[0] in values:
         yield from _found(values[key[0]], key[1:], (*above, key[0]))
 
@@ -86,7 +85,7 @@ def _explain(error: ValidationError, document: Document) -> Iterable[str]:
             case "extra_forbidden":
                 known = _known_keys(key[:-1])
                 near = difflib.get_close_matches(str(key[-1]), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = f"; did you mean {near[0]}?" if near else "."
                 yield f"{where}: unknown key {text}{hint} Allowed here: {', '.join(known)}"
             case "missing" if key == ("vision",) or key == ("vision", "precision"):
                 yield (
@@ -102,6 +101,15 @@ def _explain(error: ValidationError, document: Document) -> Iterable[str]:
                 yield (
                     f"{where}: {text} is {problem['input']!r}, allowed: {', '.join(allowed)}{hint}"
                 )
+            case "model_type":
+                known = ", ".join(_known_keys(key))
+                yield f"{where}: {text} is {problem['input']!r}; it must be a mapping of {known}"
+            case "tuple_type":
+                yield f"{where}: {text} is {problem['input']!r}; it must be a list"
+            case "too_short":
+                yield f"{where}: {text} is empty; give at least one"
+            case "value_error":
+                yield f"{where}: {text} is {problem['input']!r}: {problem['ctx']['error']}"
             case "string_pattern_mismatch":
                 yield (
                     f"{where}: {text} is {problem['input']!r}; a name becomes a folder's name, so "

@@ -9,12 +9,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 # Key path → what is used meanwhile. A later version takes the key over into the schema.
 LATER_KEYS: dict[str, str] = {
+    "vision.engines.targets": "the onnxruntime engine runs on any CPU",
     "vision.profiles": "the onnxruntime engine takes any batch, and batches of at most 13 tiles",
     "language.method": "the language model keeps its 16-bit weights (scheme: none)",
     "language.group_size": "the language model keeps its 16-bit weights (scheme: none)",
@@ -30,6 +38,18 @@ LATER_VALUES: dict[str, tuple[str, ...]] = {
     "vision.engines.engine": ("tensorrt", "tensorrt-rtx", "inductor"),
     "language.scheme": ("w4a16", "fp8"),
 }
+
+
+def _whole_number(value: object) -> object:
+    if type(value) is not int:  # true and 1.0 equal 1 and would pass for it
+        raise ValueError("it must be a whole number")
+    return value
+
+
+def _each_once(engines: tuple[EnginePart, ...]) -> tuple[EnginePart, ...]:
+    if len(set(engines)) < len(engines):
+        raise ValueError("an engine is given twice; the second has no effect, remove it")
+    return engines
 
 
 class _Part(BaseModel):
@@ -74,7 +94,9 @@ class VisionPart(_Part):
 
     # fp16 is the published default; until this version builds it, the key has to be written.
     precision: Literal["fp32"]
-    engines: Annotated[tuple[EnginePart, ...], Field(min_length=1, strict=False)] = (EnginePart(),)
+    engines: Annotated[
+        tuple[EnginePart, ...], Field(min_length=1, strict=False), AfterValidator(_each_once)
+    ] = (EnginePart(),)
 
 
 class LanguagePart(_Part):
@@ -86,7 +108,7 @@ class LanguagePart(_Part):
 class Recipe(_Part):
     """A whole recipe."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_whole_number)]
     name: Annotated[str, StringConstraints(pattern=NAME)]
     model: ModelPart
     image: ImagePart = ImagePart()
