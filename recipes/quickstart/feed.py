@@ -118,7 +118,8 @@ class Feed:
         """Begin to make batches on `device`; `pin` lets it read the shared mapping by itself."""
         if pin:
             address, size = int(self._slots.ctypes.data), int(self._slots.nbytes)
-            status = torch.cuda.cudart().cudaHostRegister(address, size, 0)
+            runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+            status = runtime.cudaHostRegister(address, size, 0)
             if int(status) != 0:
                 raise RuntimeError(
                     f"cudaHostRegister of {size} bytes failed with {status}; run without --pin"

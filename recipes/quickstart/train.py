@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=64, help="most images in a batch")
     parser.add_argument("--questions", type=int, default=12, help="most questions of a scene")
     parser.add_argument("--visits", type=int, default=2, help="tile rules tried on a scene")
+    parser.add_argument("--recent", type=int, default=24, help="batches kept for another use")
+    parser.add_argument("--uses", type=int, default=3, help="most uses of a batch")
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--watched", type=int, default=48, help="scenes of the running evaluation")
     parser.add_argument("--watch-seconds", type=float, default=120.0)
@@ -95,6 +98,11 @@ class Trainer:
             if options.compile_language
             else branch_logits
         )
+        self.recent: deque[Batch] = deque(maxlen=options.recent)
+        self.uses: deque[int] = deque(maxlen=options.recent)
+        self.random = random.Random(options.seed)
+        self.stage = DENSE
+        self.fresh = 0
         self.sums: dict[str, list[Tensor]] = defaultdict(list)
         self.kind_weights = torch.tensor(KIND_WEIGHTS, device=self.device)
 
@@ -145,8 +153,26 @@ class Trainer:
         warm = min(1.0, (1 + progress.steps[stage]) / options.warmup_steps)
         return float(peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))))
 
-    def step(self, stage: int) -> None:
+    def next(self, stage: int) -> Batch:
+        """A new batch, or a recent one again when drawing cannot keep up."""
+        if self.stage != stage:
+            self.recent.clear()
+            self.uses.clear()
+            self.stage = stage
+        if self.feed.waiting() == 0:
+            usable = [index for index, uses in enumerate(self.uses) if uses < self.options.uses]
+            if len(usable) >= self.options.recent // 2:
+                index = self.random.choice(usable)
+                self.uses[index] += 1
+                return self.recent[index]
         batch = self.feed.next(stage)
+        self.fresh += 1
+        self.recent.append(batch)
+        self.uses.append(1)
+        return batch
+
+    def step(self, stage: int) -> None:
+        batch = self.next(stage)
         self.losses(batch, stage).backward()  # type: ignore[no-untyped-call]
         norm = self.learner.step(self.rate(stage), self.options.clip)
         self.sums["norm"].append(norm.detach())
@@ -260,6 +286,7 @@ def train(
                 steps_per_second=round((progress.steps[stage] - steps) / spent, 2),
                 images_per_second=round((progress.images - images) / spent, 1),
                 drawn=feed.drawn.value,
+                fresh=trainer.fresh,
                 waiting=feed.waiting(),
                 **found,
             )
