@@ -38,7 +38,10 @@ def open_artifact(folder: Path) -> Artifact:
     Raises:
         IntegrityError: a payload file is missing, extra, a link, or not what the manifest says.
     """
-    folder = folder.resolve()
+    try:
+        folder = folder.resolve()
+    except (OSError, RuntimeError) as error:  # links that lead in a circle
+        raise IntegrityError(f"{folder} leads nowhere ({error})") from error
     manifest = read_manifest(folder)
     found = payload_files(folder)
     extra = sorted(found.keys() - manifest.payload.keys())
@@ -57,7 +60,10 @@ def open_artifact(folder: Path) -> Artifact:
                 "The copy is incomplete; copy the artifact again."
             )
     for name, entry in manifest.payload.items():
-        digest = file_sha256(folder / name)
+        try:
+            digest = file_sha256(folder / name)
+        except OSError as error:
+            raise IntegrityError(f"{folder / name} cannot be read ({error.strerror})") from error
         if digest != entry.sha256:
             raise IntegrityError(
                 f"{folder / name} has SHA-256 {digest}, the manifest says {entry.sha256}. The file "

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
-from vlmc.errors import IntegrityError
+from vlmc.errors import IntegrityError, UsageError
 from vlmc.image.tiles import TileRule
+from vlmc.text.template import TEMPLATES
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -120,9 +121,13 @@ def read_manifest(folder: Path) -> Manifest:
             "the vlmc version that built it, or build it again."
         )
     try:
-        return _parse(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        manifest = _parse(values)
+        # The identity is of what was read, so nothing in the file may have been passed over.
+        if canonical(manifest.plain()) != canonical(values):
+            raise ValueError("it holds keys or values that schema 1 does not have")
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise IntegrityError(f"{path} is malformed ({error!r}); copy the artifact again") from error
+    return manifest
 
 
 def _parse(values: dict[str, Any]) -> Manifest:
@@ -132,14 +137,16 @@ def _parse(values: dict[str, Any]) -> Manifest:
         vlmc=_text(values["vlmc"]),
         tools=_texts(values["tools"]),
         source=_texts(values["source"]),
-        hidden_size=int(values["hidden_size"]),
+        hidden_size=_count(values["hidden_size"]),
         image=ImageRules(
             resampler=cast(Any, _one_of(image["resampler"], ("opencv", "pillow"))),
             exif=cast(Any, _one_of(image["exif"], ("ignore", "apply"))),
             tiles=TileRule(**image["tiles"]),
             published=TileRule(**image["published"]),
         ),
-        prompt=PromptRules(_text(prompt["template"]), _text(prompt["system_message"])),
+        prompt=PromptRules(
+            _one_of(prompt["template"], tuple(TEMPLATES)), _text(prompt["system_message"])
+        ),
         language_scheme=_one_of(values["language_scheme"], ("none",)),
         language_dtype=cast(Any, _one_of(values["language_dtype"], DTYPES)),
         engines=tuple(
@@ -153,7 +160,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
             for engine in values["engines"]
         ),
         payload={
-            _relative(path): PayloadFile(_digest(entry["sha256"]), int(entry["size"]))
+            _relative(path): PayloadFile(_digest(entry["sha256"]), _count(entry["size"]))
             for path, entry in values["payload"].items()
         },
     )
@@ -167,6 +174,12 @@ def _text(value: object) -> str:
 
 def _texts(value: Mapping[str, object]) -> dict[str, str]:
     return {_text(key): _text(item) for key, item in value.items()}
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
 
 
 def _one_of(value: object, allowed: tuple[str, ...]) -> str:

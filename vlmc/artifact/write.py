@@ -9,9 +9,9 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
-from vlmc.artifact.integrity import file_sha256, payload_files
+from vlmc.artifact.integrity import file_sha256, open_artifact, payload_files
 from vlmc.artifact.manifest import MANIFEST, Manifest, PayloadFile
-from vlmc.errors import UsageError
+from vlmc.errors import IntegrityError, UsageError
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -31,21 +31,34 @@ def publish(partial: Path, target: Path) -> None:
 
     Raises:
         UsageError: something else stands at `target`.
+        IntegrityError: the equal artifact there is damaged.
     """
-    for path in partial.rglob("*"):
-        if path.is_file():
-            _sync(path)
-    if target.exists():
+    for path in (partial, *partial.rglob("*")):
+        _sync(path)
+    if os.path.lexists(target):
         old, new = target / MANIFEST, partial / MANIFEST
         if not old.is_file() or old.read_bytes() != new.read_bytes():
             raise UsageError(
                 f"{target} exists already and is another artifact. Artifacts are immutable: name "
                 "another folder with -o, or remove that one first."
             )
+        try:
+            open_artifact(target)
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{target} was built before and is damaged now. Remove it, then build again. "
+                f"{error}"
+            ) from error
         shutil.rmtree(partial)
         return
     partial.rename(target)
     _sync(target.parent)
+
+
+def check_link(link: Path) -> None:
+    """Raise UsageError if `link` is there and is no link."""
+    if os.path.lexists(link) and not link.is_symlink():
+        raise UsageError(f"{link} exists and is not a link; move it away, then build again")
 
 
 def point_link(link: Path, target: Path) -> None:
@@ -54,8 +67,7 @@ def point_link(link: Path, target: Path) -> None:
     Raises:
         UsageError: `link` is there and is no link.
     """
-    if os.path.lexists(link) and not link.is_symlink():
-        raise UsageError(f"{link} exists and is not a link; move it away, then build again")
+    check_link(link)
     temporary = link.with_name(f".{link.name}.link-{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+from safetensors import SafetensorError
 
 import vlmc
 from vlmc.artifact.integrity import REPORTS, file_sha256
-from vlmc.artifact.manifest import Engine, ImageRules, Manifest, PromptRules
-from vlmc.artifact.write import point_link, publish, seal
+from vlmc.artifact.manifest import MANIFEST, Engine, ImageRules, Manifest, PromptRules
+from vlmc.artifact.write import check_link, point_link, publish, seal
+from vlmc.build.partial import partial_folder
 from vlmc.build.resolve import Resolved, resolve
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.compile.language import compile_language
 from vlmc.compile.vision import GRAPH, compile_vision
+from vlmc.errors import BuildError, UsageError
 from vlmc.recipe.schema import Recipe
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
@@ -38,21 +40,27 @@ def build(recipe: Recipe, output: Path | None, progress: Progress) -> Path:
     to it last. The folder appears whole or not at all.
 
     Raises:
-        VlmcError: the checkpoint or the recipe cannot be built; nothing is left behind.
+        VlmcError: the checkpoint or the recipe cannot be built, or the place not be written to;
+            nothing is left behind.
     """
     parent = ARTIFACTS if output is None else output.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    partial = parent / f".{recipe.name if output is None else output.name}.partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    # What would be refused at the end is refused before the work.
+    if output is None:
+        check_link(parent / recipe.name)
+    elif os.path.lexists(output) and not (output / MANIFEST).is_file():
+        raise UsageError(f"{output} exists and is not an artifact; name another folder with -o")
     try:
         with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
-            identity = _build_into(partial, recipe, checkpoint, progress)
-        target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
-        publish(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if output is None:
-        point_link(parent / recipe.name, target)
+            parent.mkdir(parents=True, exist_ok=True)
+            name = recipe.name if output is None else output.name
+            with partial_folder(parent, name) as partial:
+                identity = _build_into(partial, recipe, checkpoint, progress)
+                target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
+                publish(partial, target)
+        if output is None:
+            point_link(parent / recipe.name, target)
+    except (OSError, SafetensorError) as error:
+        raise BuildError(f"{output or parent} cannot be built: {error}") from error
     progress(f"built {target}")
     return target
 
@@ -62,7 +70,7 @@ def _build_into(folder: Path, recipe: Recipe, checkpoint: Checkpoint, progress: 
     prompts = PromptBuilder(
         checkpoint.tokenizer, TEMPLATES[resolved.template], resolved.system_message
     )
-    (folder / REPORTS).mkdir(parents=True)
+    (folder / REPORTS).mkdir()
     seconds: dict[str, float] = {}
 
     def step(name: str, work: Callable[[], object], what: str) -> None:
