@@ -131,7 +131,9 @@ def _choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Gener
     if sampling.temperature == 0:
         return logits.argmax(-1)
     # On the CPU and a generator a row, so that a draw depends neither on batch nor on device.
-    chances = (logits / sampling.temperature).softmax(-1).cpu()
+    # Of the distance to the best, in fp64: a small temperature would divide fp32 into infinities.
+    distances = (logits - logits.amax(-1, keepdim=True)).double()
+    chances = (distances / sampling.temperature).softmax(-1).cpu()
     drawn = [
         torch.multinomial(row, 1, generator=generator)
         for row, generator in zip(chances, generators, strict=True)

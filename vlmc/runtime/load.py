@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact, open_artifact
+from vlmc.artifact.manifest import Engine
 from vlmc.checkpoint.config import LanguageConfig, parse_language_config
 from vlmc.errors import HardwareError, UsageError
 from vlmc.image.tiles import TileRule, parse_tiles
@@ -43,12 +44,13 @@ def load(
     rules = opened.manifest.image
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
     target = _device(device, opened)
+    chosen = _engine(opened)
     language = opened.folder / "language"
     tokenizer = load_tokenizer(language)
     template = TEMPLATES[opened.manifest.prompt.template]
     prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
     dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
-    engine = OnnxRuntimeEngine(opened.path(opened.manifest.engines[0].file))
+    engine = OnnxRuntimeEngine(opened.path(chosen.file))
     return Model(
         opened,
         tiles=rule,
@@ -70,12 +72,27 @@ def _device(text: str, artifact: Artifact) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N")
     if device.type == "cuda":
-        held = ", ".join(f"{e.engine} for {e.target}" for e in artifact.manifest.engines)
         raise HardwareError(
-            f"{artifact.folder} holds the vision engines: {held}. None runs on {text}. Load it "
-            "with device='cpu'; this version builds engines for the CPU only."
+            f"{_held(artifact)}. None runs on {text}. Load it with device='cpu'; this version "
+            "builds engines for the CPU only."
         )
     return device
+
+
+def _engine(artifact: Artifact) -> Engine:
+    """The first engine that this version runs."""
+    for engine in artifact.manifest.engines:
+        if (engine.engine, engine.target) == (OnnxRuntimeEngine.name, "cpu"):
+            return engine
+    raise HardwareError(
+        f"{_held(artifact)}. This version runs {OnnxRuntimeEngine.name} for cpu; load the "
+        "artifact with the vlmc version that built it, or build it again."
+    )
+
+
+def _held(artifact: Artifact) -> str:
+    held = ", ".join(f"{engine.engine} for {engine.target}" for engine in artifact.manifest.engines)
+    return f"{artifact.folder} holds the vision engines: {held or 'none'}"
 
 
 def _decoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Decoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from vlmc.errors import VlmcError
@@ -17,7 +17,7 @@ MAX_GROUP = 16
 
 def prepare_ahead(
     requests: Iterable[object], prepare: Callable[[object], PreparedRequest]
-) -> Iterator[Prepared]:
+) -> Generator[Prepared, None, None]:
     """Prepared requests in order, an unusable one as its error.
 
     `requests` is iterated on the caller's thread, at most `LOOK_AHEAD` ahead of what is taken.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
@@ -58,6 +59,7 @@ class Model:
         self.tiles = tiles
         self.engine = engine
         self._prompts, self._encoder, self._decoder = prompts, encoder, decoder
+        self._language = decoder.config
         self._preparer = Preparer(artifact.manifest.image, tiles, prompts)
         self._busy = threading.Lock()
         self._closed = False
@@ -95,10 +97,11 @@ class Model:
         results = self.try_stream(
             requests, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
-        for result in results:
-            if isinstance(result, VlmcError):
-                raise result
-            yield result
+        with closing(results):
+            for result in results:
+                if isinstance(result, VlmcError):
+                    raise result
+                yield result
 
     def try_stream(
         self,
@@ -107,9 +110,9 @@ class Model:
         max_new_tokens: int = 5,
         temperature: float = 0.0,
         seed: int = 0,
-    ) -> Iterator[Answer | VlmcError]:
+    ) -> Generator[Answer | VlmcError, None, None]:
         """As `stream`, but an unusable request comes back as its error, in its place."""
-        if max_new_tokens < 1 or temperature < 0:
+        if max_new_tokens < 1 or not 0 <= temperature < math.inf:
             raise UsageError(
                 f"max_new_tokens is {max_new_tokens} and temperature {temperature}; they must be "
                 "at least 1 and 0"
@@ -137,15 +140,16 @@ class Model:
             VlmcError: as `generate`.
         """
         scored = []
-        for result in self.try_score(requests, choices=choices):
-            if isinstance(result, VlmcError):
-                raise result
-            scored.append(result.scores)
+        with closing(self.try_score(requests, choices=choices)) as results:
+            for result in results:
+                if isinstance(result, VlmcError):
+                    raise result
+                scored.append(result.scores)
         return scored
 
     def try_score(
         self, requests: Iterable[Request], *, choices: Sequence[str]
-    ) -> Iterator[Scored | VlmcError]:
+    ) -> Generator[Scored | VlmcError, None, None]:
         """Scores and best choice of each request, in order; an unusable one as its error.
 
         Raises:
@@ -211,23 +215,23 @@ class Model:
         self,
         requests: Iterable[Request],
         work: Callable[[list[PreparedRequest]], list[Result]],
-    ) -> Iterator[Result | VlmcError]:
+    ) -> Generator[Result | VlmcError, None, None]:
         """Prepare ahead, group, check, run."""
         self._check_open()
-        prepared = prepare_ahead(requests, self._prepare)
-        for group in group_by_images(prepared):
-            if isinstance(group, VlmcError):
-                yield group
-                continue
-            with self._exclusively():
-                results = work(group)
-            yield from results
+        # Closed by name: a traceback that someone keeps would keep the preparing thread alive.
+        with closing(prepare_ahead(requests, self._prepare)) as prepared:
+            for group in group_by_images(prepared):
+                if isinstance(group, VlmcError):
+                    yield group
+                    continue
+                with self._exclusively():
+                    results = work(group)
+                yield from results
 
     def _prepare(self, request: object) -> PreparedRequest:
         prepared = self._preparer.request(request)
-        config = self._decoder.config
-        limit = config.max_positions
-        if len(prepared.prompt_ids) > limit and config.rope_scaling.kind != "dynamic":
+        limit = self._language.max_positions
+        if len(prepared.prompt_ids) > limit and self._language.rope_scaling.kind != "dynamic":
             raise PromptError(
                 f"the prompt has {len(prepared.prompt_ids)} tokens, {prepared.image_tokens} of "
                 f"them for images, and the model's context ends at {limit}. Use fewer images, or "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Preparer:
 
     def __init__(self, rules: ImageRules, tiles: TileRule, prompts: PromptBuilder) -> None:
         self._rules, self._tiles, self._prompts = rules, tiles, prompts
+        # Streams that are open at once, and `encode` beside them, prepare on threads of their own.
+        self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, PreparedImage] = OrderedDict()
 
     def request(self, request: object) -> PreparedRequest:
@@ -95,15 +98,17 @@ class Preparer:
         if isinstance(source, str | Path):
             source = read_image_file(source)
         digest = _digest(source)
-        if digest in self._kept:
-            self._kept.move_to_end(digest)
-            return self._kept[digest]
+        with self._lock:
+            if digest in self._kept:
+                self._kept.move_to_end(digest)
+                return self._kept[digest]
         pixels = decode(source, exif=self._rules.exif, name=name)
-        tiles = make_tiles(pixels, self._tiles, self._rules.resampler)
-        self._kept[digest] = PreparedImage(digest, tiles)
-        while len(self._kept) > KEPT_IMAGES:
-            self._kept.popitem(last=False)
-        return self._kept[digest]
+        image = PreparedImage(digest, make_tiles(pixels, self._tiles, self._rules.resampler))
+        with self._lock:
+            self._kept[digest] = image
+            while len(self._kept) > KEPT_IMAGES:
+                self._kept.popitem(last=False)
+        return image
 
 
 def _digest(source: bytes | npt.NDArray[np.uint8]) -> bytes:
