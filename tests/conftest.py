@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.artifacts import build_once
 from tests.miniature import write_miniature
 
 DATA = Path(__file__).parent / "data"
@@ -35,3 +37,27 @@ def miniature(miniatures: Callable[[str], Path]) -> Path:
 def images() -> Path:
     """The folder of small JPEG pictures."""
     return DATA / "images"
+
+
+@pytest.fixture(scope="session")
+def artifacts(
+    miniatures: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """`artifacts(name)` is that miniature's artifact, fp32 and Pillow as the oracle; read only.
+
+    Built once, however many processes run the tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each process a folder inside the session's.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str) -> Path:
+        return build_once(miniatures(name), shared / "artifacts" / name)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifact(artifacts: Callable[[str], Path]) -> Path:
+    """The artifact of the InternLM2 miniature with the 300M tower; read only."""
+    return artifacts("internlm2-300m")

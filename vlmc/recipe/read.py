@@ -124,7 +124,9 @@ def _check_tiles(recipe: Recipe, document: Document) -> None:
     try:
         TileRule(tiles.rule, tiles.min, tiles.max, tiles.thumbnail, tiles.tolerance)
     except UsageError as error:
-        raise RecipeError(f"{document.where(('image', 'tiles'))}: image.{error}") from error
+        # The message begins with the key, tiles.max for one.
+        key = tuple(str(error).split(" ")[0].split("."))
+        raise RecipeError(f"{document.where(('image', *key))}: image.{error}") from error
 
 
 def _annotation_at(key: KeyPath) -> Any:

@@ -1,0 +1,294 @@
+"""Recipes that are read, and what is said of those that are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vlmc.errors import RecipeError
+from vlmc.recipe.document import MAX_BYTES
+from vlmc.recipe.read import read_recipe
+
+MINIMAL = "version: 1\nname: small\nmodel: {checkpoint: weights}\nvision: {precision: fp32}\n"
+FULL = """\
+version: 1
+name: whole-8b.v2_x
+model:
+  checkpoint: ../weights
+  dtype: bf16
+  template: Hermes-2
+  system_message: Answer in one word.
+image:
+  resampler: pillow
+  exif: apply
+  tiles: {rule: native, max: 4, thumbnail: true, tolerance: 0.1}
+vision:
+  precision: fp32
+  engines:
+    - {engine: onnxruntime}
+language:
+  scheme: none
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "recipe.yaml"
+
+
+def refused(path: Path, text: str | bytes, *overrides: str) -> str:
+    """The message for a recipe that is not read, its folder left out."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path, overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value).replace(f"{path.parent}/", "")
+
+
+def test_minimal_recipe_takes_the_defaults(path: Path) -> None:
+    path.write_text(MINIMAL)
+    assert read_recipe(path).plain() == {
+        "version": 1,
+        "name": "small",
+        "model": {
+            "checkpoint": str(path.parent / "weights"),
+            "dtype": "auto",
+            "template": "auto",
+            "system_message": "auto",
+        },
+        "image": {
+            "resampler": "opencv",
+            "exif": "ignore",
+            "tiles": {
+                "rule": "original",
+                "min": None,
+                "max": None,
+                "thumbnail": None,
+                "tolerance": None,
+            },
+        },
+        "vision": {"precision": "fp32", "engines": [{"engine": "onnxruntime"}]},
+        "language": {"scheme": "none"},
+    }
+
+
+def test_full_recipe_is_taken_as_written(path: Path) -> None:
+    path.write_text(FULL)
+    values = read_recipe(path).plain()
+    assert values["model"] == {
+        "checkpoint": str(path.parent / "../weights"),
+        "dtype": "bf16",
+        "template": "Hermes-2",
+        "system_message": "Answer in one word.",
+    }
+    assert values["image"] == {
+        "resampler": "pillow",
+        "exif": "apply",
+        "tiles": {"rule": "native", "min": None, "max": 4, "thumbnail": True, "tolerance": 0.1},
+    }
+
+
+@pytest.mark.parametrize("checkpoint", ["/models/x", "~/x", "x", "./x", "../x"])
+def test_checkpoint_is_relative_to_the_recipe(
+    checkpoint: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    path.write_text(MINIMAL.replace("weights", checkpoint))
+    expected = {
+        "/models/x": "/models/x",
+        "~/x": "/home/someone/x",
+        "x": f"{path.parent}/x",
+        "./x": f"{path.parent}/x",
+        "../x": f"{path.parent}/../x",
+    }
+    monkeypatch.chdir("/")
+    assert read_recipe(path).model.checkpoint == expected[checkpoint]
+
+
+@pytest.mark.parametrize(
+    ("addition", "said"),
+    [
+        ("imag: {}", ["recipe.yaml:5: unknown key imag; did you mean image?", "language"]),
+        ("image:\n  resampeler: x", [":6: unknown key image.resampeler; did you mean resampler?"]),
+        ("zzz: 1", [":5: unknown key zzz. Allowed here: version, name,"]),
+        ("<<: {name: x}", [":5: unknown key <<."]),
+        ("image: {tiles: {rule: nativ}}", ["image.tiles.rule is 'nativ'", "did you mean native?"]),
+        ("image: {resampler: lanczos}", ["image.resampler is 'lanczos', allowed: opencv, pillow"]),
+        ("image: {exif: yes}", ["image.exif is True, allowed: ignore, apply"]),
+        ("image:", ["image is None; it must be a mapping of resampler, exif, tiles"]),
+        ("image: [a]", ["image is ['a']; it must be a mapping"]),
+        ("image: {tiles: {max: 2.0}}", ["image.tiles.max is 2.0", "integer"]),
+        ("image: {tiles: {max: '2'}}", ["image.tiles.max is '2'", "integer"]),
+        ("image: {tiles: {max: true}}", ["image.tiles.max is True"]),
+        ("image: {tiles: {max: 0}}", ["image.tiles.max is 0", "between 1 and"]),
+        ("image: {tiles: {max: 9999}}", ["image.tiles.max is 9999", "between 1 and"]),
+        ("image: {tiles: {min: 3, max: 2}}", ["min is 3", "max is 2"]),
+        ("image: {tiles: {thumbnail: 1}}", ["image.tiles.thumbnail is 1"]),
+        ("image: {tiles: {rule: native, tolerance: .nan}}", ["tolerance is nan"]),
+        ("image: {tiles: {rule: native, tolerance: -0.1}}", ["tolerance is -0.1"]),
+        # Values that the rule does not act on.
+        ("image: {tiles: {tolerance: 0.1}}", ["tolerance", "'original' does not use it"]),
+        ("image: {tiles: {rule: native, min: 2}}", ["min", "'native' does not use it"]),
+        ("image: {tiles: {rule: single, max: 2}}", ["max", "'single' does not use it"]),
+        ("image: {tiles: {rule: single, thumbnail: true}}", ["'single' does not use it"]),
+        ("name: again", [":5: name is given twice"]),
+        ("image: {exif: apply, exif: ignore}", [":5: image.exif is given twice"]),
+        ("language:\n  scheme: int4", [":6: language.scheme is 'int4', allowed: none"]),
+    ],
+)
+def test_problem_names_line_key_and_way_out(addition: str, said: list[str], path: Path) -> None:
+    message = refused(path, f"{MINIMAL}{addition}\n")
+    for part in said:
+        assert part in message, message
+    assert message.startswith("recipe.yaml:")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("version: 1", "version: 2", "recipe.yaml:1: version is 2, allowed: 1"),
+        ("version: 1", "version: true", "recipe.yaml:1: version is True"),
+        ("version: 1", "version: 1.0", "recipe.yaml:1: version is 1.0"),
+        ("version: 1", "version: '1'", "recipe.yaml:1: version is '1'"),
+        ("version: 1\n", "", "recipe.yaml:1: version is required and missing"),
+        ("name: small\n", "", "name is required and missing"),
+        ("model: {checkpoint: weights}\n", "", "model is required and missing"),
+        ("{checkpoint: weights}", "{}", "recipe.yaml:3: model.checkpoint is required and missing"),
+        ("weights", "''", "model.checkpoint is ''"),
+        ("weights", "7", "model.checkpoint is 7"),
+        ("weights", "~nobody-of-this-name/x", "recipe.yaml:3: model.checkpoint is '~nobody"),
+        ("vision: {precision: fp32}\n", "", "Write `vision: {precision: fp32}`"),
+        ("{precision: fp32}", "{}", "recipe.yaml:4: vision.precision is left out"),
+        ("fp32}", "fp32, engines: []}", "vision.engines is empty"),
+        ("fp32}", "fp32, engines: {engine: onnxruntime}}", "it must be a list"),
+        ("fp32}", "fp32, engines: [onnxruntime]}", "vision.engines[0] is 'onnxruntime'; it must"),
+        ("fp32}", "fp32, engines: [{}, {}]}", "an engine is given twice"),
+        ("fp32}", "fp32, engines: [{engine: ort}]}", "engines[0].engine is 'ort', allowed: onnx"),
+    ],
+)
+def test_required_keys_and_engines(old: str, new: str, said: str, path: Path) -> None:
+    assert old in MINIMAL
+    assert said in refused(path, MINIMAL.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/x", "a/b", "-x", ".x", '""', '"x\\n"', "a b", "a" * 101, "ä", "7", "on", "null"],
+)
+def test_name_cannot_lead_out_of_the_folder(name: str, path: Path) -> None:
+    message = refused(path, MINIMAL.replace("small", name))
+    assert message.startswith("recipe.yaml:2: name is")
+
+
+LATER_KEYS = {
+    "vision": ["profiles: []", "engines: [{engine: onnxruntime, targets: [sm89]}]"],
+    "language": ["method: awq", "group_size: 128", "symmetric: false", "keep: []"],
+}
+LATER_PARTS = ["calibration: {samples: 3}", "runtime: {cuda_graphs: true}", "accuracy: {}"]
+LATER_VALUES = {
+    "precision": ["fp16", "bf16", "int8", "fp8"],
+    "engine": ["tensorrt", "tensorrt-rtx", "inductor"],
+    "scheme": ["w4a16", "fp8"],
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"{MINIMAL}{part}\n" for part in LATER_PARTS),
+        *(f"{MINIMAL}language: {{{key}}}\n" for key in LATER_KEYS["language"]),
+        *(f"{MINIMAL}language: {{scheme: {value}}}\n" for value in LATER_VALUES["scheme"]),
+        *(MINIMAL.replace("fp32}", f"fp32, {key}}}") for key in LATER_KEYS["vision"]),
+        *(MINIMAL.replace("fp32", value) for value in LATER_VALUES["precision"]),
+        *(
+            MINIMAL.replace("fp32}", f"fp32, engines: [{{}}, {{engine: {value}}}]}}")
+            for value in LATER_VALUES["engine"]
+        ),
+    ],
+)
+def test_what_later_versions_bring_is_refused_as_such(text: str, path: Path) -> None:
+    message = refused(path, text)
+    assert message.count("\n") == 0, "one problem, told once"
+    assert "is not supported by this version" in message
+    assert "recipe.yaml:4: " in message or "recipe.yaml:5: " in message
+    assert "allowed: " in message or "Remove the key." in message
+
+
+def test_tile_problem_names_its_own_line(path: Path) -> None:
+    message = refused(path, MINIMAL + "image:\n  tiles:\n    rule: original\n    max: 0\n")
+    assert message.startswith("recipe.yaml:8: image.tiles.max is 0")
+
+
+def test_every_problem_is_told(path: Path) -> None:
+    message = refused(path, MINIMAL + "imag: 1\nimage: {exif: 3, tiles: {max: x}}\n")
+    assert [line.split(" ")[0] for line in message.splitlines()] == [
+        "recipe.yaml:6:",
+        "recipe.yaml:6:",
+        "recipe.yaml:5:",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a recipe is a mapping"),
+        ("- version: 1\n", "a recipe is a mapping"),
+        ("version: [1\n", "not valid YAML"),
+        ("version: 1\n\tname: x\n", "recipe.yaml:2: not valid YAML"),
+        (MINIMAL + "a: &x 1\n", "recipe.yaml:5: not valid YAML for a recipe: anchors"),
+        (MINIMAL + "a: *x\n", "recipe.yaml:5: not valid YAML for a recipe: anchors"),
+        (MINIMAL + "a: !!python/object/apply:os.system [id]\n", "recipe.yaml:5:"),
+        (MINIMAL + "a: !!str 1\n", "the tag tag:yaml.org,2002:str is not used"),
+        (MINIMAL + "? [a]\n: b\n", "recipe.yaml:5: a key must be a plain word"),
+        (MINIMAL + "---\nversion: 1\n", "another document"),
+        (MINIMAL + "a: =\n", "recipe.yaml:5: a cannot be read"),
+        (MINIMAL + "a: 2024-13-01\n", "recipe.yaml:5: a cannot be read"),
+        (MINIMAL + f"a: {'1' * 5000}\n", "recipe.yaml:5: a cannot be read"),
+        (MINIMAL + "a: '\x01'\n", "recipe.yaml:5: holds the character '\\x01'"),
+        (MINIMAL.encode() + b"a: \xff\n", "is not UTF-8 text"),
+        (MINIMAL.encode("utf-16"), "is not UTF-8 text"),
+        ("[" * 100_000, "nested too deeply"),
+        (MINIMAL + "a: " + "{a: " * 500 + "1" + "}" * 500, "nested too deeply"),
+        ("#" * (MAX_BYTES + 1), "is larger than"),
+    ],
+)
+def test_yaml_that_no_recipe_needs(text: str | bytes, said: str, path: Path) -> None:
+    assert said in refused(path, text)
+
+
+def test_alias_bomb_is_refused_before_it_grows(path: Path) -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12)
+    )
+    assert "recipe.yaml:1: not valid YAML for a recipe: anchors" in refused(path, bomb)
+
+
+def test_file_that_cannot_be_read(path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        read_recipe(path)
+    with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
+        read_recipe(path.parent)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.one_of(
+        st.text(max_size=60),
+        st.lists(
+            st.sampled_from([*FULL.splitlines(True), *MINIMAL.splitlines(True), "  - x\n", "? "]),
+            max_size=12,
+        ).map("".join),
+    )
+)
+def test_any_text_is_read_or_refused(path: Path, text: str) -> None:
+    """No text ends in another error than RecipeError."""
+    path.write_text(text, encoding="utf-8")
+    try:
+        recipe = read_recipe(path)
+    except RecipeError as error:
+        assert str(path) in str(error)
+    else:
+        assert recipe.version == 1
