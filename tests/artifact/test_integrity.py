@@ -105,7 +105,7 @@ def test_equal_artifact_is_kept(made: Path, tmp_path: Path) -> None:
 def test_equal_but_damaged_artifact_is_refused(made: Path, tmp_path: Path) -> None:
     target = shutil.copytree(made, tmp_path / "target")
     _flip_one_bit(target)
-    with pytest.raises(IntegrityError, match="damaged now. Remove it, then build again"):
+    with pytest.raises(IntegrityError, match=r"damaged now\. Remove it, then build again"):
         publish(made, target)
     assert open_artifact(made)
 
