@@ -46,7 +46,9 @@ class Decoder(nn.Module):
             cache: holds the earlier tokens, and takes these; its lengths grow by `token_counts`.
             token_counts: (rows,) int64, how many of the tokens are real; default all.
             total_lengths: (rows,) int64, the sequence length that rope scaling goes by; default
-                the length after these tokens. Give it when a prompt is run in pieces.
+                the length after these tokens for a first run, and for a later one the length up
+                to each token, as if the tokens came one by one. Give it when a prompt is run in
+                pieces. With `positions` the default is the length that they reach.
             positions: (rows, tokens) int64; default consecutive after the cache. Without a cache.
             mask: (rows or 1, 1, tokens, tokens) bool, True where attended; default causal.
                 Without a cache.
@@ -63,23 +65,25 @@ class Decoder(nn.Module):
             if token_counts is None
             else token_counts
         )
-        if positions is None:
+        is_first = start is None or bool((start == 0).all())
+        ends = counts if start is None else start + counts
+        lengths = ends
+        if positions is not None:
+            lengths = positions.amax(dim=1) + 1
+        else:
             positions = torch.arange(tokens, device=embeddings.device).expand(rows, tokens)
             if start is not None:
                 positions = positions + start[:, None]
-        ends = counts if start is None else start + counts
-        if mask is not None and total_lengths is None:
-            ends = positions.amax(dim=1) + 1
-        angles = self.rotary(
-            positions, ends if total_lengths is None else total_lengths, embeddings.dtype
-        )
-        step = _Step(angles, positions, mask, cache, is_first=cache is None)
-        if cache is not None and start is not None:
-            step.is_first = bool((start == 0).all())
-            if not step.is_first:
-                step.reach = int(start.max()) + tokens
-                keys = torch.arange(step.reach, device=embeddings.device)
-                step.mask = keys <= positions[:, None, :, None]
+            if not is_first:
+                lengths = positions + 1
+        if total_lengths is not None:
+            lengths = total_lengths
+        angles = self.rotary(positions, lengths, embeddings.dtype)
+        step = _Step(angles, positions, mask, cache, is_first=is_first)
+        if start is not None and not is_first:
+            step.reach = int(start.max()) + tokens
+            keys = torch.arange(step.reach, device=embeddings.device)
+            step.mask = keys <= positions[:, None, :, None]
         states = embeddings
         for layer in self.layers:
             states = layer(states, step)

@@ -35,7 +35,7 @@ def load_tower(
     """The vision tower with projector, in `dtype` on `device`, ready for inference.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown or of another shape.
+        CheckpointError: a tensor is missing, unknown, doubled or of another shape.
     """
     with torch.device("meta"):
         tower = VisionTower(config).to(dtype)
@@ -53,7 +53,7 @@ def load_decoder(
     """The language model from tensors in Hugging Face's layout, in `dtype` on `device`.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown or of another shape.
+        CheckpointError: a tensor is missing, unknown, doubled or of another shape.
     """
     with torch.device("meta"):
         decoder = Decoder(config).to(dtype)
@@ -83,6 +83,7 @@ def _place(config: LanguageConfig, tensors: Iterable[tuple[str, Tensor]]) -> Ite
 def _fill(model: nn.Module, tensors: Iterable[_Placed]) -> None:
     parameters = dict(model.named_parameters())
     unfilled = {name: parameter.shape[0] for name, parameter in parameters.items()}
+    filled: set[tuple[str, int]] = set()
     for placed in tensors:
         if placed.parameter not in parameters:
             raise CheckpointError(f"tensor {placed.source} has no place in this model")
@@ -92,11 +93,14 @@ def _fill(model: nn.Module, tensors: Iterable[_Placed]) -> None:
                 f"tensor {placed.source} has shape {list(placed.tensor.shape)}, the model's "
                 f"configuration asks for {list(target.shape)}"
             )
+        if (placed.parameter, placed.start) in filled:
+            raise CheckpointError(f"the weights hold tensor {placed.source} twice")
+        filled.add((placed.parameter, placed.start))
         target.copy_(placed.tensor)
         unfilled[placed.parameter] -= target.shape[0]
     lacking = sorted(name for name, rows in unfilled.items() if rows != 0)
     if lacking:
         raise CheckpointError(
-            f"{len(lacking)} parameters were not filled exactly once, first {lacking[0]}: the "
-            "weights lack tensors, or hold one twice"
+            f"{len(lacking)} of the model's {len(parameters)} parameters have no tensor in the "
+            f"weights or only a part of them, first {lacking[0]}"
         )

@@ -27,17 +27,20 @@ class RotaryEmbedding(nn.Module):
     def forward(
         self, positions: Tensor, lengths: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Angles of `positions` (batch, tokens) int64 in rows of `lengths` (batch,) int64 tokens.
+        """Angles of `positions` (batch, tokens) int64.
+
+        `lengths`, int64, is (batch,) for the tokens of each row, or (batch, tokens) where every
+        token has its own: what the row's length was when that token was its last.
 
         Returns:
             Cosine and sine, each (batch, 1, tokens, head_dim) in `dtype`, computed in fp32.
         """
-        inverse = self._inverse_frequencies(lengths)  # (batch or 1, head_dim / 2)
-        angles = positions[:, :, None].float() * inverse[:, None, :]
+        # (batch or 1, tokens or 1, head_dim / 2)
+        inverse = self._inverse_frequencies(lengths if lengths.dim() == 2 else lengths[:, None])
+        places = positions[:, :, None].float()
         if self.config.rope_scaling.kind == "linear":
-            angles = (positions[:, :, None].float() / self.config.rope_scaling.factor) * inverse[
-                :, None, :
-            ]
+            places = places / self.config.rope_scaling.factor
+        angles = places * inverse
         angles = torch.cat((angles, angles), dim=-1)[:, None]
         cosine, sine = angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
         return cosine.to(dtype), sine.to(dtype)
@@ -54,8 +57,8 @@ class RotaryEmbedding(nn.Module):
             stretch = scaling.factor * lengths / config.max_positions - (scaling.factor - 1)
             # Python's float keeps the base in double precision, as the original's scalar is.
             bases = config.rope_theta * stretch.double().clamp(min=1.0) ** (dim / (dim - 2))
-            return 1.0 / (bases.float()[:, None] ** exponents)
-        return (1.0 / (config.rope_theta**exponents))[None]
+            return 1.0 / (bases.float()[..., None] ** exponents)
+        return (1.0 / (config.rope_theta**exponents))[None, None]
 
 
 def _attention_factor(config: LanguageConfig) -> float:
