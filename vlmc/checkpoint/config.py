@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from vlmc.errors import CheckpointError
-from vlmc.image.tiles import TILE_SIZE
+from vlmc.image.tiles import MAX_TILES, TILE_SIZE
 
 Architecture = Literal[
     "InternLM2ForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM", "LlamaForCausalLM"
@@ -20,6 +21,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     "Phi3ForCausalLM",
     "LlamaForCausalLM",
 )
+_LARGEST = 3.4e38  # of fp32, in which all of the configuration's numbers are used
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,9 @@ class _Section:
 
     def number(self, key: str, default: float | None = None) -> float:
         found = self.values.get(key, default)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
+        if not _is_positive(found):
             raise self.fail(key, found, "a positive number")
-        return float(found)
+        return float(cast(float, found))
 
     def boolean(self, key: str, default: bool) -> bool:
         found = self.values.get(key, default)
@@ -150,12 +152,16 @@ class _Section:
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         found = self.values.get(key)
-        numeric = isinstance(found, list) and all(
-            isinstance(item, int | float) and not isinstance(item, bool) for item in found
-        )
-        if not isinstance(found, list) or not numeric or len(found) != count:
-            raise self.fail(key, found, f"a list of {count} numbers")
+        if not isinstance(found, list) or len(found) != count or not all(map(_is_positive, found)):
+            raise self.fail(key, found, f"a list of {count} positive numbers")
         return tuple(float(item) for item in found)
+
+
+def _is_positive(value: object) -> bool:
+    """Whether it is a number that fp32 holds; JSON as Python reads it has NaN and Infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < _LARGEST and math.isfinite(value)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -184,6 +190,7 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     """Check the values of a `config.json`; `path` is named in errors."""
     top = _Section(values, path)
     top.choice("model_type", ("internvl_chat",))
+    _refuse_quantized(top)
     vision = _vision(top.section("vision_config"))
     language = _language(top.section("llm_config"))
 
@@ -203,6 +210,10 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     ):
         raise top.fail("select_layer", select_layer, f"a layer of the {vision.layers}")
     dynamic = top.boolean("dynamic_image_size", False)
+    min_tiles, max_tiles = top.integer("min_dynamic_patch", 1), top.integer("max_dynamic_patch", 6)
+    if not min_tiles <= max_tiles <= MAX_TILES:
+        expected = f"a whole number from min_dynamic_patch {min_tiles} to {MAX_TILES}"
+        raise top.fail("max_dynamic_patch", max_tiles, expected)
     template = values.get("template")
     if not isinstance(template, str):
         raise top.fail("template", template, "the name of a conversation template")
@@ -218,8 +229,8 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
         select_layer=select_layer,
         pixel_shuffle="v1" if top.choice("ps_version", ("v1", "v2"), "v1") == "v1" else "v2",
         # Without dynamic tiling the original shows the model the whole image as one tile.
-        min_tiles=top.integer("min_dynamic_patch", 1) if dynamic else 1,
-        max_tiles=top.integer("max_dynamic_patch", 6) if dynamic else 1,
+        min_tiles=min_tiles if dynamic else 1,
+        max_tiles=max_tiles if dynamic else 1,
         thumbnail=top.boolean("use_thumbnail", False) and dynamic,
         vision_lora_rank=top.integer("use_backbone_lora", 0, least=0),
         language_lora_rank=top.integer("use_llm_lora", 0, least=0),
@@ -229,6 +240,16 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
 def parse_language_config(values: Mapping[str, Any], path: Path) -> LanguageConfig:
     """The language model's own `config.json`, as an artifact keeps it in Hugging Face's layout."""
     return _language(_Section(values, path))
+
+
+def _refuse_quantized(top: _Section) -> None:
+    for section in (top, top.section("llm_config")):
+        if section.values.get("quantization_config") is not None:
+            raise CheckpointError(
+                f"{top.path}: {section.prefix}quantization_config says that the weights are "
+                "quantized already. vlmc quantizes itself: give the folder of the original 16-bit "
+                "model."
+            )
 
 
 def _vision(section: _Section) -> VisionConfig:
@@ -264,6 +285,9 @@ def _language(section: _Section) -> LanguageConfig:
     hidden, heads = section.integer("hidden_size"), section.integer("num_attention_heads")
     if hidden % heads:
         raise section.fail("num_attention_heads", heads, f"a divisor of hidden_size {hidden}")
+    head_dim = hidden // heads
+    if head_dim % 2 or head_dim < 4:
+        raise section.fail("num_attention_heads", heads, "heads of an even size of at least 4")
     kv_heads = section.integer("num_key_value_heads", heads)
     if heads % kv_heads:
         raise section.fail("num_key_value_heads", kv_heads, f"a divisor of {heads} heads")
@@ -278,7 +302,7 @@ def _language(section: _Section) -> LanguageConfig:
         layers=section.integer("num_hidden_layers"),
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=hidden // heads,
+        head_dim=head_dim,
         intermediate_size=section.integer("intermediate_size"),
         vocab_size=section.integer("vocab_size"),
         norm_eps=section.number(
@@ -286,7 +310,7 @@ def _language(section: _Section) -> LanguageConfig:
         ),
         rope_theta=section.number("rope_theta", 10000.0),
         max_positions=section.integer("max_position_embeddings", 2048),
-        rope_scaling=_rope_scaling(section, hidden // heads),
+        rope_scaling=_rope_scaling(section, head_dim),
         qkv_bias=bias or qwen2,
         output_bias=bias,
     )
@@ -305,7 +329,7 @@ def _rope_scaling(section: _Section, head_dim: int) -> RopeScaling:
             kind="longrope",
             short_factor=scaling.numbers("short_factor", head_dim // 2),
             long_factor=scaling.numbers("long_factor", head_dim // 2),
-            original_positions=section.integer("original_max_position_embeddings", 4096),
+            original_positions=section.integer("original_max_position_embeddings", 4096, least=2),
         )
     return RopeScaling(
         kind="linear" if kind == "linear" else "dynamic", factor=scaling.number("factor")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmc.checkpoint.weights import INDEX
+from vlmc.checkpoint.weights import INDEX, pickled_weights
 from vlmc.errors import CheckpointError, UsageError, VlmcError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def convert(source: Path, target: Path) -> Path:
     """
     if target.exists():
         raise UsageError(f"{target} exists already. Name a new folder, or remove that one first.")
-    shards = sorted(source.glob("*.bin"))
+    shards = pickled_weights(source)
     if not shards:
         raise CheckpointError(f"{source} holds no pickled weights (*.bin), nothing to convert")
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
@@ -84,7 +84,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     ):
         raise CheckpointError(f"{path} does not hold a plain mapping of names to tensors")
     # Safetensors refuses tensors that share memory; a clone of each view unties them.
-    return {key: value.clone().contiguous() for key, value in found.items()}
+    return {key: value.detach().clone().contiguous() for key, value in found.items()}
 
 
 def main(arguments: list[str]) -> int:

@@ -44,9 +44,10 @@ def check_layout(weights: Weights, config: ModelConfig) -> None:
                 f"{weights.file(name)}: {name} has shape {list(weights.shape(name))}, expected "
                 f"{list(shape)} by config.json{_hint(name, config)}"
             )
-        if weights.dtype(name) not in _FLOAT_DTYPES:
+        others = sorted(weights.dtypes(name).difference(_FLOAT_DTYPES))
+        if others:
             raise CheckpointError(
-                f"{weights.file(name)}: {name} is {weights.dtype(name)}, expected one of "
+                f"{weights.file(name)}: {name} is {others[0]}, expected one of "
                 f"{', '.join(_FLOAT_DTYPES)}. Quantized checkpoints are not supported by this "
                 "version; start from the original weights."
             )

@@ -75,13 +75,14 @@ def resolve(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> dict[str, st
                 f"{folder} holds two adapters for {merged} ({adapter} and another). Merge them "
                 "with the tool that trained them; which one applies cannot be known."
             )
-        rank = shapes[name][0]
-        if shapes[up] != (shapes[base][0], rank) or shapes[name][1] != shapes[base][1]:
+        inner, outer = shapes[name][:1], shapes[base][:1]
+        fits = shapes[name] == inner + shapes[base][1:] and shapes[up] == outer + inner
+        if len(shapes[base]) != 2 or not fits:
             raise CheckpointError(
                 f"{folder}: {name} {shapes[name]} and {up} {shapes[up]} do not fit their base "
                 f"weight {shapes[base]}"
             )
-        pairs[merged] = LoraPair(base=base, down=name, up=up, rank=rank)
+        pairs[merged] = LoraPair(base=base, down=name, up=up, rank=inner[0])
     used = {part for pair in pairs.values() for part in pair.parts}
     sources: dict[str, str | LoraPair] = {
         plain_name(name): name for name in shapes if name not in used

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+# What trainers leave beside the weights, pickled too.
+_NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
 class Weights:
@@ -100,9 +102,11 @@ class Weights:
         """Shape from the header, without touching the data."""
         return self._shapes[self._base(name)]
 
-    def dtype(self, name: str) -> str:
-        """Dtype as safetensors names it (`BF16`, `F16`, `F32`, `I32`, …)."""
-        return self._dtypes[self._base(name)]
+    def dtypes(self, name: str) -> set[str]:
+        """Dtypes of a tensor and of the low-rank pair merged into it, as safetensors names them."""
+        source = self._sources[name]
+        parts = (source,) if isinstance(source, str) else source.parts
+        return {self._dtypes[part] for part in parts}
 
     def tensor(self, name: str) -> Tensor:
         """The tensor, mapped from its file; a merged one is a new fp32 tensor."""
@@ -131,6 +135,11 @@ class Weights:
         return tensor
 
 
+def pickled_weights(folder: Path) -> list[Path]:
+    """Pickled files that can hold weights, sorted; never opened here."""
+    return sorted(path for path in folder.glob("*.bin") if path.name not in _NO_WEIGHTS)
+
+
 def _open(path: Path, framework: str) -> Any:
     try:
         return safe_open(path, framework=framework)
@@ -153,7 +162,7 @@ def _shards(folder: Path) -> dict[Path, set[str] | None]:
         return _read_index(index)
     if (folder / SINGLE).exists():
         return {folder / SINGLE: None}
-    pickled = sorted(folder.glob("*.bin"))
+    pickled = pickled_weights(folder)
     if pickled:
         raise CheckpointError(
             f"{folder} holds pickled weights ({pickled[0].name}), which can run code when they "
@@ -174,7 +183,7 @@ def _read_index(index: Path) -> dict[Path, set[str] | None]:
         ) from error
     shards: dict[Path, set[str] | None] = {}
     for name, file in pairs:
-        if Path(file).name != file:
+        if Path(file).name != file or file in ("", ".."):
             raise CheckpointError(f"{index} places {name} outside its folder, in {file!r}")
         names = shards.setdefault(index.parent / file, set())
         if names is not None:
