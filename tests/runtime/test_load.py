@@ -1,0 +1,246 @@
+"""Loading: what is checked before anything is read, and the rules that an artifact brings."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from tests import oracle
+from tests.artifacts import build_from, copy_with
+from tests.miniature import write_checkpoint
+from vlmc import Model, load
+from vlmc.artifact.manifest import read_manifest
+from vlmc.errors import HardwareError, ImageError, IntegrityError, PromptError, UsageError
+from vlmc.image.decode import decode
+from vlmc.image.preprocess import make_tiles
+from vlmc.image.tiles import TileRule
+from vlmc.runtime.vision_engine import OnnxRuntimeEngine
+
+Pictures = list[npt.NDArray[np.uint8]]
+
+
+@pytest.mark.parametrize("name", ["vision/model.onnx", "language/model.safetensors", "recipe.yaml"])
+def test_nothing_is_deserialized_before_all_is_checked(
+    name: str, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "artifact")
+    with (folder / name).open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+
+    def read(*_: object, **__: object) -> None:
+        raise LookupError("was deserialized")
+
+    readers = ("load_tokenizer", "safe_open", "parse_language_config", "OnnxRuntimeEngine.__init__")
+    for reader in readers:
+        monkeypatch.setattr(f"vlmc.runtime.load.{reader}", read)
+    with pytest.raises(IntegrityError, match="changed or damaged"):
+        load(folder, device="cpu")
+    with pytest.raises(LookupError):  # the readers are those that an intact artifact meets
+        load(artifact, device="cpu")
+
+
+def test_link_to_an_artifact_loads(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(artifact)
+    with load(str(tmp_path / "link"), device="cpu") as model:
+        assert model.artifact.identity == read_manifest(artifact).identity
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_gpu_is_refused(device: str, artifact: Path) -> None:
+    with pytest.raises(HardwareError, match=r"onnxruntime for cpu\. None runs on cuda") as caught:
+        load(artifact, device=device)
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "mps", "cuda:x", "meta"])
+def test_unknown_device_is_named(device: str, artifact: Path) -> None:
+    with pytest.raises(UsageError, match="is not one of auto, cpu, cuda, cuda:N"):
+        load(artifact, device=device)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_never_the_cpu_beside_a_gpu(
+    there: bool, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    if there:
+        with pytest.raises(HardwareError, match="None runs on cuda"):
+            load(artifact)
+    else:
+        with load(artifact) as model:
+            assert model.engine == "onnxruntime on cpu"
+
+
+def _engine(**changes: str) -> dict[str, Any]:
+    engine = {
+        "engine": "onnxruntime",
+        "target": "cpu",
+        "precision": "fp32",
+        "file": "vision/model.onnx",
+        "versions": {},
+    }
+    return engine | changes
+
+
+def test_first_engine_that_fits_is_taken(artifact: Path, tmp_path: Path) -> None:
+    other = _engine(engine="tensorrt", target="sm89", file="vision/golden.npz")
+    both = copy_with(artifact, tmp_path / "both", engines=[other, _engine()])
+    with load(both, device="cpu", tiles="single") as model:
+        assert model.generate([(None, "Hello")])
+    for name, engines in {"other": [other], "none": []}.items():
+        folder = copy_with(artifact, tmp_path / name, engines=engines)
+        with pytest.raises(HardwareError, match="This version runs onnxruntime for cpu"):
+            load(folder, device="cpu")
+
+
+def test_engine_file_that_the_payload_lacks(artifact: Path, tmp_path: Path) -> None:
+    folder = copy_with(artifact, tmp_path / "x", engines=[_engine(file="vision/other.onnx")])
+    with pytest.raises(IntegrityError, match=r"holds no vision/other\.onnx"):
+        load(folder, device="cpu")
+
+
+def test_graph_that_onnxruntime_refuses(artifact: Path, tmp_path: Path) -> None:
+    folder = copy_with(artifact, tmp_path / "x", engines=[_engine(file="vision/golden.npz")])
+    with pytest.raises(HardwareError, match="cannot load"):
+        load(folder, device="cpu")
+
+
+def encoded(folder: Path, image: object, **options: Any) -> npt.NDArray[np.float32]:
+    with load(folder, device="cpu", **options) as model:
+        (features,) = model.encode([image])  # type: ignore[list-item]
+        array: npt.NDArray[np.float32] = features.float().numpy()
+    return array
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "resampler", "exif"),
+    [
+        ({}, TileRule("original"), "pillow", "ignore"),
+        ({"image__resampler": "opencv"}, TileRule("original"), "opencv", "ignore"),
+        ({"image__exif": "apply"}, TileRule("original"), "pillow", "apply"),
+    ],
+)
+def test_image_rules_are_followed(
+    changes: dict[str, str],
+    rule: TileRule,
+    resampler: Any,
+    exif: Any,
+    artifact: Path,
+    images: Path,
+    tmp_path: Path,
+) -> None:
+    folder = copy_with(artifact, tmp_path / "artifact", **changes)
+    path = images / "odd" / "rotated.jpg"
+    tiles = make_tiles(decode(path, exif=exif), rule, resampler)
+    expected = OnnxRuntimeEngine(artifact / "vision" / "model.onnx").infer(tiles).numpy()
+    found = encoded(folder, path)
+    assert found.shape == (256 * len(tiles), expected.shape[2])
+    np.testing.assert_array_equal(found, expected.reshape(found.shape))
+    if changes:
+        other = encoded(artifact, path)
+        assert other.shape != found.shape or not np.array_equal(other, found)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "count"),
+    [
+        (None, 7),
+        ("original", 7),
+        ("original:max=2", 1),
+        ("original:max=6,thumbnail=false", 6),
+        ("native", 2),
+        ("native:max=1", 1),
+        ("single", 1),
+        (TileRule("native", max=2, thumbnail=True), 3),
+    ],
+    ids=str,
+)
+def test_tile_rule_may_be_overridden(
+    tiles: str | TileRule | None, count: int, artifact: Path, images: Path
+) -> None:
+    with load(artifact, device="cpu", tiles=tiles) as model:
+        assert model.artifact.manifest.image.tiles == TileRule("original")
+        (features,) = model.encode([images / "480x320.jpg"])
+        assert features.shape == (256 * count, 64)
+        (answer,) = model.generate([(images / "480x320.jpg", "What?")], max_new_tokens=1)
+        assert answer.image_tokens == 256 * count
+
+
+@pytest.mark.parametrize("tiles", ["", "nativ", "native:max=0", "single:max=2", "a:b"])
+def test_tile_rule_that_cannot_be_read(tiles: str, artifact: Path) -> None:
+    with pytest.raises(UsageError):
+        load(artifact, device="cpu", tiles=tiles)
+
+
+def test_encode_gives_the_originals_features(artifact: Path, images: Path) -> None:
+    for image, maximum in oracle.FEATURE_PICTURES:
+        with load(artifact, device="cpu", tiles=f"original:max={maximum}") as model:
+            (features,) = model.encode([images / image])
+        expected = oracle.features("internlm2-300m", image, maximum)
+        by_tile = features.numpy().reshape(len(expected.rows), 256, -1)
+        np.testing.assert_allclose(by_tile[:, [0, 17, 255]], expected.rows, atol=1e-4)
+        np.testing.assert_allclose(by_tile.mean(axis=2), expected.token_means, atol=1e-5)
+
+
+def test_encode_is_per_image_and_in_order(model: Model, pictures: Pictures, images: Path) -> None:
+    together = model.encode([pictures[0], images / "480x320.jpg", pictures[0]])
+    assert [tuple(features.shape) for features in together] == [(256, 64)] * 3
+    assert torch.equal(together[0], together[2])
+    assert not torch.equal(together[0], together[1])
+    assert torch.equal(model.encode(iter([images / "480x320.jpg"]))[0], together[1])
+    with pytest.raises(ImageError):
+        model.encode([images / "missing.jpg"])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_language_dtype_is_what_is_computed_in(
+    dtype: str, artifact: Path, tmp_path: Path, pictures: Pictures
+) -> None:
+    folder = copy_with(artifact, tmp_path / "artifact", language_dtype=dtype)
+    with load(folder, device="cpu", tiles="single") as model:
+        assert {p.dtype for p in model._decoder.parameters()} == {getattr(torch, dtype)}
+        assert model.encode(pictures[:1])[0].dtype == getattr(torch, dtype)
+        (answer,) = model.generate([(pictures[0], "What?")])
+        assert len(answer.token_ids) == 5
+
+
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "InternLM2ForCausalLM"])
+def test_prompt_longer_than_the_context(
+    architecture: str,
+    artifact: Path,
+    tmp_path: Path,
+    pictures: Pictures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Refused, except where rope scaling reaches on, as InternLM2's does."""
+
+    def copy_vision(_: object, folder: Path) -> None:
+        shutil.copytree(artifact / "vision", folder)
+
+    monkeypatch.setattr("vlmc.build.build.compile_vision", copy_vision)
+    checkpoint = write_checkpoint(
+        tmp_path / "checkpoint",
+        architecture,
+        tower="300m",
+        llm_config={"max_position_embeddings": 400},
+    )
+    folder = build_from(checkpoint, tmp_path / "artifact")
+    one, two = (pictures[0], "What is this?"), (pictures[:2], "What is this?")
+    with load(folder, device="cpu", tiles="single") as model:
+        first, second, third = model.try_stream([one, two, one])
+        assert not isinstance(first, Exception) and not isinstance(third, Exception)
+        assert first.token_ids == third.token_ids
+        if architecture == "InternLM2ForCausalLM":
+            assert not isinstance(second, Exception) and second.image_tokens == 512
+            return
+        assert isinstance(second, PromptError)
+        assert "512 of them for images, and the model's context ends at 400" in str(second)
