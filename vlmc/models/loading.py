@@ -38,9 +38,10 @@ def load_tower(
         CheckpointError: a tensor is missing, unknown, doubled or of another shape.
     """
     with torch.device("meta"):
-        tower = VisionTower(config).to(dtype)
-    _fill(tower.to_empty(device=device), (_Placed(name, tensor, name) for name, tensor in tensors))
-    return tower.eval().requires_grad_(False)
+        tower = VisionTower(config)
+    _allocate(tower, dtype, device)
+    _fill(tower, (_Placed(name, tensor, name) for name, tensor in tensors))
+    return tower.eval()
 
 
 def load_decoder(
@@ -56,9 +57,10 @@ def load_decoder(
         CheckpointError: a tensor is missing, unknown, doubled or of another shape.
     """
     with torch.device("meta"):
-        decoder = Decoder(config).to(dtype)
-    _fill(decoder.to_empty(device=device), _place(config, tensors))
-    return decoder.eval().requires_grad_(False)
+        decoder = Decoder(config)
+    _allocate(decoder, dtype, device)
+    _fill(decoder, _place(config, tensors))
+    return decoder.eval()
 
 
 def _place(config: LanguageConfig, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[_Placed]:
@@ -77,6 +79,17 @@ def _place(config: LanguageConfig, tensors: Iterable[tuple[str, Tensor]]) -> Ite
             if f".{part}." in name:
                 parameter, start, stop = parameter.replace(part, whole), first, last
         yield _Placed(name, tensor, parameter, start, stop)
+
+
+def _allocate(model: nn.Module, dtype: torch.dtype, device: torch.device | str) -> None:
+    """Replace the meta parameters of a model by memory yet to be filled.
+
+    `Module.to_empty` does the same, but imports torch's compiler for it: half a second.
+    """
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            memory = torch.empty(parameter.shape, dtype=dtype, device=device)
+            setattr(module, name, nn.Parameter(memory, requires_grad=False))
 
 
 @torch.no_grad()
