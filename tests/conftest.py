@@ -7,11 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.artifacts import build_once
 from tests.miniature import write_miniature
 
 DATA = Path(__file__).parent / "data"
+
+
+def pytest_configure() -> None:
+    """Where processes share the cores, one thread each: waiting threads of torch spin."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

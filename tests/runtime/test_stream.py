@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from tests.runtime.conftest import preparing_threads
 from vlmc import Answer, Model, load
@@ -95,7 +96,13 @@ def test_stream_raises_when_its_turn_comes(model: Model, pictures: Pictures) -> 
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["one image", "many images"])
-def test_look_ahead_is_bounded(alike: bool, model: Model, pictures: Pictures) -> None:
+def test_look_ahead_is_bounded(
+    alike: bool, model: Model, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        model._encoder._engine, "infer", lambda tiles: torch.zeros(len(tiles), 256, 64)
+    )
+    model._encoder._kept.clear()
     total = 4 * (LOOK_AHEAD + MAX_GROUP)
     requests: list[Request] = [
         (pictures[0 if alike else index % len(pictures)], f"What is {index}?")
@@ -109,6 +116,7 @@ def test_look_ahead_is_bounded(alike: bool, model: Model, pictures: Pictures) ->
         assert counted.taken - done <= LOOK_AHEAD + MAX_GROUP + 1
     assert done == counted.taken == total
     assert counted.threads == {threading.get_ident()}, "inputs are read on the caller's thread"
+    model._encoder._kept.clear()
 
 
 @pytest.mark.parametrize("how", ["closed", "dropped", "failed input", "score"])
