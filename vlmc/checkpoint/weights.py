@@ -39,12 +39,8 @@ class Weights:
         self._stack = ExitStack()
         self._files: dict[str, Path] = {}
         self._handles: dict[Path, Any] = {}
-        try:
-            self._shapes, self._dtypes = self._read_headers(_shards(folder))
-            self._sources = resolve(self._shapes, folder)
-        except BaseException:
-            self._stack.close()
-            raise
+        self._shapes, self._dtypes = self._read_headers(_shards(folder))
+        self._sources = resolve(self._shapes, folder)
 
     def _read_headers(
         self, shards: dict[Path, set[str] | None]
