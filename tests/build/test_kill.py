@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,11 @@ def test_killed_build_leaves_no_artifact_and_the_next_works(
 ) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
     command = [sys.executable, "-c", SCRIPT, str(recipe), str(artifact / "vision")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+        ExitStack() as killed,  # else a failure here would wait for it
+    ):
+        killed.callback(process.kill)
         assert process.stdout is not None
         lines = iter(process.stdout)
         assert any(line.startswith("manifest") for line in lines)

@@ -292,3 +292,10 @@ def test_any_text_is_read_or_refused(path: Path, text: str) -> None:
         assert str(path) in str(error)
     else:
         assert recipe.version == 1
+
+
+def test_worked_recipes_are_read() -> None:
+    worked = sorted((Path(__file__).parents[2] / "recipes").glob("*/recipe.yaml"))
+    assert worked
+    for recipe in worked:
+        assert read_recipe(recipe).name == recipe.parent.name
