@@ -21,7 +21,9 @@ from vlmc.image.tiles import TILE_SIZE
 
 TILE_BYTES = TILE_SIZE * TILE_SIZE * 3
 MOST_TILES = 13
-MOST_THINGS = 16
+MOST_THINGS = 64
+CROWDED_SHARE = 0.75
+"""Of the dense stage's scenes; the others show the tower what pictures really look like."""
 DENSE, LANGUAGE = 0, 1
 
 
@@ -42,7 +44,7 @@ class Batch:
     """Images of equal tile count, on the device.
 
     Shapes: tiles (padded N, 448, 448, 3) uint8 of which the first rows · count are real; windows
-    (rows, count, 4); boxes (rows, 16, 4); classes (rows, 16, 6); branches and targets
+    (rows, count, 4); boxes (rows, 64, 4); classes (rows, 64, 6); branches and targets
     (rows, questions, length) int64; kinds (rows, questions) int64, -1 where there is no question.
     """
 
@@ -102,8 +104,9 @@ class Feed:
         seed = self.settings.first_seed + number
         while True:
             random = np.random.default_rng((seed, 1))
-            scene = draw(seed, questions=self.settings.questions)
             stage = self.stage.value
+            crowded = stage == DENSE and random.random() < CROWDED_SHARE
+            scene = draw(seed, questions=self.settings.questions, crowded=crowded)
             progress = None if stage == DENSE else self.progress.value
             for sample in samples_of(scene, prompts, random, progress, self.settings.visits):
                 slot = self._free.get()

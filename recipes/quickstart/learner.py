@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,8 +44,9 @@ class Model(nn.Module):
     def initialize(self) -> None:
         """Weights to begin with; the linears of the tower keep PyTorch's own."""
         embeddings = self.tower.vision_model.embeddings
-        for embedding in (embeddings.class_embedding, embeddings.position_embedding):
-            embedding.normal_(std=0.02)
+        embeddings.class_embedding.normal_(std=0.02)
+        grid, width = embeddings.grid, embeddings.position_embedding.shape[-1]
+        embeddings.position_embedding[0, 1:] = waves(grid, width) / 2
         self.decoder.embed_tokens.weight.normal_(std=0.1)
         for name, parameter in self.decoder.named_parameters():
             if parameter.dim() == 2 and not name.startswith("embed_tokens"):
@@ -52,6 +54,17 @@ class Model(nn.Module):
                 depth = 2 * len(self.decoder.layers) if into_residual else 1
                 parameter.normal_(std=(1 / (parameter.shape[1] * depth)) ** 0.5)
         self.decoder.lm_head.weight.normal_(std=0.02)
+
+
+def waves(side: int, width: int) -> Tensor:
+    """Sines and cosines of row and column, (side², width), from which attention learns to look at
+    a neighbour far sooner than from noise."""
+    quarter = width // 4
+    frequencies = 100 ** -(torch.arange(quarter) / quarter)
+    angles = torch.arange(side)[:, None] * frequencies  # (side, quarter)
+    line = torch.cat((angles.sin(), angles.cos()), dim=1)
+    rows, columns = line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)
+    return torch.cat((rows, columns), dim=2).flatten(0, 1)
 
 
 class Learner:
@@ -62,15 +75,15 @@ class Learner:
         self.average = Model().to(device).requires_grad_(False).eval()
         self.average_decay = average_decay
         self.progress = Progress()
-        flat: list[nn.Parameter] = []
-        matrices: list[nn.Parameter] = []
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
         for name, parameter in self.model.named_parameters():
-            embedded = "embed" in name and "patch" not in name
-            (flat if parameter.dim() < 2 or embedded else matrices).append(parameter)
+            plain = parameter.dim() < 2 or ("embed" in name and "patch" not in name)
+            decay = 0.0 if plain else WEIGHT_DECAY
+            groups[name.startswith("decoder."), decay].append(parameter)
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": matrices, "weight_decay": WEIGHT_DECAY},
-                {"params": flat, "weight_decay": 0.0},
+                {"params": parameters, "weight_decay": decay, "seeing": not language}
+                for (language, decay), parameters in groups.items()
             ],
             betas=BETAS,
             fused=device.type == "cuda",
@@ -86,11 +99,14 @@ class Learner:
         """Forget the optimizer's moments, which belong to another loss."""
         self.optimizer.state.clear()
 
-    def step(self, rate: float, clip: float) -> Tensor:
-        """Clip, update weights and average; returns the gradient's norm."""
+    def step(self, rate: float, tower_share: float, clip: float) -> Tensor:
+        """Clip, update weights and average; returns the gradient's norm.
+
+        Tower, projector and head learn at `tower_share` of the rate.
+        """
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * (tower_share if group["seeing"] else 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         steps = sum(self.progress.steps)

@@ -25,11 +25,19 @@ RULES: dict[str, TileRule] = {
     "native-2": TileRule("native", max=2),
     "single": TileRule("single"),
 }
-# The share of each rule at the beginning of the language stage, where few tiles make it easy to
-# find things, and from the end of the curriculum on.
-FIRST_SHARES = (0.1, 0.1, 0.05, 0.15, 0.25, 0.25, 0.1)
-LAST_SHARES = (0.44, 0.08, 0.02, 0.32, 0.07, 0.04, 0.03)
-CURRICULUM = 0.3
+# Shares of the rules at the moments of the language stage given by `MOMENTS`, blended between.
+# Finding a thing among thousands of tokens is learned only after finding it in one tile: begun
+# with all rules mixed, training stays for minutes at answers that ignore the picture.
+MOMENTS = (0.0, 0.2, 0.32, 0.45, 1.0)
+SHARES = (
+    (0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.5),
+    (0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.5),
+    (0.1, 0.1, 0.05, 0.15, 0.25, 0.25, 0.1),
+    (0.42, 0.08, 0.02, 0.34, 0.07, 0.04, 0.03),
+    (0.42, 0.08, 0.02, 0.34, 0.07, 0.04, 0.03),
+)
+SMALL_ONLY = 0.2
+"""Until this moment of the language stage only small pictures, whose things fill more tokens."""
 QUESTION_KINDS = ("presence", "label", "order", "count", "colour")
 CROPS = 13
 _TARGET_LABEL = 0.55
@@ -58,8 +66,9 @@ class Sample:
 
 def choose_rule(progress: float, random: np.random.Generator) -> TileRule:
     """A tile rule for a moment of the language stage, `progress` going from 0 to 1."""
-    late = min(1.0, progress / CURRICULUM)
-    shares = (1 - late) * np.array(FIRST_SHARES) + late * np.array(LAST_SHARES)
+    shares = np.array(
+        [np.interp(progress, MOMENTS, column) for column in zip(*SHARES, strict=True)]
+    )
     return list(RULES.values())[int(random.choice(len(RULES), p=shares / shares.sum()))]
 
 
@@ -157,6 +166,8 @@ def samples_of(
 ) -> Iterator[Sample]:
     """What a worker makes of one scene: crops for the dense stage (`progress` None), or the whole
     image by `visits` tile rules."""
+    if progress is not None and progress < SMALL_ONLY and scene.large:
+        return
     image = decode(scene.jpeg)
     if progress is None:
         yield crop_sample(scene, image, random)

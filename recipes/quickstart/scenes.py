@@ -27,14 +27,20 @@ _LEAST_WIDTH = 22.0
 # Heights in pixels of a capital on the label.
 SMALL_LETTERS = (14.0, 32.0)
 LARGE_LETTERS = (12.0, 16.0)
+# Things tried in a crowded scene, three quarters of them labels.
+MOST_CROWDED = 48
 _CLOSE_SHARE = 0.2
 _LABEL_SHARE = 0.75
 _OCCLUDED_SHARE = 0.25
 _MOST_COVERED = 0.2
 
 
-def draw(seed: int, *, questions: int = 8) -> Scene:
-    """Draw the scene of a seed with at most that many questions; same seed, same bytes."""
+def draw(seed: int, *, questions: int = 8, crowded: bool = False) -> Scene:
+    """Draw the scene of a seed with at most that many questions; same seed, same bytes.
+
+    A crowded scene has many labels and things in places where none would be, and no questions: a
+    picture to learn reading from, since an ordinary one has a single label.
+    """
     random = np.random.default_rng(seed)
     (width, height), large = choose_size(random)
     picture: Picture = np.zeros((height, width, 3), np.uint8)
@@ -49,6 +55,8 @@ def draw(seed: int, *, questions: int = 8) -> Scene:
     things += _add_equipment(arrangement, base, limits)
     _add_clutter(arrangement, base, 2 if large else 1)
     _occlude(arrangement, things)
+    if crowded:
+        things += _crowd(arrangement, base, limits, large)
     glows = [
         ((t.box[0] + t.box[2]) / 2, (t.box[1] + t.box[3]) / 2, 0.9 * (t.box[2] - t.box[0]))
         for t in things
@@ -56,7 +64,7 @@ def draw(seed: int, *, questions: int = 8) -> Scene:
     ]
     light(picture, glows, random)
     jpeg = expose(picture, large, random)
-    asked = ask(things, arrangement.resembled, questions, random)
+    asked = () if crowded else ask(things, arrangement.resembled, questions, random)
     return Scene(jpeg, width, height, tuple(things), asked, large)
 
 
@@ -130,6 +138,46 @@ def _add_thing(
     box = put(arrangement.picture, sprite, pose, arrangement.shadow(where, longest))
     arrangement.kept.append(box)
     return Thing(kind, colour, box, in_order, None)
+
+
+def _crowd(
+    arrangement: Arrangement, base: float, limits: tuple[float, float], large: bool
+) -> list[Thing]:
+    """Labels and equipment anywhere, as many as go beside each other."""
+    random, room, picture = arrangement.random, arrangement.room, arrangement.picture
+    low, high = LARGE_LETTERS if large else SMALL_LETTERS
+    things: list[Thing] = []
+    for number in range(MOST_CROWDED):
+        colour = COLOURS[int(random.integers(len(COLOURS)))]
+        if number % 4:
+            text = label.choose_text(random)
+            letters = low + (high - low) * float(
+                random.beta(1, 1) if large else random.beta(1, 1.8)
+            )
+            sprite = label.plate(text, letters, random)
+            width, height, turn = sprite.shape[1] / 3, sprite.shape[0] / 3, random.uniform(-6, 6)
+            thing = Thing(LABEL, None, (0, 0, 0, 0), None, text)
+        else:
+            kind = list(EQUIPMENT)[int(random.integers(len(EQUIPMENT)))]
+            in_order = bool(random.random() < 0.5)
+            form = FORMS[kind][in_order]
+            chosen = colour if EQUIPMENT[kind].coloured else None
+            longest = float(np.clip(base * form.size * random.uniform(0.85, 1.2), *limits))
+            longest = max(longest, _LEAST_WIDTH * max(form.aspect, 1 / form.aspect))
+            width, height = longest * min(1, form.aspect), longest / max(1, form.aspect)
+            sprite = equipment.sketch(form, equipment.paint(chosen, random), longest, random)
+            turn = random.uniform(*form.turns)
+            thing = Thing(kind, chosen, (0, 0, 0, 0), in_order, None)
+        for _ in range(6):
+            x, y = random.uniform(0, room.width), random.uniform(0, room.height)
+            pose = Pose(float(x), float(y), width, height, float(turn))
+            box = pose.box()
+            if _inside(box, arrangement) and not touches(box, arrangement.kept, 2):
+                box = put(picture, sprite, pose, arrangement.shadow(WALL, height))
+                arrangement.kept.append(box)
+                things.append(Thing(thing.kind, thing.colour, box, thing.in_order, thing.text))
+                break
+    return things
 
 
 def _add_clutter(arrangement: Arrangement, base: float, rounds: int) -> None:

@@ -36,7 +36,7 @@ from vlmc.models.vision import normalize_tiles
 TRAINING_SEEDS = 1_000_000_000
 WATCHED_SEEDS = 900_000_000
 WATCHED_RULES = ("original-12", "native-12", "single")
-KIND_WEIGHTS = (1.0, 1.5, 1.0, 1.5, 1.0)
+KIND_WEIGHTS = (1.5, 1.0, 1.0, 1.5, 1.0)
 """Weights of a question in the loss, in the order of `QUESTION_KINDS`."""
 RESERVE_SECONDS = 20.0
 
@@ -50,8 +50,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--language-minutes", type=float, default=24.0)
     parser.add_argument("--dense-rate", type=float, default=2e-3)
     parser.add_argument("--language-rate", type=float, default=1e-3)
+    parser.add_argument(
+        "--tower-share",
+        type=float,
+        default=0.0,
+        help="of the language stage's rate, 0 freezes the tower: a language model that knows "
+        "nothing yet spoils in a minute what the tower has learned, and features that move under "
+        "it are far slower to learn from",
+    )
     parser.add_argument("--warmup-steps", type=int, default=200)
-    parser.add_argument("--dense-weight", type=float, default=0.3, help="in the language stage")
+    parser.add_argument("--dense-weight", type=float, default=1.0, help="in the language stage")
     parser.add_argument("--clip", type=float, default=1.0)
     parser.add_argument("--average-decay", type=float, default=0.998)
     parser.add_argument("--tiles", type=int, default=256, help="tiles in a batch")
@@ -113,14 +121,18 @@ class Trainer:
     def losses(self, batch: Batch, stage: int) -> Tensor:
         """The loss of a batch; figures for the log are put aside on the device."""
         model = self.learner.model
+        seeing = stage == DENSE or self.options.tower_share > 0
+        loss = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            features = self.tower(self.prepare(batch.tiles))[: batch.rows * batch.count]
+            with torch.set_grad_enabled(seeing):
+                features = self.tower(self.prepare(batch.tiles))[: batch.rows * batch.count]
             features = features.unflatten(0, (batch.rows, batch.count)).flatten(1, 2)
-            targets, middle = dense_targets(batch.windows, batch.boxes, batch.classes)
-            loss, accuracy = dense_loss(model.head(features), targets, middle)
-            self.sums["dense_loss"].append(loss.detach())
-            for name, value in accuracy.items():
-                self.sums[f"dense_{name}"].append(value)
+            if seeing:
+                targets, middle = dense_targets(batch.windows, batch.boxes, batch.classes)
+                loss, accuracy = dense_loss(model.head(features), targets, middle)
+                self.sums["dense_loss"].append(loss.detach())
+                for name, value in accuracy.items():
+                    self.sums[f"dense_{name}"].append(value)
             if stage == DENSE:
                 return loss
             prefix = embed_prefix(model.decoder, self.prompts, features)
@@ -174,7 +186,9 @@ class Trainer:
     def step(self, stage: int) -> None:
         batch = self.next(stage)
         self.losses(batch, stage).backward()  # type: ignore[no-untyped-call]
-        norm = self.learner.step(self.rate(stage), self.options.clip)
+        norm = self.learner.step(
+            self.rate(stage), 1.0 if stage == DENSE else self.options.tower_share, self.options.clip
+        )
         self.sums["norm"].append(norm.detach())
         self.learner.progress.steps[stage] += 1
         self.learner.progress.images += batch.rows

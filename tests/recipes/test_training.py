@@ -156,7 +156,7 @@ def test_packing_keeps_the_heads_in_order() -> None:
 def test_training_goes_on_from_what_was_saved(tmp_path: Path) -> None:
     def step(learner: Learner) -> None:
         learner.model.head(torch.ones(1, 256)).sum().backward()
-        learner.step(1e-3, 1.0)
+        learner.step(1e-3, 0.2, 1.0)
         learner.progress.steps[0] += 1
 
     first = Learner(torch.device("cpu"), 0.99)
