@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentencepiece import SentencePieceProcessor
+from sentencepiece import SentencePieceProcessor, set_min_log_level
 
 from vlmc.errors import TokenizerError
 
@@ -13,11 +13,14 @@ SPACE = "▁"
 # `normalizer_spec { add_dummy_prefix: false }` as a serialized ModelProto: appended to a model,
 # protobuf merges it into the model's own normalizer_spec.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+# InternLM2's vocabulary has a NUL piece, which sentencepiece 0.2.3 would warn of at every load.
+_ERRORS_ONLY = 2
 
 
 def _load_processor(path: Path, suffix: bytes = b"") -> SentencePieceProcessor:
     try:
         serialized = path.read_bytes()
+        set_min_log_level(_ERRORS_ONLY)
         processor = SentencePieceProcessor()
         processor.LoadFromSerializedProto(serialized + suffix)
         pieces = processor.get_piece_size()
