@@ -10,7 +10,6 @@ from recipes.quickstart.parts import Question, Thing
 
 POSITIVE_SHARE = 0.34
 _HARD_SHARE = 0.6
-_COLOURED_SHARE = 0.25
 _ENGLISH_SHARE = 0.55
 
 
@@ -47,26 +46,14 @@ class _Asker:
     def presence(self) -> Question | None:
         language = self.language()
         positive = bool(self.equipment) and bool(self.random.random() < POSITIVE_SHARE)
-        coloured = bool(self.random.random() < _COLOURED_SHARE)
-        kind, colour = self._present(coloured) if positive else self._absent(coloured)
+        kind = self.pick(sorted(self.counts)) if positive else self._absent()
         answer = (words.THERE if positive else words.NOT_THERE)[language]
-        prompts = words.presence_prompts(kind, colour, language)
+        prompts = words.presence_prompts(kind, None, language)
         return self.ask("presence", language, prompts, answer, positive)
 
-    def _present(self, coloured: bool) -> tuple[str, str | None]:
-        kind = self.pick(sorted(self.counts))
-        present = {thing.colour for thing in self.equipment if thing.kind == kind}
-        colours = [colour for colour in words.COLOURS if colour in present]
-        return kind, self.pick(colours) if coloured and colours else None
-
-    def _absent(self, coloured: bool) -> tuple[str, str | None]:
-        painted = sorted({thing.kind for thing in self.equipment if thing.colour is not None})
-        if coloured and painted:
-            kind = self.pick(painted)
-            present = {thing.colour for thing in self.equipment if thing.kind == kind}
-            return kind, self.pick([c for c in words.COLOURS if c not in present])
+    def _absent(self) -> str:
         hard = self.hard and self.random.random() < _HARD_SHARE
-        return self.pick(self.hard if hard else self.absent), None
+        return self.pick(self.hard if hard else self.absent)
 
     def count(self) -> Question | None:
         language = self.language()
