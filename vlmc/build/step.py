@@ -1,0 +1,49 @@
+"""A step of a build: what it is made of, and the function that makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A pure function from inputs and parameters to the files of a folder.
+
+    `work` fills an empty folder, imports what is heavy itself, and knows nothing of caching.
+    """
+
+    name: str  # "vision.weights", "language.tokenizer": the wing before the dot
+    version: int  # raised by whoever changes what the step writes
+    inputs: Mapping[str, str]  # label → sha256 of a source file, or the key of another step
+    parameters: Mapping[str, object]  # the values of the resolved recipe that the step acts on
+    tools: Mapping[str, str]  # package → version, of those that decide what is written
+    work: Callable[[Path], None]
+    reproducible: bool = True  # False: two runs may write different bytes
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """All that the key is made of, as JSON values."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "inputs": dict(self.inputs),
+            "parameters": dict(self.parameters),
+            "tools": dict(self.tools),
+        }
+
+    @property
+    def key(self) -> str:
+        """The sha256, in full, of the canonical JSON of `ingredients`."""
+        text = json.dumps(
+            self.ingredients,
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=True,
+            allow_nan=False,
+        )
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
