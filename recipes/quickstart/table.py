@@ -21,6 +21,7 @@ from vlmc.verify.metrics import Judged, Share, score, score_by_question
 
 HERE = Path(__file__).parent
 RULES = ("native", "original:30")
+RULES_A_TABLE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +81,32 @@ def answer(artifact: Path, lines: list[dict[str, Any]], rule: str) -> Outcome:
 
 
 def print_tables(outcomes: list[Outcome]) -> None:
-    """A table of rules, and one of question kinds."""
+    """Recall, precision and exact match by rule; at most three rules side by side."""
     console = Console(width=100)
-    table = Table(title="Presence: is an object there? (95 % interval)")
-    for heading in ("tiles", "images", "tiles an image", "recall", "precision", "exact, all kinds"):
-        table.add_column(heading)
-    table.add_column("questions a minute", justify="right")
-    for outcome in outcomes:
-        presence = score(item for item in outcome.judged if item.question == "presence")
-        table.add_row(
-            outcome.rule,
-            str(outcome.images),
-            f"{outcome.tiles_per_image:.1f}",
-            _share(presence.recall),
-            _share(presence.precision),
-            _share(score(outcome.judged).exact),
-            f"{60 * len(outcome.judged) / outcome.seconds:.0f}",
-        )
-    console.print(table)
-    kinds = Table(title="Exact match by kind of question (95 % interval)")
-    kinds.add_column("kind")
-    for outcome in outcomes:
-        kinds.add_column(outcome.rule)
-    by_rule = [score_by_question(outcome.judged) for outcome in outcomes]
-    for kind in by_rule[0]:
-        kinds.add_row(kind, *(_share(rule[kind].exact) if kind in rule else "" for rule in by_rule))
-    console.print(kinds)
+    for first in range(0, len(outcomes), RULES_A_TABLE):
+        chosen = outcomes[first : first + RULES_A_TABLE]
+        table = Table(title="share [95 % interval] n")
+        table.add_column("")
+        for outcome in chosen:
+            table.add_column(outcome.rule, justify="right", no_wrap=True)
+        cells = [_cells(outcome) for outcome in chosen]
+        for name in dict.fromkeys(name for column in cells for name in column):
+            table.add_row(name, *(column.get(name, "") for column in cells))
+        console.print(table)
+
+
+def _cells(outcome: Outcome) -> dict[str, str]:
+    """One rule's column, top to bottom."""
+    by_kind = score_by_question(outcome.judged)
+    cells = {
+        "images": str(outcome.images),
+        "tiles an image": f"{outcome.tiles_per_image:.1f}",
+        "questions a minute": f"{60 * len(outcome.judged) / outcome.seconds:.0f}",
+        "presence, recall": _share(by_kind["presence"].recall),
+        "presence, precision": _share(by_kind["presence"].precision),
+        "exact, all kinds": _share(score(outcome.judged).exact),
+    }
+    return cells | {f"exact, {kind}": _share(scores.exact) for kind, scores in by_kind.items()}
 
 
 def figures(outcome: Outcome) -> dict[str, object]:
@@ -131,7 +132,7 @@ def figures(outcome: Outcome) -> dict[str, object]:
 
 def _share(share: Share) -> str:
     low, high = share.interval
-    return f"{share.value:.3f} [{low:.3f}, {high:.3f}] n={share.n}" if share.n else "-"
+    return f"{share.value:.3f} [{low:.3f}, {high:.3f}] {share.n:>4}" if share.n else "-"
 
 
 def _plain(share: Share) -> dict[str, object]:
