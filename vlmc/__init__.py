@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlmc.artifact.integrity import Artifact, open_artifact
     from vlmc.runtime.load import load
     from vlmc.runtime.model import Model
     from vlmc.runtime.request import Answer
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Model", "__version__", "load"]
+__all__ = ["Answer", "Artifact", "Model", "__version__", "load", "open_artifact"]
 
 _HOMES = {
     "load": "vlmc.runtime.load",
     "Model": "vlmc.runtime.model",
     "Answer": "vlmc.runtime.request",
+    "Artifact": "vlmc.artifact.integrity",
+    "open_artifact": "vlmc.artifact.integrity",
 }
 
 

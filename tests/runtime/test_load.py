@@ -14,7 +14,7 @@ import torch
 from tests import oracle
 from tests.artifacts import build_from, copy_with
 from tests.miniature import write_checkpoint
-from vlmc import Model, load
+from vlmc import Model, load, open_artifact
 from vlmc.artifact.manifest import read_manifest
 from vlmc.errors import HardwareError, ImageError, IntegrityError, PromptError, UsageError
 from vlmc.image.decode import decode
@@ -52,6 +52,17 @@ def test_link_to_an_artifact_loads(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(artifact)
     with load(str(tmp_path / "link"), device="cpu") as model:
         assert model.artifact.identity == read_manifest(artifact).identity
+
+
+def test_an_artifact_checked_elsewhere_is_not_hashed_again(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_artifact(artifact)
+    monkeypatch.setattr("vlmc.artifact.hashing.file_sha256", lambda path: "hashed again")
+    with load(opened, device="cpu") as model:
+        assert model.artifact is opened
+    with pytest.raises(IntegrityError, match="hashed again"):
+        load(artifact, device="cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

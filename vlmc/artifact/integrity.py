@@ -1,25 +1,44 @@
-"""An artifact's files against its manifest."""
+"""An artifact's files against its manifest, hashed once for a whole tree of processes."""
 
 from __future__ import annotations
 
-import hashlib
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmc.artifact.hashing import file_sha256, files_sha256
 from vlmc.artifact.manifest import MANIFEST, Manifest, read_manifest
 from vlmc.errors import IntegrityError
+
+__all__ = ["REPORTS", "Artifact", "check_files", "file_sha256", "open_artifact", "payload_files"]
 
 REPORTS = "reports"
 
 
 @dataclass(frozen=True, slots=True)
+class FileMark:
+    """What a file system changes whenever a file is written or replaced; times in ns."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
-    """An artifact whose files have been checked."""
+    """An artifact whose files have been checked.
+
+    It may be sent to other processes of the machine, as an argument of `multiprocessing.Process`
+    is: `vlmc.load(artifact)` takes it there without hashing the files again.
+    """
 
     folder: Path
     manifest: Manifest
     identity: str
+    marks: Mapping[str, FileMark]
 
     def path(self, name: str) -> Path:
         """A payload file.
@@ -31,18 +50,66 @@ class Artifact:
             raise IntegrityError(f"{self.folder} holds no {name}; the artifact is incomplete")
         return self.folder / name
 
+    def confirmed(self) -> Artifact:
+        """This artifact if no file's size, time or inode differs from when it was hashed.
+
+        Otherwise, as after a backup touched the files, all of it is checked anew.
+
+        Raises:
+            IntegrityError: the folder holds another artifact now, or a damaged one.
+        """
+        manifest = read_manifest(self.folder)
+        if manifest.identity != self.identity:
+            raise IntegrityError(
+                f"{self.folder} held the artifact {self.identity[:8]} when it was checked, and "
+                f"holds {manifest.identity[:8]} now. Open it again to use that one."
+            )
+        check_files(self.folder, manifest)
+        if all(_mark(self.folder / name) == mark for name, mark in self.marks.items()):
+            return self
+        return open_artifact(self.folder)
+
 
 def open_artifact(folder: Path) -> Artifact:
-    """Check manifest, then sizes, then hashes. Nothing is deserialized.
+    """Check manifest, then sizes, then hashes on all cores. Nothing is deserialized.
 
     Raises:
         IntegrityError: a payload file is missing, extra, a link, or not what the manifest says.
     """
-    try:
-        folder = folder.resolve()
-    except (OSError, RuntimeError) as error:  # links that lead in a circle
-        raise IntegrityError(f"{folder} leads nowhere ({error})") from error
+    folder = resolve_folder(folder)
     manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    # Taken before the hashes, so that a write while they are computed shows later.
+    marks = {name: _mark(folder / name) for name in manifest.payload}
+    digests = files_sha256({folder / name: entry.size for name, entry in manifest.payload.items()})
+    for name, entry in manifest.payload.items():
+        digest = digests[folder / name]
+        if digest != entry.sha256:
+            raise IntegrityError(
+                f"{folder / name} has SHA-256 {digest}, the manifest says {entry.sha256}. The file "
+                "was changed or damaged; copy the artifact again."
+            )
+    return Artifact(folder, manifest, manifest.identity, marks)
+
+
+def resolve_folder(folder: Path) -> Path:
+    """The folder that a link to an artifact leads to.
+
+    Raises:
+        IntegrityError: the links lead in a circle.
+    """
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:
+        raise IntegrityError(f"{folder} leads nowhere ({error})") from error
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Names and sizes of the payload against the manifest; reads no file.
+
+    Raises:
+        IntegrityError: a payload file is missing, extra, a link, or of another size.
+    """
     found = payload_files(folder)
     extra = sorted(found.keys() - manifest.payload.keys())
     missing = sorted(manifest.payload.keys() - found.keys())
@@ -59,17 +126,6 @@ def open_artifact(folder: Path) -> Artifact:
                 f"{folder / name} is {found[name]:,} bytes, the manifest says {entry.size:,}. "
                 "The copy is incomplete; copy the artifact again."
             )
-    for name, entry in manifest.payload.items():
-        try:
-            digest = file_sha256(folder / name)
-        except OSError as error:
-            raise IntegrityError(f"{folder / name} cannot be read ({error.strerror})") from error
-        if digest != entry.sha256:
-            raise IntegrityError(
-                f"{folder / name} has SHA-256 {digest}, the manifest says {entry.sha256}. The file "
-                "was changed or damaged; copy the artifact again."
-            )
-    return Artifact(folder, manifest, manifest.identity)
 
 
 def payload_files(folder: Path) -> dict[str, int]:
@@ -82,13 +138,13 @@ def payload_files(folder: Path) -> dict[str, int]:
     pending = [folder]
     while pending:
         for path in sorted(pending.pop().iterdir()):
-            name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
+            name, status = path.relative_to(folder).as_posix(), path.lstat()
             if name in (MANIFEST, REPORTS):
                 continue
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(status.st_mode):
                 pending.append(path)
-            elif stat.S_ISREG(mode):
-                sizes[name] = path.lstat().st_size
+            elif stat.S_ISREG(status.st_mode):
+                sizes[name] = status.st_size
             else:
                 raise IntegrityError(
                     f"{path} is a link or a special file; an artifact holds plain files only"
@@ -96,7 +152,11 @@ def payload_files(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _mark(path: Path) -> FileMark:
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read ({error.strerror})") from error
+    return FileMark(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )

@@ -16,7 +16,8 @@ from vlmc.text.template import TEMPLATES
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-MAX_BYTES = 16 << 20
+# Thousands of files would fit; parsing takes up to thirty times as much memory.
+MAX_BYTES = 4 << 20
 DTYPES = ("float32", "bfloat16", "float16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

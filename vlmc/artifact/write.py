@@ -9,16 +9,18 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
-from vlmc.artifact.integrity import file_sha256, open_artifact, payload_files
+from vlmc.artifact.hashing import files_sha256
+from vlmc.artifact.integrity import open_artifact, payload_files
 from vlmc.artifact.manifest import MANIFEST, Manifest, PayloadFile
 from vlmc.errors import IntegrityError, UsageError
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
     """Write the manifest of a folder whose payload is complete; returns it with the payload."""
+    sizes = payload_files(folder)
+    digests = files_sha256({folder / name: size for name, size in sizes.items()})
     payload = {
-        name: PayloadFile(file_sha256(folder / name), size)
-        for name, size in sorted(payload_files(folder).items())
+        name: PayloadFile(digests[folder / name], size) for name, size in sorted(sizes.items())
     }
     sealed = replace(manifest, payload=payload)
     text = json.dumps(sealed.plain(), indent=1, sort_keys=True, ensure_ascii=False)

@@ -26,12 +26,17 @@ from vlmc.text.tokenizer import load_tokenizer
 
 
 def load(
-    artifact: str | Path, *, device: str = "auto", tiles: str | TileRule | None = None
+    artifact: str | Path | Artifact,
+    *,
+    device: str = "auto",
+    tiles: str | TileRule | None = None,
 ) -> Model:
     """Load an artifact folder.
 
     Args:
-        artifact: the folder that `vlmc build` wrote, or the link to it.
+        artifact: the folder that `vlmc build` wrote, or the link to it. Where several processes
+            load one artifact, `vlmc.open_artifact(folder)` in the first checks the hashes for all:
+            give its result to the others and load that.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where there is one, else the CPU.
         tiles: another tile rule than the artifact's, such as `native:max=4`.
 
@@ -40,7 +45,10 @@ def load(
         HardwareError: no engine of the artifact runs on the device.
         UsageError: `device` or `tiles` cannot be read.
     """
-    opened = open_artifact(Path(artifact))
+    if isinstance(artifact, Artifact):
+        opened = artifact.confirmed()
+    else:
+        opened = open_artifact(Path(artifact))
     rules = opened.manifest.image
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
     target = _device(device, opened)
