@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.artifacts import build_once
 from tests.miniature import write_miniature
 
 DATA = Path(__file__).parent / "data"
@@ -20,6 +19,14 @@ def pytest_configure() -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def build_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of builds that all tests of a session share, and the processes that they start."""
+    folder = _shared_folder(tmp_path_factory) / "build-cache"
+    os.environ["VLMC_CACHE"] = str(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +62,10 @@ def artifacts(
 
     Built once, however many processes run the tests.
     """
-    base = tmp_path_factory.getbasetemp()
-    # pytest-xdist gives each process a folder inside the session's.
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    # Here, so that tests which need no artifact run where the build extra is not installed.
+    from tests.artifacts import build_once
+
+    shared = _shared_folder(tmp_path_factory)
 
     def folder(name: str) -> Path:
         return build_once(miniatures(name), shared / "artifacts" / name)
@@ -69,3 +77,9 @@ def artifacts(
 def artifact(artifacts: Callable[[str], Path]) -> Path:
     """The artifact of the InternLM2 miniature with the 300M tower; read only."""
     return artifacts("internlm2-300m")
+
+
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The session's folder, inside which pytest-xdist gives each process one of its own."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -47,10 +47,21 @@ def convert(source: Path, target: Path) -> Path:
         for path in sorted(source.iterdir()):
             if path.is_file() and not path.name.endswith(_LEFT_BEHIND):
                 shutil.copy(path, partial / path.name)
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
         partial.rename(target)
+        _sync(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _convert_shards(shards: list[Path], folder: Path) -> dict[str, str]:
