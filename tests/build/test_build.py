@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import read_manifest
@@ -20,7 +21,6 @@ from vlmc.errors import (
     UsageError,
     VlmcError,
 )
-from vlmc.recipe.read import read_recipe
 
 Build = Callable[..., Path]
 
@@ -67,8 +67,8 @@ def test_output_is_the_folder_named(quick_build: Build, tmp_path: Path) -> None:
 
 def test_recipe_in_the_artifact_is_a_whole_recipe(quick_build: Build, miniature: Path) -> None:
     folder = quick_build(["image.tiles={rule: native, max: 3}"])
-    recipe = read_recipe(folder / "recipe.yaml").plain()
-    assert recipe["model"].pop("checkpoint").endswith(f"/{miniature.name}")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["model"].pop("checkpoint") == miniature.name
     assert str(miniature) not in (folder / "recipe.yaml").read_text()
     system_message = recipe["model"].pop("system_message")
     assert system_message.startswith("你是由上海人工智能实验室")
@@ -96,7 +96,7 @@ def test_building_the_resolved_recipe_gives_the_same_artifact(
     quick_build: Build, miniature: Path
 ) -> None:
     first = quick_build(["image.tiles={rule: single}", "model.dtype=fp16"])
-    resolved = read_recipe(first / "recipe.yaml").plain()
+    resolved = yaml.safe_load((first / "recipe.yaml").read_text(encoding="utf-8"))
     resolved["model"]["checkpoint"] = str(miniature)
     again = quick_build([f"{key}={json.dumps(value)}" for key, value in resolved.items()])
     assert again == first

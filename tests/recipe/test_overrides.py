@@ -64,8 +64,8 @@ def test_a_colon_in_a_value_needs_quotes(path: Path) -> None:
         ("image.resampler=[", "not valid YAML"),
         ("name=\x01", "holds the character '\\x01'"),
         ("name=" + "[" * 5000, "nested too deeply"),
-        ("vision.precision=fp16", "fp16 is not supported by this version; allowed: fp32"),
-        ("runtime.prefix_cache=off", "runtime is not supported by this version"),
+        ("vision.precision=bf16", "--set vision.precision=bf16: vision.precision is bf16, which"),
+        ("runtime.prefix_cache=on", "runtime.prefix_cache is True, allowed: off, text, content"),
     ],
 )
 def test_problem_names_the_override(override: str, said: str, path: Path) -> None:

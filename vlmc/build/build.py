@@ -22,6 +22,7 @@ from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.compile.language import compile_language
 from vlmc.compile.vision import GRAPH, compile_vision
 from vlmc.errors import BuildError, UsageError
+from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.schema import Recipe
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
@@ -43,6 +44,7 @@ def build(recipe: Recipe, output: Path | None, progress: Progress) -> Path:
         VlmcError: the checkpoint or the recipe cannot be built, or the place not be written to;
             nothing is left behind.
     """
+    check_buildable(recipe)
     parent = ARTIFACTS if output is None else output.parent
     # What would be refused at the end is refused before the work.
     if output is None:

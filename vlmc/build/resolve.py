@@ -9,6 +9,7 @@ from typing import Literal, cast
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.errors import RecipeError
 from vlmc.image.tiles import TileRule
+from vlmc.recipe.fit import check_fit
 from vlmc.recipe.schema import Recipe
 from vlmc.text.template import TEMPLATES
 
@@ -31,8 +32,10 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
     """Settle every value that the recipe leaves to the checkpoint.
 
     Raises:
-        RecipeError: the checkpoint names a template that vlmc does not know, and the recipe none.
+        RecipeError: the checkpoint names a template that vlmc does not know, and the recipe none;
+            or the recipe asks for what the checkpoint's shape does not allow.
     """
+    check_fit(recipe, config)
     published = TileRule(
         "original", min=config.min_tiles, max=config.max_tiles, thumbnail=config.thumbnail
     )

@@ -1,43 +1,31 @@
-"""What a recipe may say in this version, with the defaults.
+"""What a recipe may say, with the defaults. Pydantic stands at this edge only.
 
-Pydantic stands at this edge only. Keys of the published recipe that this version does not act on
-yet are listed apart, so that they are refused as such and never accepted in silence.
+What the parts cannot mean together is in `combinations`, what this version does not build yet in
+`extent`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
+    PrivateAttr,
     StringConstraints,
+    WithJsonSchema,
 )
 
-NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+from vlmc.recipe.document import Document, KeyPath
+from vlmc.recipe.extent import NOT_ACTED_ON
+from vlmc.recipe.support import EngineName, Precision, Target
 
-# Key path → what is used meanwhile. A later version takes the key over into the schema.
-LATER_KEYS: dict[str, str] = {
-    "vision.engines.targets": "the onnxruntime engine runs on any CPU",
-    "vision.profiles": "the onnxruntime engine takes any batch, and batches of at most 13 tiles",
-    "language.method": "the language model keeps its 16-bit weights (scheme: none)",
-    "language.group_size": "the language model keeps its 16-bit weights (scheme: none)",
-    "language.symmetric": "the language model keeps its 16-bit weights (scheme: none)",
-    "language.keep": "the language model keeps its 16-bit weights (scheme: none)",
-    "calibration": "nothing that this version builds is calibrated",
-    "runtime": "the runtime's defaults are fixed in this version",
-    "accuracy": "this version has no `vlmc verify`",
-}
-# Key path → values of the published recipe that this version refuses.
-LATER_VALUES: dict[str, tuple[str, ...]] = {
-    "vision.precision": ("fp16", "bf16", "int8", "fp8"),
-    "vision.engines.engine": ("tensorrt", "tensorrt-rtx", "inductor"),
-    "language.scheme": ("w4a16", "fp8"),
-}
+NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
 def _whole_number(value: object) -> object:
@@ -46,75 +34,217 @@ def _whole_number(value: object) -> object:
     return value
 
 
-def _each_once(engines: tuple[EnginePart, ...]) -> tuple[EnginePart, ...]:
-    if len(set(engines)) < len(engines):
-        raise ValueError("an engine is given twice; the second has no effect, remove it")
-    return engines
+def _word_off(value: object) -> object:
+    return "off" if value is False else value  # YAML reads the bare word as false
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+def _cosine(value: object) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (number and 0 < value <= 1):  # type: ignore[operator]
+        raise ValueError("it must be auto, or a number above 0 and at most 1")
+    return value
 
 
-class ModelPart(_Part):
+Text = Annotated[str, StringConstraints(min_length=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Cosine = Annotated[
+    Literal["auto"] | float,
+    PlainValidator(_cosine),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "number", "maximum": 1}]}),
+]
+
+
+class Part(BaseModel):
+    """A mapping of a recipe."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class ModelPart(Part):
     """The source, and what the language model computes in."""
 
-    checkpoint: Annotated[str, StringConstraints(min_length=1)]
+    checkpoint: Text
+    """Local folder in the original OpenGVLab layout, relative to the recipe."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the language model computes in; auto is the checkpoint's."""
     template: Literal["auto", "internlm2-chat", "Hermes-2", "phi3-chat", "internvl2_5"] = "auto"
+    """The prompt's template; auto is the checkpoint's."""
     system_message: str = "auto"
+    """The system message; auto is the template's."""
 
 
-class TilesPart(_Part):
+class TilesPart(Part):
     """The tile rule; what is left out comes from the checkpoint or the rule."""
 
     rule: Literal["original", "native", "single"] = "original"
+    """original: the published rule; native: the fewest tiles that lose no resolution; single."""
     min: int | None = None
     max: int | None = None
     thumbnail: bool | None = None
+    """Whether the whole image follows as one tile more."""
     tolerance: float | None = None
+    """Share of the resolution that `native` may lose."""
 
 
-class ImagePart(_Part):
+class ImagePart(Part):
     """From encoded image to tiles."""
 
     resampler: Literal["opencv", "pillow"] = "opencv"
+    """opencv is quick, pillow bit for bit the original."""
     exif: Literal["ignore", "apply"] = "ignore"
+    """Whether the orientation in the image's EXIF data is applied; the original ignores it."""
     tiles: TilesPart = TilesPart()
 
 
-class EnginePart(_Part):
+class EnginePart(Part):
     """One engine of the vision tower."""
 
-    engine: Literal["onnxruntime"] = "onnxruntime"
+    engine: EngineName = "onnxruntime"
+    targets: Annotated[tuple[Target, ...], Field(min_length=1, strict=False)] = ()
+    """The cards that it is built for, by compute capability."""
 
 
-class VisionPart(_Part):
+class ProfilePart(Part):
+    """Batch sizes that an engine is tuned for, in tiles: 1 ≤ min ≤ opt ≤ max."""
+
+    min: int
+    opt: int
+    max: int
+
+
+class VisionPart(Part):
     """The vision tower's graph and engines."""
 
-    # fp16 is the published default; until this version builds it, the key has to be written.
-    precision: Literal["fp32"]
-    engines: Annotated[
-        tuple[EnginePart, ...], Field(min_length=1, strict=False), AfterValidator(_each_once)
-    ] = (EnginePart(),)
+    precision: Precision = "fp16"
+    """int8 and fp8 need a calibration dataset."""
+    engines: Annotated[tuple[EnginePart, ...], Field(min_length=1, strict=False)] = (EnginePart(),)
+    """In order of preference; the loader takes the first that fits the machine."""
+    profiles: Annotated[tuple[ProfilePart, ...], Field(min_length=1, strict=False)] = (
+        ProfilePart(min=1, opt=4, max=13),
+    )
 
 
-class LanguagePart(_Part):
+class LanguagePart(Part):
     """The language model's weights."""
 
-    scheme: Literal["none"] = "none"
+    scheme: Literal["none", "w4a16", "fp8"] = "none"
+    """none keeps the weights; w4a16: 4-bit weights; fp8: 8-bit weights and activations."""
+    method: Literal["awq", "gptq", "rtn"] = "awq"
+    """How the 4-bit weights are found; rtn rounds to the nearest and looks at no data."""
+    group_size: Annotated[int, Field(gt=0, multiple_of=8)] = 128
+    """Inputs that share a scale. Eight 4-bit weights fill a 32-bit word."""
+    symmetric: bool = False
+    """Without zero points."""
+    keep: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Patterns of layers left in 16 bits, such as `*.down_proj` or `model.layers.0.*`."""
 
 
-class Recipe(_Part):
+class CalibrationPart(Part):
+    """The examples that ranges and scales are measured on."""
+
+    dataset: Text | None = None
+    """JSON lines of image, prompt and (optional) answer, relative to the recipe."""
+    modality: Literal["image_text", "text"] = "image_text"
+    samples: Annotated[int, Field(ge=1)] = 128
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class RuntimePart(Part):
+    """How the artifact is run."""
+
+    cuda_graphs: bool = True
+    prefix_cache: Annotated[Literal["off", "text", "content"], BeforeValidator(_word_off)] = (
+        "content"
+    )
+    """content: shares prompts up to the last equal image; text: only what precedes images."""
+    max_batch_tokens: Annotated[int, Field(ge=256)] = 16384
+    """Tokens of all requests of a batch; a tile has 256."""
+
+
+class AccuracyPart(Part):
+    """What `vlmc verify accuracy` holds the artifact to."""
+
+    dataset: Text | None = None
+    """JSON lines of image, prompt and label, relative to the recipe."""
+    reference_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the source model is run in."""
+    normalize: Annotated[
+        tuple[Literal["nfkc", "casefold", "strip_punctuation"], ...], Field(strict=False)
+    ] = ("nfkc", "casefold", "strip_punctuation")
+    """What is done to answers before they are compared."""
+    min_feature_cosine: Cosine = "auto"
+    """Of the worst tile; auto depends on vision.precision."""
+    min_answer_agreement: Fraction = 0.95
+    max_recall_drop: Fraction = 0.01
+
+
+class Recipe(Part):
     """A whole recipe."""
 
     version: Annotated[Literal[1], BeforeValidator(_whole_number)]
-    name: Annotated[str, StringConstraints(pattern=NAME)]
+    name: Annotated[
+        str,
+        StringConstraints(pattern=NAME),
+        # JSON Schema's regular expressions know neither \A nor \Z.
+        Field(json_schema_extra={"pattern": NAME.pattern.replace(r"\A", "^").replace(r"\Z", "$")}),
+    ]
+    """Becomes a folder's name."""
     model: ModelPart
     image: ImagePart = ImagePart()
-    vision: VisionPart
+    vision: VisionPart = VisionPart()
     language: LanguagePart = LanguagePart()
+    calibration: CalibrationPart = CalibrationPart()
+    runtime: RuntimePart = RuntimePart()
+    accuracy: AccuracyPart = AccuracyPart()
+    _document: Document | None = PrivateAttr(default=None)
 
     def plain(self) -> dict[str, Any]:
-        """Plain values, every default written out."""
-        return self.model_dump(mode="json")
+        """Plain values as an artifact keeps them: every default that this version acts on written
+        out, and no key that it does not."""
+        values = self.model_dump(mode="json")
+        for key in NOT_ACTED_ON:
+            _drop(values, key.split("."))
+        return values
+
+    def given(self) -> tuple[KeyPath, ...]:
+        """The key paths that the recipe or a `--set` writes, in the schema's order."""
+        return tuple(_given(self, ()))
+
+    def where(self, key: KeyPath) -> str:
+        """`file:line` or `--set` of a key path, or of the nearest one above it."""
+        return "recipe" if self._document is None else self._document.where(key)
+
+    def read_from(self, document: Document) -> Recipe:
+        """The same recipe, which says of its keys where in `document` they stand."""
+        recipe = self.model_copy()
+        recipe._document = document
+        return recipe
+
+
+def _given(part: BaseModel, above: KeyPath) -> Iterator[KeyPath]:
+    for name in type(part).model_fields:
+        if name not in part.model_fields_set:
+            continue
+        key, value = (*above, name), getattr(part, name)
+        yield key
+        for below, item in ((key, value),) if isinstance(value, BaseModel) else _items(key, value):
+            yield from _given(item, below)
+
+
+def _items(key: KeyPath, value: object) -> Iterator[tuple[KeyPath, BaseModel]]:
+    if isinstance(value, tuple):
+        for index, item in enumerate(value):
+            if isinstance(item, BaseModel):
+                yield (*key, index), item
+
+
+def _drop(values: Any, key: list[str]) -> None:
+    if isinstance(values, list):
+        for item in values:
+            _drop(item, key)
+    elif len(key) == 1:
+        values.pop(key[0], None)
+    elif key[0] in values:
+        _drop(values[key[0]], key[1:])

@@ -1,0 +1,140 @@
+"""What this version can read and plan, and refuses to build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.recipe.test_read import FULL, MINIMAL
+from vlmc.build.build import build
+from vlmc.errors import RecipeError
+from vlmc.recipe.buildable import check_buildable
+from vlmc.recipe.extent import BUILDABLE, NOT_ACTED_ON
+from vlmc.recipe.read import read_recipe
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "recipe.yaml"
+
+
+def refused(path: Path, text: str, *overrides: str) -> list[str]:
+    """The lines that `vlmc build` says of a recipe that is read, its folder left out."""
+    path.write_text(text)
+    recipe = read_recipe(path, overrides)
+    with pytest.raises(RecipeError) as caught:
+        build(recipe, path.parent / "artifact", lambda _: None)
+    assert caught.value.exit_code == 2
+    assert [file.name for file in path.parent.iterdir()] == ["recipe.yaml"], "before any work"
+    return str(caught.value).replace(f"{path.parent}/", "").splitlines()
+
+
+LATER_KEYS = [
+    "calibration: {samples: 3}",
+    "calibration: {}",
+    "runtime: {cuda_graphs: true}",
+    "runtime: {prefix_cache: off}",
+    "runtime: {max_batch_tokens: 16384}",
+    "accuracy: {}",
+    "accuracy: {dataset: eval.jsonl}",
+]
+
+
+@pytest.mark.parametrize("key", LATER_KEYS)
+def test_key_without_effect_is_refused_where_it_is_written(key: str, path: Path) -> None:
+    """With the default's value too: who writes it expects it to act."""
+    (message,) = refused(path, f"{MINIMAL}{key}\n")
+    name = key.replace(": {", ".").split(":")[0].rstrip(".}")
+    assert message.startswith(f"recipe.yaml:5: {name} is not supported by this version; ")
+    assert message.endswith(". Remove the key.")
+
+
+def test_profiles_have_no_effect_on_onnxruntime(path: Path) -> None:
+    profiles = "fp32, profiles: [{min: 1, opt: 1, max: 1}, {min: 2, opt: 2, max: 2}]}"
+    assert refused(path, MINIMAL.replace("fp32}", profiles)) == [
+        "recipe.yaml:4: vision.profiles is not supported by this version; the onnxruntime engine "
+        "takes any number of tiles. Remove the key."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("fp32", "fp16", "vision.precision: fp16 is not supported by this version; allowed: fp32"),
+        (
+            "fp32}",
+            "fp32, engines: [{}, {engine: tensorrt}]}",
+            "vision.engines[1].engine: tensorrt is not supported by this version; allowed: "
+            "onnxruntime",
+        ),
+        (
+            "fp32}",
+            "fp32, engines: [{engine: tensorrt-rtx, targets: [sm89]}]}",
+            "vision.engines[0].engine: tensorrt-rtx is not supported by this version; allowed: "
+            "onnxruntime",
+        ),
+        (
+            "vision",
+            "language: {scheme: w4a16, method: rtn, keep: ['*.o_proj']}\nvision",
+            "language.scheme: w4a16 is not supported by this version; allowed: none",
+        ),
+        (
+            "{precision: fp32}",
+            "{}",
+            "vision.precision is left out, and its default fp16 is not supported by this version. "
+            "Write `vision: {precision: fp32}`.",
+        ),
+    ],
+)
+def test_value_is_refused_with_what_is_built(old: str, new: str, said: str, path: Path) -> None:
+    assert refused(path, MINIMAL.replace(old, new)) == [f"recipe.yaml:4: {said}"]
+
+
+def test_left_out_part_is_told_with_what_to_write(path: Path) -> None:
+    (message,) = refused(path, MINIMAL.replace("vision: {precision: fp32}\n", ""))
+    assert message == (
+        "recipe.yaml:1: vision.precision is left out, and its default fp16 is not supported by "
+        "this version. Write `vision: {precision: fp32}`."
+    )
+
+
+def test_override_is_told_as_such(path: Path) -> None:
+    assert refused(
+        path,
+        MINIMAL,
+        "runtime.prefix_cache=off",
+        "vision.precision=int8",
+        "calibration={dataset: x.jsonl}",
+    ) == [
+        "--set vision.precision=int8: vision.precision: int8 is not supported by this version; "
+        "allowed: fp32",
+        "--set calibration={dataset: x.jsonl}: calibration.dataset is not supported by this "
+        "version; nothing that it builds is calibrated. Remove the key.",
+        "--set runtime.prefix_cache=off: runtime.prefix_cache is not supported by this version; "
+        "the runtime's settings are fixed in it. Remove the key.",
+    ]
+
+
+def test_every_key_is_told_once(path: Path) -> None:
+    messages = refused(path, FULL)
+    keys = [message.split(" ")[1].rstrip(":") for message in messages]
+    assert len(keys) == len(set(keys)) == 3 + 1 + 4 + 3 + 6
+    assert all("is not supported by this version" in message for message in messages)
+
+
+def test_what_acts_is_built(path: Path) -> None:
+    path.write_text(
+        MINIMAL.replace("fp32}", "fp32, engines: [{engine: onnxruntime}]}")
+        + "language: {scheme: none}\nimage: {exif: apply}\n"
+    )
+    check_buildable(read_recipe(path))
+
+
+def test_an_artifacts_recipe_has_no_key_without_effect(path: Path) -> None:
+    path.write_text(MINIMAL)
+    plain = read_recipe(path).plain()
+    assert plain["vision"] == {"precision": "fp32", "engines": [{"engine": "onnxruntime"}]}
+    assert plain["language"] == {"scheme": "none"}
+    assert list(plain) == ["version", "name", "model", "image", "vision", "language"]
+    assert {*BUILDABLE} & {*NOT_ACTED_ON} == set()

@@ -1,0 +1,26 @@
+"""How much of a recipe this version acts on; the rest is planned, and refused by `vlmc build`.
+
+Whoever makes a key act takes it out of here.
+"""
+
+from __future__ import annotations
+
+BUILDABLE: dict[str, tuple[str, ...]] = {
+    "vision.precision": ("fp32",),
+    "vision.engines.engine": ("onnxruntime",),
+    "language.scheme": ("none",),
+}
+"""Key path → the values that this version builds, of those that the schema knows."""
+
+NOT_ACTED_ON: dict[str, str] = {
+    "vision.engines.targets": "the onnxruntime engine runs on any CPU",
+    "vision.profiles": "the onnxruntime engine takes any number of tiles",
+    "language.method": "the language model keeps its own weights (scheme: none)",
+    "language.group_size": "the language model keeps its own weights (scheme: none)",
+    "language.symmetric": "the language model keeps its own weights (scheme: none)",
+    "language.keep": "the language model keeps its own weights (scheme: none)",
+    "calibration": "nothing that it builds is calibrated",
+    "runtime": "the runtime's settings are fixed in it",
+    "accuracy": "it has no `vlmc verify accuracy`",
+}
+"""Key path → what holds instead. Refused where written, and left out of an artifact's recipe."""
