@@ -122,7 +122,7 @@ def run(
     """
     from vlmc.jobs.job import run_job
     from vlmc.jobs.prompts import prompts_from_file, prompts_from_texts
-    from vlmc.jobs.rows import open_input
+    from vlmc.jobs.inputs import open_input
     from vlmc.progress import JobProgress
 
     if texts and file is not None:

@@ -17,9 +17,9 @@ import pytest
 from tests.jobs.fake import FakeModel, write_images
 from tests.jobs.test_job import PROMPTS, run
 from vlmc.errors import VlmcError
+from vlmc.jobs.inputs import open_input
 from vlmc.jobs.job import run_job
 from vlmc.jobs.journal import Journal, recover
-from vlmc.jobs.rows import open_input
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,9 @@ from PIL import Image
 from tests.image.patterns import pattern
 from tests.jobs.fake import write_images
 from vlmc.errors import UsageError
+from vlmc.jobs.inputs import open_input
 from vlmc.jobs.prompts import Prompt, prompts_from_file, prompts_from_texts
-from vlmc.jobs.rows import InputRow, open_input
+from vlmc.jobs.rows import InputRow
 
 
 def write_jsonl(path: Path, *lines: Any) -> Path:

@@ -11,9 +11,9 @@ import pytest
 
 from vlmc.build.build import build
 from vlmc.jobs import asking
+from vlmc.jobs.inputs import open_input
 from vlmc.jobs.job import run_job
 from vlmc.jobs.prompts import prompts_from_texts
-from vlmc.jobs.rows import open_input
 from vlmc.recipe.read import read_recipe
 from vlmc.runtime.load import load
 from vlmc.runtime.model import Model
