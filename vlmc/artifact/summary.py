@@ -1,0 +1,107 @@
+"""What an artifact holds, told without reading more than its manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vlmc.artifact.integrity import check_files, resolve_folder
+from vlmc.artifact.manifest import Manifest, read_manifest
+from vlmc.artifact.signature import is_signed
+
+AccuracyStatus = Literal["passed", "failed", "onnx_only", "not_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """An artifact's manifest and sizes, whose files are all there; their hashes are not checked."""
+
+    folder: Path
+    manifest: Manifest
+    signed: bool
+
+    @property
+    def accuracy(self) -> AccuracyStatus:
+        """Of every engine: this version verifies none."""
+        return "not_run"
+
+    @property
+    def payload_bytes(self) -> int:
+        """All files together."""
+        return sum(entry.size for entry in self.manifest.payload.values())
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each folder of the payload, and of each file beside them."""
+        sizes: Counter[str] = Counter()
+        for name, entry in self.manifest.payload.items():
+            sizes[name.split("/")[0]] += entry.size
+        return dict(sorted(sizes.items()))
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON form."""
+        payload = self.manifest.payload
+        engines = [
+            asdict(engine)
+            | {
+                "bytes": payload[engine.file].size if engine.file in payload else None,
+                "accuracy": self.accuracy,
+            }
+            for engine in self.manifest.engines
+        ]
+        return {
+            "artifact": str(self.folder),
+            "identity": self.manifest.identity,
+            "name": self.manifest.name,
+            "accuracy": self.accuracy,
+            "engines": engines,
+            "payload_bytes": self.payload_bytes,
+            "sizes": self.sizes(),
+            "signed": self.signed,
+            "manifest": self.manifest.plain(),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        manifest = self.manifest
+        rows = [
+            ("artifact", str(self.folder)),
+            ("name", manifest.name),
+            ("identity", manifest.identity),
+            ("made by", f"vlmc {manifest.vlmc}, {_versions(manifest.tools)}"),
+            ("source", f"{len(manifest.source)} files"),
+            ("language", f"{manifest.language_dtype}, scheme {manifest.language_scheme}"),
+            ("template", manifest.prompt.template),
+            ("tiles", f"{manifest.image.tiles}, resampler {manifest.image.resampler}"),
+            *(
+                (
+                    "engine",
+                    f"{engine.engine} for {engine.target}, {engine.precision}, {engine.file}; "
+                    f"accuracy {self.accuracy}",
+                )
+                for engine in manifest.engines
+            ),
+            ("size", f"{len(manifest.payload)} files, {self.payload_bytes:,} bytes"),
+            *((f"  {name}", f"{size:,} bytes") for name, size in self.sizes().items()),
+            ("signature", "there, not checked" if self.signed else "none"),
+            ("hashes", f"not checked; vlmc verify integrity {self.folder}"),
+        ]
+        return [f"{key:<16}{value}" for key, value in rows]
+
+
+def summarize(folder: Path) -> Summary:
+    """Read the manifest, and compare names and sizes of the files with it.
+
+    Raises:
+        IntegrityError: there is no readable manifest, or the files are not those it lists.
+    """
+    folder = resolve_folder(folder)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    return Summary(folder, manifest, is_signed(folder))
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
