@@ -47,16 +47,6 @@ def folder(images: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def quick_vision(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Builds take the tower of an artifact built before; the real one is built elsewhere."""
-
-    def copy(_: object, folder: Path) -> None:
-        shutil.copytree(artifact / "vision", folder)
-
-    monkeypatch.setattr("vlmc.build.build.compile_vision", copy)
-
-
 def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -84,7 +74,6 @@ def test_help_is_quick_since_nothing_heavy_is_imported() -> None:
     assert loaded & (heavy | {"PIL", "tokenizers", "sentencepiece", "pyarrow", "rich"}) == set()
 
 
-@pytest.mark.usefixtures("quick_vision")
 def test_build_then_run(
     miniature: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,22 +49,56 @@ json_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The artifact's folder, to be made."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@click.option(
+    "--steps",
+    metavar="A,B",
+    help="Only bring these into the cache, for a build elsewhere: vision, language.weights, ...",
+)
+@click.option(
+    "--force", multiple=True, metavar="STEP", help="Make a step anew though it is cached."
+)
 @json_option
 @reporting_errors
-def build(recipe: Path, output: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def build(
+    recipe: Path,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    steps: str | None,
+    force: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Build the artifact that RECIPE describes, and print its folder.
 
-    Without -o it becomes artifacts/NAME-ID, and the link artifacts/NAME is moved to it.
+    Without -o it becomes artifacts/NAME-ID, and the link artifacts/NAME is moved to it. Finished
+    steps are cached, so an interrupted build goes on where it was.
     """
+    if steps is not None and output is not None:
+        raise UsageError("--steps builds no artifact, so there is no place for -o; leave one out")
     try:
         from vlmc.build.build import build as build_artifact
+        from vlmc.build.build import build_steps
+        from vlmc.build.events import Event, plain_line
         from vlmc.recipe.read import read_recipe
     except ModuleNotFoundError as error:
         raise UsageError(
             f"building needs the package {error.name}, which is not installed. Install vlmc with "
             "its build extra: pip install 'vlmc[build]'"
         ) from error
-    folder = build_artifact(read_recipe(recipe, overrides), output, _say)
+
+    def report(event: Event) -> None:
+        _say(plain_line(event))
+
+    read = read_recipe(recipe, overrides)
+    if steps is not None:
+        names = [name.strip() for name in steps.split(",")]
+        outcomes = build_steps(read, names, report, force=force)
+        if as_json:
+            _print_json({"steps": [outcome.plain() for outcome in outcomes]})
+        else:
+            for outcome in outcomes:
+                click.echo(f"{outcome.step.name} {outcome.entry.key}")
+        return
+    folder = build_artifact(read, output, report, force=force)
     if as_json:
         from vlmc.artifact.manifest import read_manifest
 
@@ -166,83 +200,53 @@ def run(
         click.echo(output)
 
 
-@main.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@json_option
-@reporting_errors
-def inspect(artifact: Path, as_json: bool) -> None:
-    """Tell what ARTIFACT holds: manifest, engines, sizes, accuracy status. Hashes nothing."""
-    from vlmc.artifact.summary import summarize
-
-    summary = summarize(artifact)
-    if as_json:
-        _print_json(summary.plain())
-    else:
-        click.echo("\n".join(summary.lines()))
-
-
 @main.group()
-def verify() -> None:
-    """Check an artifact."""
+def cache() -> None:
+    """The cache of build steps, in $VLMC_CACHE or ~/.cache/vlmc/build."""
 
 
-@verify.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@cache.command("list")
+@json_option
+@reporting_errors
+def list_cache(as_json: bool) -> None:
+    """Print the finished steps, the newest first: name, key, size, seconds, age."""
+    from vlmc.build.cache import StepCache
+    from vlmc.build.cache_table import cache_json, cache_lines
+
+    found = StepCache()
+    if as_json:
+        _print_json(cache_json(found))
+    else:
+        click.echo("\n".join(cache_lines(found)))
+
+
+@cache.command("prune")
 @click.option(
-    "--public-key",
-    type=click.Path(path_type=Path),
-    help="PEM file of the Ed25519 key that must have signed the artifact.",
+    "--unused-days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Remove what no build took for so long; 0 removes all.",
+)
+@click.option(
+    "--max-gib", type=click.FloatRange(min=0), help="Then the longest unused until so much is left."
 )
 @json_option
 @reporting_errors
-def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
-    """Check every file of ARTIFACT against its manifest, and its signature if a key is given."""
-    from vlmc.artifact.integrity import open_artifact
-    from vlmc.artifact.signature import check_signature
+def prune_cache(unused_days: float, max_gib: float | None, as_json: bool) -> None:
+    """Remove old steps, damaged ones, and what killed builds left; nothing that is in use."""
+    from vlmc.build.cache import StepCache
+    from vlmc.build.prune import prune
 
-    opened = open_artifact(artifact)
-    if public_key is not None:
-        check_signature(opened, public_key)
-    sizes = [entry.size for entry in opened.manifest.payload.values()]
+    max_bytes = None if max_gib is None else int(max_gib * (1 << 30))
+    pruned = prune(StepCache(), unused_days=unused_days, max_bytes=max_bytes)
     if as_json:
-        _print_json(
-            {
-                "artifact": str(opened.folder),
-                "identity": opened.identity,
-                "files": len(sizes),
-                "bytes": sum(sizes),
-                "signature": None if public_key is None else "valid",
-            }
-        )
+        _print_json(pruned.plain())
     else:
-        signed = "" if public_key is None else f", signed with the key of {public_key}"
         click.echo(
-            f"{opened.folder}: {len(sizes)} files of {sum(sizes):,} bytes are what the manifest "
-            f"says; identity {opened.identity}{signed}"
+            f"{len(pruned.entries)} steps removed, {pruned.bytes:,} bytes; {len(pruned.damaged)} "
+            f"damaged and {pruned.leftovers} unfinished ones removed; {pruned.kept} kept"
         )
-
-
-@main.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option(
-    "--key",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="PEM file of an Ed25519 private key: openssl genpkey -algorithm ed25519 -out key.pem",
-)
-@json_option
-@reporting_errors
-def sign(artifact: Path, key: Path, as_json: bool) -> None:
-    """Check ARTIFACT, sign its identity, and print where the signature lies in it."""
-    from vlmc.artifact.integrity import open_artifact
-    from vlmc.artifact.signature import sign as sign_artifact
-
-    opened = open_artifact(artifact)
-    path = sign_artifact(opened, key)
-    if as_json:
-        _print_json({"signature": str(path), "identity": opened.identity})
-    else:
-        click.echo(path)
 
 
 def _say(text: str) -> None:

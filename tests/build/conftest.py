@@ -1,8 +1,7 @@
-"""Builds without the exporter's seconds: the vision folder comes from an artifact built before."""
+"""Builds in a folder of their own, with the cache that all tests share."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,36 +9,40 @@ import pytest
 
 from tests.artifacts import write_recipe
 from vlmc.build.build import build
-from vlmc.checkpoint.source import Checkpoint
+from vlmc.build.events import Event, plain_line
 from vlmc.recipe.read import read_recipe
 
 
 @pytest.fixture
-def said() -> list[str]:
+def events() -> list[Event]:
     """What the builds of a test have reported."""
     return []
 
 
 @pytest.fixture
+def said(events: list[Event]) -> Callable[[], list[str]]:
+    """`said()` is what the builds of a test have reported, as lines."""
+    return lambda: [plain_line(event) for event in events]
+
+
+@pytest.fixture
 def quick_build(
-    artifact: Path,
     miniature: Path,
-    said: list[str],
+    events: list[Event],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Path]:
-    """`quick_build(overrides, output=None, checkpoint=miniature)` in the working folder
-    `tmp_path`, with everything but the export of the tower done in earnest."""
-
-    def copy_vision(_: Checkpoint, folder: Path) -> None:
-        shutil.copytree(artifact / "vision", folder)
+    """`quick_build(overrides, output=None, checkpoint=miniature, force=())` in the working folder
+    `tmp_path`; the export of the tower comes from the cache but for the first time."""
 
     def quick(
-        overrides: Iterable[str] = (), output: Path | None = None, checkpoint: Path = miniature
+        overrides: Iterable[str] = (),
+        output: Path | None = None,
+        checkpoint: Path = miniature,
+        force: Iterable[str] = (),
     ) -> Path:
         recipe = write_recipe(tmp_path / "recipe.yaml", checkpoint)
-        return build(read_recipe(recipe, overrides), output, said.append)
+        return build(read_recipe(recipe, overrides), output, events.append, force=tuple(force))
 
-    monkeypatch.setattr("vlmc.build.build.compile_vision", copy_vision)
     monkeypatch.chdir(tmp_path)
     return quick

@@ -12,6 +12,7 @@ import yaml
 
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import read_manifest
+from vlmc.build.events import Event
 from vlmc.errors import (
     BuildError,
     CheckpointError,
@@ -23,6 +24,14 @@ from vlmc.errors import (
 )
 
 Build = Callable[..., Path]
+STEPS = [
+    "vision.weights",
+    "vision.golden",
+    "vision.graph",
+    "language.settings",
+    "language.tokenizer",
+    "language.weights",
+]
 
 
 def listing(folder: Path) -> list[str]:
@@ -30,7 +39,7 @@ def listing(folder: Path) -> list[str]:
 
 
 def test_artifact_is_named_by_its_identity_and_linked(
-    quick_build: Build, tmp_path: Path, said: list[str]
+    quick_build: Build, tmp_path: Path, said: Callable[[], list[str]]
 ) -> None:
     folder = quick_build()
     identity = open_artifact(folder).identity
@@ -39,8 +48,9 @@ def test_artifact_is_named_by_its_identity_and_linked(
     assert Path("artifacts/miniature").readlink() == Path(folder.name)
     report = json.loads((folder / "reports" / "build.json").read_text())
     assert report["identity"] == identity
-    assert sorted(report["seconds"]) == ["language", "vision"]
-    assert said[-1] == f"built {folder}"
+    assert [step["name"] for step in report["steps"]] == STEPS
+    assert {step["state"] for step in report["steps"]} <= {"built", "cached"}
+    assert said()[-1] == f"built {folder}"
 
 
 def test_link_moves_to_the_newest_and_back(quick_build: Build) -> None:
@@ -162,11 +172,12 @@ def test_failing_step_leaves_nothing_and_moves_no_link(
     error: BaseException, quick_build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = quick_build()
+    monkeypatch.setenv("VLMC_CACHE", str(tmp_path / "cache"))
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("vlmc.build.build.compile_language", fail)
+    monkeypatch.setattr("vlmc.compile.vision.write_weights", fail)
     expected = BuildError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected, match="No space left" if expected is BuildError else None):
         quick_build(["model.dtype=fp16"])
@@ -176,7 +187,7 @@ def test_failing_step_leaves_nothing_and_moves_no_link(
 
 @pytest.mark.parametrize("what", ["file", "folder", "dangling link"])
 def test_output_in_the_way_is_refused_before_the_work(
-    what: str, quick_build: Build, tmp_path: Path, said: list[str]
+    what: str, quick_build: Build, tmp_path: Path, events: list[Event]
 ) -> None:
     output = tmp_path / "taken"
     if what == "file":
@@ -187,7 +198,7 @@ def test_output_in_the_way_is_refused_before_the_work(
         output.symlink_to("nowhere")
     with pytest.raises(UsageError, match="exists and is not an artifact"):
         quick_build(output=output)
-    assert said == []
+    assert events == []
 
 
 def test_another_artifact_is_never_replaced(quick_build: Build, tmp_path: Path) -> None:
@@ -210,12 +221,12 @@ def test_damaged_artifact_is_not_taken_for_built(quick_build: Build) -> None:
 
 
 def test_name_taken_by_a_folder_is_refused_before_the_work(
-    quick_build: Build, said: list[str]
+    quick_build: Build, events: list[Event]
 ) -> None:
     Path("artifacts/miniature").mkdir(parents=True)
     with pytest.raises(UsageError, match="is not a link; move it away"):
         quick_build()
-    assert said == []
+    assert events == []
     assert listing(Path("artifacts")) == ["miniature"]
 
 

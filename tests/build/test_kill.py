@@ -15,30 +15,28 @@ from tests.artifacts import write_recipe
 from vlmc.artifact.integrity import open_artifact
 from vlmc.build.partial import partial_folder
 
-# Builds up to the moment before the manifest, with a vision folder that exists already.
+# Builds up to the moment before the manifest.
 SCRIPT = """
-import shutil, sys, time
+import sys, time
 from pathlib import Path
-from vlmc.build import build
+from vlmc.build.build import build
+from vlmc.build.events import plain_line
 from vlmc.recipe.read import read_recipe
 
-recipe, vision = map(Path, sys.argv[1:])
-build.compile_vision = lambda checkpoint, folder: shutil.copytree(vision, folder)
-
-def report(text):
-    print(text, flush=True)
-    if text.startswith("manifest"):
+def report(event):
+    print(plain_line(event), flush=True)
+    if plain_line(event).startswith("manifest"):
         time.sleep(600)
 
-build.build(read_recipe(recipe), None, report)
+build(read_recipe(Path(sys.argv[1])), None, report)
 """
 
 
 def test_killed_build_leaves_no_artifact_and_the_next_works(
-    quick_build: Callable[..., Path], artifact: Path, miniature: Path, tmp_path: Path
+    quick_build: Callable[..., Path], miniature: Path, tmp_path: Path
 ) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
-    command = [sys.executable, "-c", SCRIPT, str(recipe), str(artifact / "vision")]
+    command = [sys.executable, "-c", SCRIPT, str(recipe)]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
         ExitStack() as killed,  # else a failure here would wait for it

@@ -16,8 +16,9 @@ from torch import Tensor
 from tests.miniature import MINIATURES
 from tests.miniature.configuration import STOP_TOKENS
 from vlmc.checkpoint.config import parse_language_config
+from vlmc.checkpoint.huggingface import language_config_json
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile import language
+from vlmc.compile import language, settings
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import TOKENIZER_FILES, load_tokenizer
@@ -28,7 +29,17 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 def compiled(checkpoint: Path, folder: Path, dtype: Dtype = "bfloat16") -> Path:
     with open_checkpoint(checkpoint) as opened:
         prompts = PromptBuilder(opened.tokenizer, TEMPLATES[opened.config.template])
-        language.compile_language(opened, folder, dtype=dtype, stop_id=prompts.stop_id)
+        values = language_config_json(
+            opened.config.language,
+            dtype=dtype,
+            bos_id=opened.tokenizer.bos_id,
+            eos_id=prompts.stop_id,
+            pad_id=opened.tokenizer.pad_id,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        settings.write_settings(values, folder)
+        settings.copy_tokenizer(checkpoint, folder)
+        language.write_weights(opened, folder, dtype)
     return folder
 
 

@@ -226,18 +226,9 @@ def test_language_dtype_is_what_is_computed_in(
 
 @pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "InternLM2ForCausalLM"])
 def test_prompt_longer_than_the_context(
-    architecture: str,
-    artifact: Path,
-    tmp_path: Path,
-    pictures: Pictures,
-    monkeypatch: pytest.MonkeyPatch,
+    architecture: str, tmp_path: Path, pictures: Pictures
 ) -> None:
     """Refused, except where rope scaling reaches on, as InternLM2's does."""
-
-    def copy_vision(_: object, folder: Path) -> None:
-        shutil.copytree(artifact / "vision", folder)
-
-    monkeypatch.setattr("vlmc.build.build.compile_vision", copy_vision)
     checkpoint = write_checkpoint(
         tmp_path / "checkpoint",
         architecture,

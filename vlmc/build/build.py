@@ -4,46 +4,56 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
-from safetensors import SafetensorError
 
 import vlmc
-from vlmc.artifact.integrity import REPORTS, file_sha256
+from vlmc.artifact.integrity import REPORTS
 from vlmc.artifact.manifest import MANIFEST, Engine, ImageRules, Manifest, PromptRules
 from vlmc.artifact.write import check_link, point_link, publish, seal
+from vlmc.build.cache import StepCache
+from vlmc.build.digests import FileDigests
+from vlmc.build.events import Note, Report, StepsPlanned
+from vlmc.build.executor import Outcome, place, run_step
+from vlmc.build.files import explaining
 from vlmc.build.partial import partial_folder
 from vlmc.build.resolve import Resolved, resolve
+from vlmc.build.step import Step
+from vlmc.build.steps import make_steps, select, source_files, tool_versions, wing
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
-from vlmc.compile.language import compile_language
-from vlmc.compile.vision import GRAPH, compile_vision
 from vlmc.errors import BuildError, UsageError
 from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.schema import Recipe
-from vlmc.text.prompt import PromptBuilder
-from vlmc.text.template import TEMPLATES
 
-Progress = Callable[[str], None]
 ARTIFACTS = Path("artifacts")
 _TOOLS = ("numpy", "onnx", "onnxscript", "safetensors", "torch")
-# Files of a checkpoint that decide what is built; Python and documentation do not.
-_SOURCE_SUFFIXES = (".json", ".safetensors", ".model", ".txt")
+_EXPORTERS = ("onnx", "onnxscript", "torch")
+_GRAPH = "vision/model.onnx"
+_ADVICE = "free some, or name a folder on another disk with -o. Finished steps are cached."
 
 
-def build(recipe: Recipe, output: Path | None, progress: Progress) -> Path:
+def build(
+    recipe: Recipe,
+    output: Path | None,
+    report: Report,
+    *,
+    force: Collection[str] = (),
+    cache: StepCache | None = None,
+) -> Path:
     """Build the artifact and return its folder.
 
     Without `output` it becomes `artifacts/<name>-<id8>/`, and the link `artifacts/<name>` is moved
-    to it last. The folder appears whole or not at all.
+    to it last. The folder appears whole or not at all. Steps come from the cache where it has
+    them; `force` names steps, or wings, that are made anew.
 
     Raises:
         VlmcError: the checkpoint or the recipe cannot be built, or the place not be written to;
-            nothing is left behind.
+            nothing is left behind but finished steps in the cache.
     """
+    cache = StepCache() if cache is None else cache
     check_buildable(recipe)
     parent = ARTIFACTS if output is None else output.parent
     # What would be refused at the end is refused before the work.
@@ -51,74 +61,109 @@ def build(recipe: Recipe, output: Path | None, progress: Progress) -> Path:
         check_link(parent / recipe.name)
     elif os.path.lexists(output) and not (output / MANIFEST).is_file():
         raise UsageError(f"{output} exists and is not an artifact; name another folder with -o")
-    try:
+    place_name = output or parent
+    with explaining(f"{place_name} cannot be built", parent, _ADVICE):
         with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
+            resolved = resolve(recipe, checkpoint.config)
+            digests, steps = _prepare(resolved, checkpoint, cache, report)
             parent.mkdir(parents=True, exist_ok=True)
+            outcomes = _run(steps, force, cache, report)
             name = recipe.name if output is None else output.name
             with partial_folder(parent, name) as partial:
-                identity = _build_into(partial, recipe, checkpoint, progress)
+                outcomes = [
+                    place(outcome, partial / wing(outcome.step), cache, report)
+                    for outcome in outcomes
+                ]
+                identity = _finish(partial, resolved, checkpoint, digests, outcomes, report)
                 target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
                 publish(partial, target)
         if output is None:
             point_link(parent / recipe.name, target)
-    except (OSError, SafetensorError) as error:
-        raise BuildError(f"{output or parent} cannot be built: {error}") from error
-    progress(f"built {target}")
+    report(Note(f"built {target}"))
     return target
 
 
-def _build_into(folder: Path, recipe: Recipe, checkpoint: Checkpoint, progress: Progress) -> str:
-    resolved = resolve(recipe, checkpoint.config)
-    prompts = PromptBuilder(
-        checkpoint.tokenizer, TEMPLATES[resolved.template], resolved.system_message
-    )
-    (folder / REPORTS).mkdir()
-    seconds: dict[str, float] = {}
+def build_steps(
+    recipe: Recipe,
+    names: Collection[str],
+    report: Report,
+    *,
+    force: Collection[str] = (),
+    cache: StepCache | None = None,
+) -> list[Outcome]:
+    """Bring some steps, or all of some wings, into the cache, for a build elsewhere to take.
 
-    def step(name: str, work: Callable[[], object], what: str) -> None:
-        progress(f"{name}: {what}")
-        start = time.perf_counter()
-        work()
-        seconds[name] = round(time.perf_counter() - start, 3)
-        progress(f"{name}: done in {seconds[name]:.1f} s")
+    Raises:
+        VlmcError: as `build`.
+    """
+    cache = StepCache() if cache is None else cache
+    with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
+        _, steps = _prepare(resolve(recipe, checkpoint.config), checkpoint, cache, report)
+        return _run(select(steps, names, "--steps"), force, cache, report)
 
-    step(
-        "vision",
-        lambda: compile_vision(checkpoint, folder / "vision"),
-        f"tower of {checkpoint.config.vision_layers} blocks to ONNX, fp32",
-    )
-    step(
-        "language",
-        lambda: compile_language(
-            checkpoint,
-            folder / "language",
-            dtype=resolved.language_dtype,
-            stop_id=prompts.stop_id,
-        ),
-        f"{checkpoint.config.language.architecture} in {resolved.language_dtype}",
-    )
+
+def _prepare(
+    resolved: Resolved, checkpoint: Checkpoint, cache: StepCache, report: Report
+) -> tuple[dict[str, str], list[Step]]:
+    """Digests of the source, and all steps, which refuse to be stored if it changes meanwhile."""
+    files, known = source_files(checkpoint.folder), FileDigests(cache.folder)
+    unread = sum(known.known(file) is None for file in files)
+    if unread:
+        report(Note(f"source: hashing {unread} files"))
+    try:
+        digests = known.digests(files)
+    except OSError as error:
+        raise BuildError(f"{checkpoint.folder} cannot be read: {error}") from error
+
+    def guarded(step: Step) -> Step:
+        def work(folder: Path) -> None:
+            step.work(folder)
+            for file in files:
+                if known.known(file) != digests[file.name]:
+                    raise BuildError(f"{file} was changed during the build; build again")
+
+        return replace(step, work=work)
+
+    return digests, [guarded(step) for step in make_steps(resolved, checkpoint, digests)]
+
+
+def _run(
+    steps: Sequence[Step], force: Collection[str], cache: StepCache, report: Report
+) -> list[Outcome]:
+    forced = {step.name for step in select(steps, force, "--force")}
+    report(StepsPlanned(tuple(step.name for step in steps)))
+    return [run_step(step, cache, report, force=step.name in forced) for step in steps]
+
+
+def _finish(
+    folder: Path,
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: dict[str, str],
+    outcomes: Sequence[Outcome],
+    report: Report,
+) -> str:
+    """Write recipe, manifest and report; returns the identity."""
     text = yaml.safe_dump(resolved.recipe.plain(), sort_keys=False, allow_unicode=True)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-    progress("manifest: hashing source and payload")
-    manifest = seal(folder, _manifest(resolved, checkpoint))
-    report = {"identity": manifest.identity, "seconds": seconds}
-    (folder / REPORTS / "build.json").write_text(json.dumps(report, indent=1) + "\n")
+    report(Note("manifest: hashing the payload"))
+    manifest = seal(folder, _manifest(resolved, checkpoint, digests))
+    values = {
+        "identity": manifest.identity,
+        "steps": [outcome.plain() for outcome in outcomes],
+    }
+    (folder / REPORTS).mkdir()
+    (folder / REPORTS / "build.json").write_text(json.dumps(values, indent=1) + "\n")
     return manifest.identity
 
 
-def _manifest(resolved: Resolved, checkpoint: Checkpoint) -> Manifest:
-    tools = {name: version(name) for name in _TOOLS}
-    sources = sorted(
-        path
-        for path in checkpoint.folder.iterdir()
-        if path.is_file() and path.suffix in _SOURCE_SUFFIXES
-    )
+def _manifest(resolved: Resolved, checkpoint: Checkpoint, digests: dict[str, str]) -> Manifest:
     image = resolved.recipe.image
     return Manifest(
         name=resolved.recipe.name,
         vlmc=vlmc.__version__,
-        tools=tools,
-        source={path.name: file_sha256(path) for path in sources},
+        tools=tool_versions(*_TOOLS),
+        source=digests,
         hidden_size=checkpoint.config.language.hidden_size,
         image=ImageRules(image.resampler, image.exif, resolved.tiles, resolved.published_tiles),
         prompt=PromptRules(resolved.template, resolved.system_message),
@@ -129,8 +174,8 @@ def _manifest(resolved: Resolved, checkpoint: Checkpoint) -> Manifest:
                 engine=part.engine,
                 target="cpu",
                 precision=resolved.recipe.vision.precision,
-                file=f"vision/{GRAPH}",
-                versions={name: tools[name] for name in ("onnx", "onnxscript", "torch")},
+                file=_GRAPH,
+                versions=tool_versions(*_EXPORTERS),
             )
             for part in resolved.recipe.vision.engines
         ),

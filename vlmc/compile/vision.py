@@ -33,18 +33,34 @@ MAX_BATCH_TILES = 4096
 EXTERNAL_DATA_BYTES = 1 << 30
 
 
-def compile_vision(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write `tower.safetensors`, `model.onnx` (fp32) and `golden.npz` into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = dict(tower_tensors(checkpoint.weights, checkpoint.config))
+def write_weights(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write `tower.safetensors`: tower and projector as the checkpoint stores them."""
+    stored = tower_tensors(checkpoint.weights, checkpoint.config)
     # One metadata key only: the order of several would differ from run to run.
     settings = {"config": json.dumps(tower_settings(checkpoint.config), sort_keys=True)}
-    tensors = {name: tensor.contiguous() for name, tensor in stored.items()}
+    tensors = {name: tensor.contiguous() for name, tensor in stored}
     save_file(tensors, folder / TOWER, metadata=settings)
-    tower = load_tower(checkpoint.config, stored.items(), dtype=torch.float32, device="cpu")
-    del stored
-    _write_golden(tower, folder / GOLDEN)
-    export_onnx(tower, folder / GRAPH)
+
+
+def write_graph(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write `model.onnx` (fp32), from uint8 tiles to features."""
+    export_onnx(_fp32_tower(checkpoint), folder / GRAPH)
+
+
+def write_golden(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write `golden.npz`: uint8 `tiles` (8, 448, 448, 3), fp32 `features` (8, 256, hidden)."""
+    tower, tiles = _fp32_tower(checkpoint), golden_tiles()
+    with torch.inference_mode():
+        features = [
+            tower(normalize_tiles(torch.from_numpy(tiles[index : index + 1]), torch.float32))
+            for index in range(GOLDEN_TILES)
+        ]
+    np.savez_compressed(folder / GOLDEN, tiles=tiles, features=torch.cat(features).numpy())
+
+
+def _fp32_tower(checkpoint: Checkpoint) -> VisionTower:
+    tensors = tower_tensors(checkpoint.weights, checkpoint.config)
+    return load_tower(checkpoint.config, tensors, dtype=torch.float32, device="cpu")
 
 
 def tower_settings(config: ModelConfig) -> dict[str, object]:
@@ -121,13 +137,3 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _write_golden(tower: VisionTower, path: Path) -> None:
-    tiles = golden_tiles()
-    with torch.inference_mode():
-        features = [
-            tower(normalize_tiles(torch.from_numpy(tiles[index : index + 1]), torch.float32))
-            for index in range(GOLDEN_TILES)
-        ]
-    np.savez_compressed(path, tiles=tiles, features=torch.cat(features).numpy())

@@ -1,0 +1,111 @@
+"""Take each step from the cache, or make it once; copy steps into an artifact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vlmc.artifact.hashing import file_sha256
+from vlmc.build.cache import CachedStep, Damage, StepCache
+from vlmc.build.events import (
+    Report,
+    StepCached,
+    StepDamaged,
+    StepDone,
+    StepStarted,
+    StepWaiting,
+)
+from vlmc.build.files import copy_file, explaining
+from vlmc.build.step import Step
+from vlmc.errors import BuildError
+
+_ADVICE = (
+    "the cache is as it was. Free space there with `vlmc cache prune`, or name a folder on another "
+    "disk in VLMC_CACHE, then build again: finished steps are kept."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A step that is in the cache now, and how it came there."""
+
+    step: Step
+    entry: CachedStep
+    state: Literal["built", "cached"]
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON form, as `reports/build.json` holds it."""
+        return {
+            "name": self.step.name,
+            "key": self.entry.key,
+            "state": self.state,
+            "seconds": self.entry.seconds,
+            "peak_memory_bytes": self.entry.peak_memory_bytes,
+            "bytes": self.entry.bytes,
+        }
+
+
+def run_step(step: Step, cache: StepCache, report: Report, *, force: bool = False) -> Outcome:
+    """Make sure that the step is in the cache; `force` makes it even if it is.
+
+    Where another process makes the step just now, waits for it, and takes over if it ends without.
+
+    Raises:
+        BuildError: the work failed, or the disk is full; the cache is as it was.
+        VlmcError: as the work says.
+    """
+    key = step.key
+
+    def waiting() -> None:
+        report(StepWaiting(step.name))
+
+    with (
+        explaining(f"step {step.name} failed", cache.folder, _ADVICE),
+        cache.locked(key, waiting=waiting),
+    ):
+        found = None if force else cache.check(key)
+        if isinstance(found, CachedStep):
+            cache.mark_used(key)
+            report(StepCached(step.name, found.seconds, found.peak_memory_bytes, found.bytes))
+            return Outcome(step, found, "cached")
+        if isinstance(found, Damage):
+            report(StepDamaged(step.name, found.reason))
+        report(StepStarted(step.name))
+        entry = cache.store(step)
+    report(StepDone(step.name, entry.seconds, entry.peak_memory_bytes, entry.bytes))
+    return Outcome(step, entry, "built")
+
+
+def place(outcome: Outcome, folder: Path, cache: StepCache, report: Report) -> Outcome:
+    """Copy a step's files into `folder`, checked; a damaged or pruned one is made again first.
+
+    Raises:
+        BuildError: as `run_step`, or the new files are damaged too.
+        OSError: the folder cannot be written to.
+    """
+    for _ in range(2):
+        with cache.locked(outcome.step.key, shared=True):
+            damage = _copy(outcome.entry, folder)
+        if damage is None:
+            return outcome
+        report(StepDamaged(outcome.step.name, damage))
+        outcome = run_step(outcome.step, cache, report, force=True)
+    raise BuildError(
+        f"{outcome.entry.folder}: {damage}, a moment after it was written. The disk or the memory "
+        "of this machine is failing; name a folder on another disk in VLMC_CACHE."
+    )
+
+
+def _copy(entry: CachedStep, folder: Path) -> str | None:
+    """Copy the files; returns what is wrong with the first that is not as it was stored."""
+    for name, file in entry.files.items():
+        source, target = entry.folder / name, folder / name
+        if not source.is_file():
+            return f"{name} is gone"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_file(source, target)
+        # The copy's bytes, so that what was read for the hash is what the artifact holds.
+        if file_sha256(target) != file.sha256:
+            return f"{name} is not what was stored"
+    return None
