@@ -154,9 +154,9 @@ def run(
     OUTPUT has a line for each image and question: row, image, question, prompt, answer, scores,
     image_tokens, error, and the input's other columns.
     """
+    from vlmc.jobs.inputs import open_input
     from vlmc.jobs.job import run_job
     from vlmc.jobs.prompts import prompts_from_file, prompts_from_texts
-    from vlmc.jobs.inputs import open_input
     from vlmc.progress import JobProgress
 
     if texts and file is not None:
@@ -247,6 +247,85 @@ def prune_cache(unused_days: float, max_gib: float | None, as_json: bool) -> Non
             f"{len(pruned.entries)} steps removed, {pruned.bytes:,} bytes; {len(pruned.damaged)} "
             f"damaged and {pruned.leftovers} unfinished ones removed; {pruned.kept} kept"
         )
+
+
+@main.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@json_option
+@reporting_errors
+def inspect(artifact: Path, as_json: bool) -> None:
+    """Tell what ARTIFACT holds: manifest, engines, sizes, accuracy status. Hashes nothing."""
+    from vlmc.artifact.summary import summarize
+
+    summary = summarize(artifact)
+    if as_json:
+        _print_json(summary.plain())
+    else:
+        click.echo("\n".join(summary.lines()))
+
+
+@main.group()
+def verify() -> None:
+    """Check an artifact."""
+
+
+@verify.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path),
+    help="PEM file of the Ed25519 key that must have signed the artifact.",
+)
+@json_option
+@reporting_errors
+def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
+    """Check every file of ARTIFACT against its manifest, and its signature if a key is given."""
+    from vlmc.artifact.integrity import open_artifact
+    from vlmc.artifact.signature import check_signature
+
+    opened = open_artifact(artifact)
+    if public_key is not None:
+        check_signature(opened, public_key)
+    sizes = [entry.size for entry in opened.manifest.payload.values()]
+    if as_json:
+        _print_json(
+            {
+                "artifact": str(opened.folder),
+                "identity": opened.identity,
+                "files": len(sizes),
+                "bytes": sum(sizes),
+                "signature": None if public_key is None else "valid",
+            }
+        )
+    else:
+        signed = "" if public_key is None else f", signed with the key of {public_key}"
+        click.echo(
+            f"{opened.folder}: {len(sizes)} files of {sum(sizes):,} bytes are what the manifest "
+            f"says; identity {opened.identity}{signed}"
+        )
+
+
+@main.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="PEM file of an Ed25519 private key: openssl genpkey -algorithm ed25519 -out key.pem",
+)
+@json_option
+@reporting_errors
+def sign(artifact: Path, key: Path, as_json: bool) -> None:
+    """Check ARTIFACT, sign its identity, and print where the signature lies in it."""
+    from vlmc.artifact.integrity import open_artifact
+    from vlmc.artifact.signature import sign as sign_artifact
+
+    opened = open_artifact(artifact)
+    path = sign_artifact(opened, key)
+    if as_json:
+        _print_json({"signature": str(path), "identity": opened.identity})
+    else:
+        click.echo(path)
 
 
 def _say(text: str) -> None:
