@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -46,6 +47,38 @@ json_option = click.option(
 @main.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
+    "--image-size",
+    "sizes",
+    multiple=True,
+    metavar="WIDTHxHEIGHT",
+    help="An image's size in pixels, such as 480x320; repeatable. Without it, a few usual ones.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@json_option
+@reporting_errors
+def plan(recipe: Path, sizes: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Tell what a build of RECIPE would do, take and become; touches nothing.
+
+    Steps with what is cached and what changed, tiles and tokens of images, memory, disk and time.
+    """
+    with _build_extra():
+        from vlmc.build.cache import StepCache
+        from vlmc.build.plan import USUAL_SIZES, make_plan, parse_size
+        from vlmc.build.plan_json import plan_json
+        from vlmc.recipe.read import read_recipe
+    chosen = [parse_size(size) for size in sizes] or USUAL_SIZES
+    made = make_plan(read_recipe(recipe, overrides), StepCache(), chosen)
+    if as_json:
+        _print_json(plan_json(made))
+    else:
+        from vlmc.build.plan_view import show_plan
+
+        show_plan(made)
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The artifact's folder, to be made."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
@@ -74,31 +107,24 @@ def build(
     """
     if steps is not None and output is not None:
         raise UsageError("--steps builds no artifact, so there is no place for -o; leave one out")
-    try:
+    with _build_extra():
         from vlmc.build.build import build as build_artifact
         from vlmc.build.build import build_steps
-        from vlmc.build.events import Event, plain_line
+        from vlmc.build.progress import BuildProgress
         from vlmc.recipe.read import read_recipe
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"building needs the package {error.name}, which is not installed. Install vlmc with "
-            "its build extra: pip install 'vlmc[build]'"
-        ) from error
-
-    def report(event: Event) -> None:
-        _say(plain_line(event))
-
     read = read_recipe(recipe, overrides)
     if steps is not None:
         names = [name.strip() for name in steps.split(",")]
-        outcomes = build_steps(read, names, report, force=force)
+        with BuildProgress() as progress:
+            outcomes = build_steps(read, names, progress.report, force=force)
         if as_json:
             _print_json({"steps": [outcome.plain() for outcome in outcomes]})
         else:
             for outcome in outcomes:
                 click.echo(f"{outcome.step.name} {outcome.entry.key}")
         return
-    folder = build_artifact(read, output, report, force=force)
+    with BuildProgress() as progress:
+        folder = build_artifact(read, output, progress.report, force=force)
     if as_json:
         from vlmc.artifact.manifest import read_manifest
 
@@ -326,6 +352,18 @@ def sign(artifact: Path, key: Path, as_json: bool) -> None:
         _print_json({"signature": str(path), "identity": opened.identity})
     else:
         click.echo(path)
+
+
+@contextmanager
+def _build_extra() -> Iterator[None]:
+    """Say what to install where an import of the compile wing fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"building needs the package {error.name}, which is not installed. Install vlmc with "
+            "its build extra: pip install 'vlmc[build]'"
+        ) from error
 
 
 def _say(text: str) -> None:

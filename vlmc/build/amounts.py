@@ -1,0 +1,30 @@
+"""Bytes and seconds as people read them."""
+
+from __future__ import annotations
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB")
+
+
+def bytes_text(size: int) -> str:
+    """`1536` as `1.5 KiB`."""
+    if size < 1024:
+        return f"{size} B"
+    amount, power = size / 1024, 0
+    # What would be rounded to 1024.0 of a unit is 1.0 of the next one.
+    while amount >= 1023.95 and power < len(_UNITS) - 1:
+        amount, power = amount / 1024, power + 1
+    return f"{amount:,.1f} {_UNITS[power]}"
+
+
+def duration_text(seconds: float) -> str:
+    """`0.5` as `0.5 s`, `90` as `1 min 30 s`, `5400` as `1 h 30 min`, `200000` as `2 d 8 h`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{days} d {hours} h"

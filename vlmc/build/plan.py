@@ -1,0 +1,216 @@
+"""What a build would do, from a checkpoint's headers and digests that are known already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vlmc.build.cache import CachedStep, StepCache
+from vlmc.build.calibration import calibration_steps
+from vlmc.build.compare import changes, nearest
+from vlmc.build.digests import UNKNOWN, FileDigests
+from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, work_of
+from vlmc.build.footprint import Memory, PlannedImage, plan_images, plan_memory
+from vlmc.build.resolve import resolve
+from vlmc.build.step import Step
+from vlmc.build.steps import make_steps, source_files
+from vlmc.checkpoint.source import open_checkpoint
+from vlmc.errors import RecipeError, UsageError
+from vlmc.recipe.buildable import check_buildable
+from vlmc.recipe.schema import Recipe
+
+State = Literal["hit", "miss", "unknown", "not built"]
+Basis = Literal["earlier build", "estimate"]
+
+USUAL_SIZES = ((448, 448), (480, 320), (640, 480), (1080, 1440), (1920, 1080), (4032, 3024))
+_SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
+# manifest.json and recipe.yaml.
+_MANIFEST_BYTES = 4_000
+# An earlier step tells the time of one at most so many times larger or smaller.
+_COMPARABLE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step and what is expected of it; a hit takes no time."""
+
+    name: str
+    state: State
+    reason: str
+    key: str | None  # None where a digest that it is made of is unknown
+    bytes: int
+    seconds: float
+    basis: Basis
+    peak_memory_bytes: int | None  # of the most similar earlier step, if there is one
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A build before it is started. Sizes are in bytes."""
+
+    name: str
+    checkpoint: Path
+    refusals: tuple[str, ...]  # why this version would refuse to build the recipe
+    steps: tuple[PlannedStep, ...]
+    images: tuple[PlannedImage, ...]
+    memory: Memory
+    artifact_bytes: int
+    new_cache_bytes: int
+    unread_bytes: int  # of source files whose digest is unknown
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of the whole build: reading sources of unknown digest, the steps that are
+        not cached, and copying all of them into the artifact."""
+        moved_bytes = self.unread_bytes + self.artifact_bytes
+        return sum(step.seconds for step in self.steps) + moved_bytes / BYTES_PER_SECOND
+
+    @property
+    def estimated(self) -> bool:
+        """Whether a step's time is from operation counts and not from an earlier build."""
+        return any(step.basis == "estimate" for step in self.steps)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`480x320` as width and height in pixels.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"the image size {text!r} is not WIDTHxHEIGHT in pixels, such as 480x320")
+    return int(match[1]), int(match[2])
+
+
+def make_plan(
+    recipe: Recipe, cache: StepCache, sizes: Iterable[tuple[int, int]] = USUAL_SIZES
+) -> Plan:
+    """Plan the build of a recipe; reads headers and configuration, and writes nothing.
+
+    A recipe that this version cannot build is planned as far as it can be, with the reasons.
+
+    Raises:
+        VlmcError: the checkpoint cannot be opened, or an image size is not positive.
+    """
+    with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
+        config = checkpoint.config
+        resolved = resolve(recipe, config)
+        files, memory_of_digests = source_files(checkpoint.folder), FileDigests(cache.folder)
+        known = {path: memory_of_digests.known(path) for path in files}
+        digests = {path.name: digest or UNKNOWN for path, digest in known.items()}
+        counts = count(checkpoint)
+        memory = plan_memory(
+            counts,
+            config.language,
+            resolved.language_dtype,
+            precision=recipe.vision.precision,
+            language=recipe.language,
+            batch_tokens=recipe.runtime.max_batch_tokens,
+        )
+        made = make_steps(resolved, checkpoint, digests)
+    work = {
+        step.name: work_of(step.name, counts, config, memory.language_weights_bytes)
+        for step in made
+    }
+    steps = _plan_steps(made, work, cache.entries())
+    later = calibration_steps(recipe, resolved.tiles, counts, config)
+    return Plan(
+        name=recipe.name,
+        checkpoint=checkpoint.folder,
+        refusals=_refusals(recipe),
+        steps=(
+            *steps,
+            *(
+                PlannedStep(name, "not built", reason, None, 0, work.seconds, "estimate", None)
+                for name, reason, work in later
+            ),
+        ),
+        images=plan_images(sizes, resolved.tiles, memory.cache_bytes_per_token),
+        memory=memory,
+        artifact_bytes=_MANIFEST_BYTES + sum(step.bytes for step in steps),
+        new_cache_bytes=sum(step.bytes for step in steps if step.state != "hit"),
+        unread_bytes=sum(path.stat().st_size for path in files if known[path] is None),
+    )
+
+
+def _refusals(recipe: Recipe) -> tuple[str, ...]:
+    try:
+        check_buildable(recipe)
+    except RecipeError as error:
+        return tuple(str(error).splitlines())
+    return ()
+
+
+def _plan_steps(
+    steps: Iterable[Step], work: Mapping[str, Work], entries: Iterable[CachedStep]
+) -> list[PlannedStep]:
+    entries = list(entries)
+    by_key = {entry.key: entry for entry in entries}
+    planned: list[PlannedStep] = []
+    # Keys that other steps take as an input → the step's name, and whether it is only a stand-in.
+    names: dict[str, str] = {}
+    stand_ins: set[str] = set()
+    for step in steps:
+        names[step.key] = step.name
+        unknown = [
+            label for label, value in step.inputs.items() if value == UNKNOWN or value in stand_ins
+        ]
+        if unknown:
+            stand_ins.add(step.key)
+        same = [entry for entry in entries if entry.name == step.name]
+        near = nearest(step, same)
+        entry = None if unknown else by_key.get(step.key)
+        planned.append(_plan_step(step, work[step.name], entry, near, unknown, names))
+    return planned
+
+
+def _plan_step(
+    step: Step,
+    work: Work,
+    entry: CachedStep | None,
+    near: CachedStep | None,
+    unknown: list[str],
+    names: Mapping[str, str],
+) -> PlannedStep:
+    if entry is not None:
+        return PlannedStep(
+            step.name,
+            "hit",
+            "nothing changed",
+            step.key,
+            entry.bytes,
+            0.0,
+            "earlier build",
+            entry.peak_memory_bytes,
+        )
+    state: State = "miss"
+    if near is None:
+        reason = "never made in this cache"
+    elif unknown:
+        state = "unknown"
+        reason = f"{', '.join(unknown)}: never read, so whether it changed is unknown"
+    else:
+        reason = "; ".join(changes(step, near, names))
+    seconds, basis = _time(work, near)
+    return PlannedStep(
+        step.name,
+        state,
+        reason,
+        None if unknown else step.key,
+        work.output_bytes,
+        seconds,
+        basis,
+        None if near is None else near.peak_memory_bytes,
+    )
+
+
+def _time(work: Work, near: CachedStep | None) -> tuple[float, Basis]:
+    if near is not None and near.bytes:
+        ratio = work.output_bytes / near.bytes
+        if 1 / _COMPARABLE <= ratio <= _COMPARABLE:
+            return near.seconds * ratio, "earlier build"
+    return work.seconds, "estimate"
