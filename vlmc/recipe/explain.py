@@ -59,11 +59,14 @@ def explain(error: ValidationError, document: Document) -> Iterator[str]:
 
 
 def _meant(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
+    """The key that `name` is a slip of, or where in a recipe it belongs."""
     elsewhere = [path for path in _paths(Recipe, "") if path.rpartition(".")[2] == name]
-    return f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else "."
+    near = (
+        difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        or elsewhere
+        or difflib.get_close_matches(name, known, n=1)
+    )
+    return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def _paths(part: type[BaseModel], above: str) -> Iterator[str]:
