@@ -151,6 +151,7 @@ def test_memory_of_an_8b(headers_8b: Path, tmp_path: Path) -> None:
     assert memory.language_weights_bytes == 2 * 7_737_782_272
     assert memory.cache_bytes_per_token == 128 << 10
     assert memory.cache_bytes == (128 << 10) * 16384
+    assert memory.prefill_bytes == 16384 * 2 * 14336 * 2
 
     small = make_plan(
         read_recipe(recipe, ["language.scheme=w4a16", "calibration.dataset=x.jsonl"]), cache
@@ -206,5 +207,5 @@ def test_json(planned: Callable[..., Plan]) -> None:
     assert {"width", "height", "grid", "tiles", "tokens"} <= values["images"][0].keys()
     assert values["disk_bytes"] == values["disk"]["artifact_bytes"]
     memory = values["memory"]
-    parts = ("vision_weights_bytes", "language_weights_bytes", "cache_bytes")
+    parts = ("vision_weights_bytes", "language_weights_bytes", "cache_bytes", "prefill_bytes")
     assert values["memory_bytes"] == sum(memory[part] for part in parts)

@@ -33,12 +33,18 @@ class PlannedImage:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of a loaded model; what an engine computes in comes on top."""
+    """Bytes of a loaded model; the engines' workspaces and the driver's own come on top."""
 
     vision_weights_bytes: int
     language_weights_bytes: int
     cache_bytes_per_token: int
+    prefill_bytes_per_token: int  # of the widest layer, gate and up projection
     batch_tokens: int
+
+    @property
+    def prefill_bytes(self) -> int:
+        """What the widest layer writes for a full batch."""
+        return self.prefill_bytes_per_token * self.batch_tokens
 
     @property
     def cache_bytes(self) -> int:
@@ -47,8 +53,9 @@ class Memory:
 
     @property
     def total_bytes(self) -> int:
-        """Weights and the keys and values of a full batch."""
-        return self.vision_weights_bytes + self.language_weights_bytes + self.cache_bytes
+        """Weights, and keys, values and the widest layer of a full batch."""
+        weights = self.vision_weights_bytes + self.language_weights_bytes
+        return weights + self.cache_bytes + self.prefill_bytes
 
 
 def plan_memory(
@@ -65,6 +72,7 @@ def plan_memory(
         vision_weights_bytes=counts.tower_parameters * _PRECISION_BYTES[precision],
         language_weights_bytes=_language_weights_bytes(counts, config, dtype, language),
         cache_bytes_per_token=cache_bytes_per_token(config, dtype),
+        prefill_bytes_per_token=2 * config.intermediate_size * DTYPE_BYTES[dtype],
         batch_tokens=batch_tokens,
     )
 

@@ -44,6 +44,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "language_weights_bytes": memory.language_weights_bytes,
             "cache_bytes_per_token": memory.cache_bytes_per_token,
             "cache_bytes": memory.cache_bytes,
+            "prefill_bytes": memory.prefill_bytes,
             "batch_tokens": memory.batch_tokens,
         },
         "disk_bytes": plan.artifact_bytes,

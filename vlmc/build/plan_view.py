@@ -11,15 +11,17 @@ from rich.text import Text
 from vlmc.build.amounts import bytes_text, duration_text
 from vlmc.build.plan import Plan, PlannedStep
 
+_WIDE = 200
 _STYLES = {"hit": "green", "miss": "yellow", "unknown": "magenta", "not built": "red"}
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
     """Print the plan; `console` None is stdout."""
-    console = Console(highlight=False) if console is None else console
-    for refusal in plan.refusals:
-        _line(console, f"vlmc build refuses this recipe: {refusal}", "red")
+    console = _stdout() if console is None else console
     if plan.refusals:
+        _line(console, "this version's `vlmc build` refuses the recipe:", "bold red")
+        for refusal in plan.refusals:
+            _line(console, f"  {refusal}", "red")
         console.print()
     console.print(_steps(plan))
     console.print()
@@ -31,6 +33,12 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
     console.print(_images(plan))
     console.print()
     console.print(_sizes(plan))
+
+
+def _stdout() -> Console:
+    console = Console(highlight=False)
+    # Lines for a file or another program are not broken at a width that nobody looks at.
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
@@ -57,7 +65,7 @@ def _steps(plan: Plan) -> Table:
     table.add_column("state", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("why")
+    table.add_column("why", min_width=24)
     for step in plan.steps:
         table.add_row(
             step.name,
@@ -101,7 +109,8 @@ def _sizes(plan: Plan) -> Table:
         ("vision weights", memory.vision_weights_bytes),
         ("language weights", memory.language_weights_bytes),
         (f"KV cache of a batch of {memory.batch_tokens:,} tokens", memory.cache_bytes),
-        ("memory in all, without what the engines compute in", memory.total_bytes),
+        ("widest layer of that batch's prefill", memory.prefill_bytes),
+        ("memory in all, without the engines' workspaces", memory.total_bytes),
         ("artifact on disk", plan.artifact_bytes),
         ("build cache grows by", plan.new_cache_bytes),
     ):
