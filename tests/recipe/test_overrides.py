@@ -53,6 +53,10 @@ def test_a_colon_in_a_value_needs_quotes(path: Path) -> None:
         ("name", "--set name: expected KEY.KEY=VALUE"),
         ("=x", "--set =x: expected KEY.KEY=VALUE"),
         ("image..exif=apply", "--set image..exif=apply: expected KEY.KEY=VALUE"),
+        (
+            "vision.engines.targets=[sm90]",
+            "--set vision.engines.targets=[sm90]: vision.engines is {'targets': ['sm90']}; it must",
+        ),
         ("name.first=x", "name is not a mapping in recipe.yaml"),
         ("vision.engines=x", "--set vision.engines=x: vision.engines is 'x'; it must be a list"),
         ("nam=x", "--set nam=x: unknown key nam; did you mean name?"),
@@ -70,6 +74,13 @@ def test_a_colon_in_a_value_needs_quotes(path: Path) -> None:
 )
 def test_problem_names_the_override(override: str, said: str, path: Path) -> None:
     assert said in refused(path, MINIMAL, override)
+
+
+def test_item_of_a_list_is_not_set(path: Path) -> None:
+    text = MINIMAL.replace("fp32}", "fp32, engines: [{engine: inductor}]}")
+    assert refused(path, text, "vision.engines.targets=[sm90]").endswith(
+        "vision.engines is not a mapping in recipe.yaml; set it whole: --set 'vision.engines=[…]'"
+    )
 
 
 def test_problem_beside_an_override_names_the_file(path: Path) -> None:

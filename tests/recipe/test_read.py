@@ -196,6 +196,7 @@ def test_checkpoint_is_relative_to_the_recipe(
         ("<<: {name: x}", [":5: unknown key <<."]),
         ("image: {tiles: {rule: nativ}}", ["image.tiles.rule is 'nativ'", "did you mean native?"]),
         ("image: {resampler: lanczos}", ["image.resampler is 'lanczos', allowed: opencv, pillow"]),
+        ("language: {scheme: awq}", ["allowed: none, w4a16, fp8; awq is a value of language.meth"]),
         ("image: {exif: yes}", ["image.exif is True, allowed: ignore, apply"]),
         ("image:", ["image is None; it must be a mapping of resampler, exif, tiles"]),
         ("image: [a]", ["image is ['a']; it must be a mapping"]),
@@ -238,6 +239,8 @@ def test_problem_names_line_key_and_way_out(addition: str, said: list[str], path
         ("{checkpoint: weights}", "{}", "recipe.yaml:3: model.checkpoint is required and missing"),
         ("weights", "''", "model.checkpoint is ''"),
         ("weights", "7", "model.checkpoint is 7"),
+        ("weights", "x, dtype: float16", "is 'float16', allowed: auto, fp32, bf16, fp16; did you"),
+        ("fp32", "FP8", "precision is 'FP8', allowed: fp32, fp16, bf16, int8, fp8; did you mean f"),
         ("weights", "~nobody-of-this-name/x", "recipe.yaml:3: model.checkpoint is '~nobody"),
         ("fp32}", "fp32, engines: []}", "vision.engines is empty"),
         ("fp32}", "fp32, engines: {engine: onnxruntime}}", "it must be a list"),
@@ -272,9 +275,9 @@ def test_tile_problem_names_its_own_line(path: Path) -> None:
 def test_every_problem_is_told(path: Path) -> None:
     message = refused(path, MINIMAL + "imag: 1\nimage: {exif: 3, tiles: {max: x}}\n")
     assert [line.split(" ")[0] for line in message.splitlines()] == [
-        "recipe.yaml:6:",
-        "recipe.yaml:6:",
         "recipe.yaml:5:",
+        "recipe.yaml:6:",
+        "recipe.yaml:6:",
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlmc.errors import RecipeError
-from vlmc.recipe.document import KeyPath, key_text
+from vlmc.recipe.document import KeyPath, Problem, key_text
 from vlmc.recipe.extent import BUILDABLE, NOT_ACTED_ON
 from vlmc.recipe.schema import Recipe
 
@@ -19,30 +19,32 @@ def check_buildable(recipe: Recipe) -> None:
     """
     problems = [*_values_not_built(recipe), *_keys_not_acted_on(recipe)]
     if problems:
-        raise RecipeError("\n".join(problems))
+        raise RecipeError(recipe.tell(problems))
 
 
-def _values_not_built(recipe: Recipe) -> Iterator[str]:
+def _values_not_built(recipe: Recipe) -> Iterator[Problem]:
     given = set(recipe.given())
     for name, allowed in BUILDABLE.items():
         for key, value in _at(recipe, tuple(name.split(".")), ()):
             if value in allowed:
                 continue
-            where, text = recipe.where(key), key_text(key)
+            text = key_text(key)
             if key in given:
                 yield (
-                    f"{where}: {text}: {value} is not supported by this version; "
-                    f"allowed: {', '.join(allowed)}"
+                    key,
+                    f"{text}: {value} is not supported by this version; "
+                    f"allowed: {', '.join(allowed)}",
                 )
             else:
                 part, _, last = name.rpartition(".")
                 yield (
-                    f"{where}: {text} is left out, and its default {value} is not supported by "
-                    f"this version. Write `{part}: {{{last}: {allowed[0]}}}`."
+                    key,
+                    f"{text} is left out, and its default {value} is not supported by "
+                    f"this version. Write `{part}: {{{last}: {allowed[0]}}}`.",
                 )
 
 
-def _keys_not_acted_on(recipe: Recipe) -> Iterator[str]:
+def _keys_not_acted_on(recipe: Recipe) -> Iterator[Problem]:
     given = recipe.given()
     for key in given:
         names = [part for part in key if isinstance(part, str)]
@@ -59,8 +61,9 @@ def _keys_not_acted_on(recipe: Recipe) -> Iterator[str]:
         if _explained_by_value(recipe, key):
             continue
         yield (
-            f"{recipe.where(key)}: {key_text(key)} is not supported by this version; "
-            f"{NOT_ACTED_ON[holder]}. Remove the key."
+            key,
+            f"{key_text(key)} is not supported by this version; {NOT_ACTED_ON[holder]}. "
+            "Remove the key.",
         )
 
 

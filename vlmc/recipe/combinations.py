@@ -6,12 +6,9 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from vlmc.errors import UsageError
 from vlmc.image.tiles import TileRule
-from vlmc.recipe.document import KeyPath, key_text
+from vlmc.recipe.document import KeyPath, Problem, key_text
 from vlmc.recipe.schema import Recipe
 from vlmc.recipe.support import NOT_BY_TARGET, Precision, precisions_of, refusal, targets_of
-
-Problem = tuple[KeyPath, str]
-"""Where, and what is said after the place."""
 
 _SCHEMES: dict[str, tuple[str, ...]] = {
     "method": ("w4a16",),

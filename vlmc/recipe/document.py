@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import yaml
 from vlmc.errors import RecipeError
 
 KeyPath = tuple[str | int, ...]
+Problem = tuple[KeyPath, str]
+"""Where, and what is said after the place."""
 MAX_BYTES = 1 << 20
 
 
@@ -26,9 +29,26 @@ class Document:
 
     def where(self, key: KeyPath) -> str:
         """Where a key was given: its `--set`, or `file:line` of it or the nearest key above."""
+        key = self._nearest(key)
+        return self.overrides.get(key) or f"{self.path}:{self.lines.get(key, 1)}"
+
+    def tell(self, problems: Iterable[Problem]) -> str:
+        """A line for each problem behind its place, in the file's order, overrides last."""
+        ordered = sorted(problems, key=lambda problem: self._order(problem[0]))
+        return "\n".join(f"{self.where(key)}: {said}" for key, said in ordered)
+
+    def _nearest(self, key: KeyPath) -> KeyPath:
+        if key not in self.lines:
+            for assigned in self.overrides:
+                if assigned[: len(key)] == key:
+                    return assigned  # a mapping that the override made on its way
         while key and key not in self.lines and key not in self.overrides:
             key = key[:-1]
-        return self.overrides.get(key) or f"{self.path}:{self.lines.get(key, 1)}"
+        return key
+
+    def _order(self, key: KeyPath) -> tuple[bool, int]:
+        key = self._nearest(key)
+        return key in self.overrides, self.lines.get(key, 1)
 
     def set(self, assignment: str) -> None:
         """Apply one `a.b=value` override; the value is read as YAML.
@@ -43,10 +63,14 @@ class Document:
         source = Path(f"--set {assignment}")
         node = _compose(text, source)
         target = self.values
-        for name in names[:-1]:
+        for level, name in enumerate(names[:-1], 1):
             inner = target.setdefault(name, {})
             if not isinstance(inner, dict):
-                raise RecipeError(f"--set {assignment}: {name} is not a mapping in {self.path}")
+                above = ".".join(names[:level])
+                whole = f"; set it whole: --set '{above}=[…]'" if isinstance(inner, list) else ""
+                raise RecipeError(
+                    f"--set {assignment}: {above} is not a mapping in {self.path}{whole}"
+                )
             target = inner
         target[names[-1]] = None if node is None else _value(node, (), {}, source)
         assigned = tuple(names)

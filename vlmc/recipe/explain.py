@@ -9,53 +9,64 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from vlmc.recipe.document import Document, KeyPath, key_text
+from vlmc.recipe.document import KeyPath, Problem, key_text
 from vlmc.recipe.schema import Recipe
 
+# Names of the same numbers elsewhere.
+_OTHER_NAMES = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 
-def explain(error: ValidationError, document: Document) -> Iterator[str]:
-    """A line for every complaint about the values of `document`."""
+
+def explain(error: ValidationError) -> Iterator[Problem]:
+    """Every complaint of pydantic's about a recipe, with its key path."""
     problems = error.errors(include_url=False)
-    keys = [tuple(problem["loc"]) for problem in problems]
+    keys: list[KeyPath] = [tuple(problem["loc"]) for problem in problems]
     for problem, key in zip(problems, keys, strict=True):
         if any(other[: len(key)] == key != other for other in keys):
             continue  # a list is called too short when its items are wrong; the items say why
-        where, text = document.where(key), key_text(key)
+        found = f"{key_text(key)} is {problem['input']!r}"
         match problem["type"]:
             case "extra_forbidden":
                 known = _known_keys(key[:-1])
-                yield (
-                    f"{where}: unknown key {text}{_meant(str(key[-1]), known)} Allowed here: "
+                said = (
+                    f"unknown key {key_text(key)}{_meant(str(key[-1]), known)} Allowed here: "
                     f"{', '.join(known)}"
                 )
             case "missing":
-                yield f"{where}: {text} is required and missing"
+                said = f"{key_text(key)} is required and missing"
             case "literal_error":
                 allowed = _allowed_at(key)
-                near = difflib.get_close_matches(str(problem["input"]), allowed, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                yield (
-                    f"{where}: {text} is {problem['input']!r}, allowed: {', '.join(allowed)}{hint}"
-                )
+                hint = _meant_value(str(problem["input"]), key, allowed)
+                said = f"{found}, allowed: {', '.join(allowed)}{hint}"
             case "model_type":
-                known_here = ", ".join(_known_keys(key))
-                yield (
-                    f"{where}: {text} is {problem['input']!r}; it must be a mapping of {known_here}"
-                )
+                said = f"{found}; it must be a mapping of {', '.join(_known_keys(key))}"
             case "tuple_type":
-                yield f"{where}: {text} is {problem['input']!r}; it must be a list"
+                said = f"{found}; it must be a list"
             case "too_short":
-                yield f"{where}: {text} is empty; give at least one"
+                said = f"{key_text(key)} is empty; give at least one"
             case "value_error":
-                yield f"{where}: {text} is {problem['input']!r}: {problem['ctx']['error']}"
+                said = f"{found}: {problem['ctx']['error']}"
             case "string_pattern_mismatch":
-                yield (
-                    f"{where}: {text} is {problem['input']!r}; a name becomes a folder's name, so "
-                    "it has at most 100 letters, digits, '.', '_' and '-', a letter or digit first"
+                said = (
+                    f"{found}; a name becomes a folder's name, so it has at most 100 letters, "
+                    "digits, '.', '_' and '-', a letter or digit first"
                 )
             case _:
-                said = problem["msg"].replace("Input should be", "it must be")
-                yield f"{where}: {text} is {problem['input']!r}: {said}"
+                said = f"{found}: {problem['msg'].replace('Input should be', 'it must be')}"
+        yield key, said
+
+
+def _meant_value(value: str, key: KeyPath, allowed: Sequence[str]) -> str:
+    """The allowed value that `value` is a slip of, or the key beside that it is a value of."""
+    word = _OTHER_NAMES.get(value.casefold(), value.casefold())
+    near = difflib.get_close_matches(word, allowed, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    above = key[:-1]
+    if above and isinstance(key[-1], str):
+        for name in _known_keys(above):
+            if value in _allowed_at((*above, name)):
+                return f"; {value} is a value of {key_text((*above, name))}"
+    return ""
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

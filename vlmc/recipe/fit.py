@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig
 from vlmc.errors import RecipeError
-from vlmc.recipe.combinations import Problem, targets_without
+from vlmc.recipe.combinations import targets_without
+from vlmc.recipe.document import Problem
 from vlmc.recipe.schema import Recipe
 
 
@@ -28,7 +29,7 @@ def check_fit(recipe: Recipe, config: ModelConfig) -> None:
             for key, reason in targets_without(recipe, "bf16")
         )
     if problems:
-        raise RecipeError("\n".join(f"{recipe.where(key)}: {said}" for key, said in problems))
+        raise RecipeError(recipe.tell(problems))
 
 
 def linear_layers(config: LanguageConfig) -> dict[str, int]:

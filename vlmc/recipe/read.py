@@ -31,10 +31,10 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(document.values).read_from(document)
     except ValidationError as error:
-        raise RecipeError("\n".join(explain(error, document))) from None
-    problems = [f"{recipe.where(key)}: {said}" for key, said in impossible(recipe)]
+        raise RecipeError(document.tell(explain(error))) from None
+    problems = [*impossible(recipe)]
     if problems:
-        raise RecipeError("\n".join(problems))
+        raise RecipeError(recipe.tell(problems))
     return _with_paths(recipe, document)
 
 

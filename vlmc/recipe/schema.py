@@ -7,10 +7,11 @@ What the parts cannot mean together is in `combinations`, what this version does
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,7 +22,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from vlmc.recipe.document import Document, KeyPath
+from vlmc.recipe.document import Document, KeyPath, Problem
 from vlmc.recipe.extent import NOT_ACTED_ON
 from vlmc.recipe.support import EngineName, Precision, Target
 
@@ -42,6 +43,14 @@ def _cosine(value: object) -> object:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value != "auto" and not (number and 0 < value <= 1):  # type: ignore[operator]
         raise ValueError("it must be auto, or a number above 0 and at most 1")
+    return value
+
+
+def _words_filled(value: int) -> int:
+    if value < 8 or value % 8:
+        raise ValueError(
+            "it must be a multiple of 8, such as 128: eight 4-bit weights fill a 32-bit word"
+        )
     return value
 
 
@@ -133,8 +142,12 @@ class LanguagePart(Part):
     """none keeps the weights; w4a16: 4-bit weights; fp8: 8-bit weights and activations."""
     method: Literal["awq", "gptq", "rtn"] = "awq"
     """How the 4-bit weights are found; rtn rounds to the nearest and looks at no data."""
-    group_size: Annotated[int, Field(gt=0, multiple_of=8)] = 128
-    """Inputs that share a scale. Eight 4-bit weights fill a 32-bit word."""
+    group_size: Annotated[
+        int,
+        AfterValidator(_words_filled),
+        Field(json_schema_extra={"minimum": 8, "multipleOf": 8}),
+    ] = 128
+    """Inputs that share a scale."""
     symmetric: bool = False
     """Without zero points."""
     keep: Annotated[tuple[Text, ...], Field(strict=False)] = ()
@@ -212,9 +225,11 @@ class Recipe(Part):
         """The key paths that the recipe or a `--set` writes, in the schema's order."""
         return tuple(_given(self, ()))
 
-    def where(self, key: KeyPath) -> str:
-        """`file:line` or `--set` of a key path, or of the nearest one above it."""
-        return "recipe" if self._document is None else self._document.where(key)
+    def tell(self, problems: Iterable[Problem]) -> str:
+        """A line for each problem behind its place, `file:line` or `--set`."""
+        if self._document is None:
+            return "\n".join(f"recipe: {said}" for _, said in problems)
+        return self._document.tell(problems)
 
     def read_from(self, document: Document) -> Recipe:
         """The same recipe, which says of its keys where in `document` they stand."""
