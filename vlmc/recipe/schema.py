@@ -59,7 +59,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Cosine = Annotated[
     Literal["auto"] | float,
     PlainValidator(_cosine),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "number", "maximum": 1}]}),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}]}
+    ),
 ]
 
 
