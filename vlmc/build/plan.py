@@ -12,6 +12,7 @@ from vlmc.build.cache import CachedStep, StepCache
 from vlmc.build.calibration import calibration_steps
 from vlmc.build.compare import changes, nearest
 from vlmc.build.digests import UNKNOWN, FileDigests
+from vlmc.build.disk import Shortage, shortages
 from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, work_of
 from vlmc.build.footprint import Memory, PlannedImage, plan_images, plan_memory
 from vlmc.build.resolve import resolve
@@ -31,6 +32,7 @@ _SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 _MANIFEST_BYTES = 4_000
 # An earlier step tells the time of one at most so many times larger or smaller.
 _COMPARABLE = 4.0
+_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Plan:
     artifact_bytes: int
     new_cache_bytes: int
     unread_bytes: int  # of source files whose digest is unknown
+    shortages: tuple[Shortage, ...]
 
     @property
     def seconds(self) -> float:
@@ -117,6 +120,8 @@ def make_plan(
         for step in made
     }
     steps = _plan_steps(made, work, cache.entries())
+    artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps)
+    new_cache_bytes = sum(step.bytes for step in steps if step.state != "hit")
     later = calibration_steps(recipe, resolved.tiles, counts, config)
     return Plan(
         name=recipe.name,
@@ -131,9 +136,11 @@ def make_plan(
         ),
         images=plan_images(sizes, resolved.tiles, memory.cache_bytes_per_token),
         memory=memory,
-        artifact_bytes=_MANIFEST_BYTES + sum(step.bytes for step in steps),
-        new_cache_bytes=sum(step.bytes for step in steps if step.state != "hit"),
+        artifact_bytes=artifact_bytes,
+        new_cache_bytes=new_cache_bytes,
         unread_bytes=sum(path.stat().st_size for path in files if known[path] is None),
+        # Without -o the artifact goes below the working folder.
+        shortages=shortages([(cache.folder, new_cache_bytes), (Path.cwd(), artifact_bytes)]),
     )
 
 
@@ -192,9 +199,9 @@ def _plan_step(
         reason = "never made in this cache"
     elif unknown:
         state = "unknown"
-        reason = f"{', '.join(unknown)}: never read, so whether it changed is unknown"
+        reason = f"never read, so whether it changed is unknown: {_listed(unknown)}"
     else:
-        reason = "; ".join(changes(step, near, names))
+        reason = _listed(changes(step, near, names))
     seconds, basis = _time(work, near)
     return PlannedStep(
         step.name,
@@ -206,6 +213,12 @@ def _plan_step(
         basis,
         None if near is None else near.peak_memory_bytes,
     )
+
+
+def _listed(texts: list[str]) -> str:
+    """The texts, or the first few where there are many: a large model has dozens of files."""
+    more = f", and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
 
 
 def _time(work: Work, near: CachedStep | None) -> tuple[float, Basis]:

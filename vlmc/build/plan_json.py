@@ -48,7 +48,18 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "batch_tokens": memory.batch_tokens,
         },
         "disk_bytes": plan.artifact_bytes,
-        "disk": {"artifact_bytes": plan.artifact_bytes, "new_cache_bytes": plan.new_cache_bytes},
+        "disk": {
+            "artifact_bytes": plan.artifact_bytes,
+            "new_cache_bytes": plan.new_cache_bytes,
+            "shortages": [
+                {
+                    "folders": [str(folder) for folder in shortage.folders],
+                    "needed_bytes": shortage.needed_bytes,
+                    "free_bytes": shortage.free_bytes,
+                }
+                for shortage in plan.shortages
+            ],
+        },
         "seconds": round(plan.seconds, 1),
         "seconds_estimated": plan.estimated,
     }

@@ -33,6 +33,9 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
     console.print(_images(plan))
     console.print()
     console.print(_sizes(plan))
+    for shortage in plan.shortages:
+        console.print()
+        _line(console, f"too little room: {shortage}", "bold red")
 
 
 def _stdout() -> Console:
