@@ -153,11 +153,30 @@ def test_entry_that_is_pruned_before_it_is_placed(cache: StepCache, tmp_path: Pa
     assert contents(tmp_path / "artifact") == FILES
 
 
+def test_cache_that_may_only_be_read(
+    cache: StepCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = small_step()
+    run_step(step, cache, lambda _: None)
+
+    def refuse(*_: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("vlmc.build.lock.os.open", refuse)
+    outcome = run_step(step, cache, lambda _: None)
+    assert place(outcome, tmp_path / "artifact", cache, lambda _: None).state == "cached"
+    assert contents(tmp_path / "artifact") == FILES
+    with pytest.raises(BuildError, match=r"step vision\.golden failed.*Read-only"):
+        run_step(small_step("vision.golden"), cache, lambda _: None)
+
+
 def test_disk_that_damages_everything_is_named(
     cache: StepCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = run_step(small_step(), cache, lambda _: None)
-    monkeypatch.setattr("vlmc.build.executor.file_sha256", lambda _: "0" * 64)
+    monkeypatch.setattr(
+        "vlmc.build.executor.files_sha256", lambda sizes: dict.fromkeys(sizes, "0" * 64)
+    )
     with pytest.raises(BuildError, match="disk or the memory"):
         place(outcome, tmp_path / "artifact", cache, lambda _: None)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from tests.artifacts import write_recipe
@@ -23,6 +24,7 @@ from vlmc.build.cache import StepCache
 from vlmc.build.resolve import resolve
 from vlmc.build.step import Step
 from vlmc.checkpoint.source import open_checkpoint
+from vlmc.cli import main
 from vlmc.errors import BuildError, UsageError
 from vlmc.recipe.read import read_recipe
 
@@ -217,6 +219,26 @@ def test_unknown_step_is_refused(name: str, said: str, miniature: Path, tmp_path
         build_steps(recipe, [name], lambda _: None)
     with pytest.raises(UsageError, match=f"--force {name}: no such step.*{said}"):
         build(recipe, tmp_path / "artifact", lambda _: None, force=[name])
+
+
+def test_command_brings_steps_into_the_cache(miniature: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
+    made = keys(steps_of(miniature, recipe))
+    command = ["build", str(recipe), "--steps", "language.settings, language.tokenizer"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    names = ("language.settings", "language.tokenizer")
+    assert result.stdout.splitlines() == [f"{name} {made[name]}" for name in names]
+    result = CliRunner().invoke(main, [*command, "--force", "language.settings", "--json"])
+    told = json.loads(result.stdout)["steps"]
+    assert [(step["name"], step["state"]) for step in told] == [
+        ("language.settings", "built"),
+        ("language.tokenizer", "cached"),
+    ]
+    for wrong in (["-o", str(tmp_path / "x")], ["--force", "vision.graph"]):
+        result = CliRunner().invoke(main, [*command, *wrong])
+        assert result.exit_code == 2
+        assert result.stdout == ""
 
 
 def test_forced_step_is_made_anew(miniature: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmc.artifact.hashing import file_sha256
+from vlmc.artifact.hashing import files_sha256
 from vlmc.build.cache import CachedStep, Damage, StepCache
 from vlmc.build.events import (
     Report,
@@ -99,13 +99,15 @@ def place(outcome: Outcome, folder: Path, cache: StepCache, report: Report) -> O
 
 def _copy(entry: CachedStep, folder: Path) -> str | None:
     """Copy the files; returns what is wrong with the first that is not as it was stored."""
-    for name, file in entry.files.items():
+    for name in entry.files:
         source, target = entry.folder / name, folder / name
         if not source.is_file():
             return f"{name} is gone"
         target.parent.mkdir(parents=True, exist_ok=True)
         copy_file(source, target)
-        # The copy's bytes, so that what was read for the hash is what the artifact holds.
-        if file_sha256(target) != file.sha256:
+    # Of the copies, so that what was hashed is what the artifact holds.
+    digests = files_sha256({folder / name: file.size for name, file in entry.files.items()})
+    for name, file in entry.files.items():
+        if digests[folder / name] != file.sha256:
             return f"{name} is not what was stored"
     return None

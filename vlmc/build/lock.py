@@ -15,8 +15,17 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file `path`, which is made if need be; `waiting` is called before a wait."""
-    descriptor = _take(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, waiting)
+    """Hold the lock file `path`, which is made if need be; `waiting` is called before a wait.
+
+    Without a lock where the folder is mounted to be read only: what is read is checked anyway.
+    """
+    try:
+        descriptor = _take(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, waiting)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        yield
+        return
     try:
         yield
     finally:
