@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmc.artifact.manifest import Engine, ImageRules, Manifest, PromptRules
+from vlmc.artifact.manifest import Engine, ImageRules, Manifest, Profile, PromptRules
 from vlmc.artifact.write import seal
 from vlmc.image.tiles import TileRule
 
@@ -27,7 +27,19 @@ def manifest(name: str = "made") -> Manifest:
         prompt=PromptRules("Hermes-2", "你好"),
         language_scheme="none",
         language_dtype="bfloat16",
-        engines=(Engine("onnxruntime", "cpu", "fp32", "vision/model.onnx", {"onnx": "1.19"}),),
+        calibration={"vision": 64 * "c"},
+        engines=(
+            Engine(
+                engine="onnxruntime",
+                target="cpu",
+                precision="fp32",
+                file="vision/model.onnx",
+                profiles=(Profile(1, 4, 13),),
+                versions={"onnx": "1.19"},
+                device_memory_bytes=None,
+                min_feature_cosine=0.99999,
+            ),
+        ),
         payload={},
     )
 

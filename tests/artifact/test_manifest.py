@@ -19,7 +19,7 @@ from vlmc.artifact.write import seal
 from vlmc.errors import IntegrityError
 from vlmc.image.tiles import TileRule
 
-SCHEMA_1_IDENTITY = "6aaf32d9d30346cc4731bf42bcac378da2c39f78c516351d9e758d23ffecced1"
+SCHEMA_1_IDENTITY = "a05a1cb2ef08d592c089498e7b36c01ae11de0b340625ac70c9c4ca2810071c5"
 
 
 def values_of(folder: Path) -> dict[str, Any]:

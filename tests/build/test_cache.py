@@ -299,3 +299,34 @@ def test_full_disk_while_the_record_is_written(
             run_step(step, cache, lambda _: None)
     assert cache.entries() == [] == leftovers(cache)
     assert run_step(step, cache, lambda _: None).state == "built"
+
+
+def _needing(need: Step, read: list[str]) -> Step:
+    def work(folder: Path, needed: Path) -> None:
+        read.append((needed / "weights.txt").read_text())
+        (folder / "graph.txt").write_text("graph")
+
+    return small_step("vision.graph", work=work, needs=(need,))
+
+
+def test_a_step_reads_what_it_needs_made_before_it(cache: StepCache) -> None:
+    read: list[str] = []
+    need = small_step(work=lambda folder: (folder / "weights.txt").write_text("weights"))
+    step = _needing(need, read)
+    assert run_step(step, cache, lambda _: None).state == "built"
+    assert run_step(step, cache, lambda _: None).state == "cached"
+    assert run_step(need, cache, lambda _: None).state == "cached"
+    assert read == ["weights"]
+    other = small_step(parameters={"dtype": "float64"}, work=need.work)
+    assert _needing(other, read).key != step.key
+
+
+def test_a_needed_step_that_is_damaged_is_made_again(cache: StepCache) -> None:
+    read: list[str] = []
+    need = small_step(work=lambda folder: (folder / "weights.txt").write_text("weights"))
+    entry = run_step(need, cache, lambda _: None).entry
+    (entry.folder / "weights.txt").write_text("damaged")  # as long as what was stored
+    said: list[object] = []
+    run_step(_needing(need, read), cache, said.append)
+    assert read == ["weights"]
+    assert any(isinstance(event, StepDamaged) for event in said)

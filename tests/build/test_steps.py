@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tests.artifacts import write_recipe
 from vlmc.artifact.hashing import file_sha256
 from vlmc.artifact.manifest import read_manifest
-from vlmc.build import steps
+from vlmc.build import ingredients, steps
 from vlmc.build.build import build, build_steps
 from vlmc.build.cache import StepCache
 from vlmc.build.resolve import resolve
@@ -149,14 +149,14 @@ def test_tool_versions_are_part_of_the_key(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = keys(steps_of(miniature, tmp_path / "recipe.yaml"))
-    real = steps.version
+    real = ingredients.version
     for tool, expected in {
         "onnxscript": {"vision.graph"},
         "safetensors": {"vision.weights", "language.weights"},
         "torch": VISION | {"language.weights"},
     }.items():
         monkeypatch.setattr(
-            steps, "version", lambda name, tool=tool: "9" if name == tool else real(name)
+            ingredients, "version", lambda name, tool=tool: "9" if name == tool else real(name)
         )
         assert changed(before, keys(steps_of(miniature, tmp_path / "recipe.yaml"))) == expected
 
@@ -165,9 +165,9 @@ def test_tool_that_is_not_installed(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> str:
-        raise steps.PackageNotFoundError(name)
+        raise ingredients.PackageNotFoundError(name)
 
-    monkeypatch.setattr(steps, "version", missing)
+    monkeypatch.setattr(ingredients, "version", missing)
     with pytest.raises(UsageError, match=r"needs the package torch.*vlmc\[build\]"):
         steps_of(miniature, tmp_path / "recipe.yaml")
 

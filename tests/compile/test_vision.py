@@ -25,7 +25,7 @@ from vlmc.compile import vision
 from vlmc.compile.golden import GOLDEN_TILES, golden_tiles
 from vlmc.models.loading import load_tower
 from vlmc.models.vision import VisionTower, normalize_tiles
-from vlmc.runtime.vision_engine import BATCH_TILES, OnnxRuntimeEngine
+from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES, OnnxRuntimeEngine
 
 GOLDEN_SHA256 = "22df9c13e503d8c234ad0ab6f0a2f1b1d44910d392b9b57bc44534e3a78435fd"
 built = pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_graph_answers_as_the_tower(
     name: str, artifacts: Callable[[str], Path], miniatures: Callable[[str], Path]
 ) -> None:
     tower = tower_of(miniatures(name))
-    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / vision.GRAPH)
+    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / vision.GRAPH, "fp32")
     tiles = random_tiles(BATCH_TILES + 1)
     expected = features_of(tower, tiles)
     assert np.abs(expected).mean() > 0.1, "features this small would hide an error"
     for count in (1, 3, BATCH_TILES + 1):  # the last is split
-        found = engine.infer(tiles[:count])
+        found = engine.infer(torch.from_numpy(tiles[:count]))
         assert found.dtype == torch.float32
         assert found.shape == (count, 256, tower_width(miniatures(name)))
         np.testing.assert_allclose(found.numpy(), expected[:count], atol=1e-4)
@@ -126,8 +126,9 @@ def test_golden_features_are_the_towers(
     assert np.array_equal(tiles, golden_tiles())
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, features_of(tower_of(miniatures(name)), tiles), atol=1e-5)
-    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / vision.GRAPH)
-    np.testing.assert_allclose(engine.infer(tiles).numpy(), features, atol=1e-4)
+    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / vision.GRAPH, "fp32")
+    found = engine.infer(torch.from_numpy(tiles)).numpy()
+    np.testing.assert_allclose(found, features, atol=1e-4)
 
 
 def test_golden_tiles_are_the_same_everywhere() -> None:
@@ -180,9 +181,9 @@ def test_large_graph_keeps_its_weights_beside_it(
     ]
     assert str(tmp_path).encode() not in graph.read_bytes()
     moved = graph.parent.rename(tmp_path / "moved") / vision.GRAPH
-    whole = OnnxRuntimeEngine(artifact / "vision" / vision.GRAPH)
-    tiles = random_tiles(2)
-    assert torch.equal(OnnxRuntimeEngine(moved).infer(tiles), whole.infer(tiles))
+    whole = OnnxRuntimeEngine(artifact / "vision" / vision.GRAPH, "fp32")
+    tiles = torch.from_numpy(random_tiles(2))
+    assert torch.equal(OnnxRuntimeEngine(moved, "fp32").infer(tiles), whole.infer(tiles))
     (moved.parent / f"{vision.GRAPH}.data").unlink()
     with pytest.raises(Exception):  # noqa: B017 - onnxruntime raises types of its own
         onnxruntime.InferenceSession(moved)

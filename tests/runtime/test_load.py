@@ -20,7 +20,7 @@ from vlmc.errors import HardwareError, ImageError, IntegrityError, PromptError, 
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
-from vlmc.runtime.vision_engine import OnnxRuntimeEngine
+from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 Pictures = list[npt.NDArray[np.uint8]]
 
@@ -92,12 +92,15 @@ def test_auto_is_never_the_cpu_beside_a_gpu(
 
 
 def _engine(**changes: str) -> dict[str, Any]:
-    engine = {
+    engine: dict[str, Any] = {
         "engine": "onnxruntime",
         "target": "cpu",
         "precision": "fp32",
         "file": "vision/model.onnx",
+        "profiles": [],
         "versions": {},
+        "device_memory_bytes": None,
+        "min_feature_cosine": 0.99999,
     }
     return engine | changes
 
@@ -152,7 +155,8 @@ def test_image_rules_are_followed(
     folder = copy_with(artifact, tmp_path / "artifact", **changes)
     path = images / "odd" / "rotated.jpg"
     tiles = make_tiles(decode(path, exif=exif), rule, resampler)
-    expected = OnnxRuntimeEngine(artifact / "vision" / "model.onnx").infer(tiles).numpy()
+    engine = OnnxRuntimeEngine(artifact / "vision" / "model.onnx", "fp32")
+    expected = engine.infer(torch.from_numpy(tiles)).numpy()
     found = encoded(folder, path)
     assert found.shape == (256 * len(tiles), expected.shape[2])
     np.testing.assert_array_equal(found, expected.reshape(found.shape))

@@ -19,6 +19,8 @@ MANIFEST = "manifest.json"
 # Thousands of files would fit; parsing takes up to thirty times as much memory.
 MAX_BYTES = 4 << 20
 DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+SCHEMES = ("none", "w4a16", "fp8")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,15 +33,33 @@ class PayloadFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """Numbers of tiles that an engine takes at once, 1 ≤ min ≤ opt ≤ max; fastest at opt."""
+
+    min: int
+    opt: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
-    """One engine of the vision tower. `file` is relative to the artifact; `target` is `cpu` or an
-    SM such as `sm89`; `versions` are those of the tools that made it."""
+    """One engine of the vision tower.
+
+    `file` is relative to the artifact; `target` is `cpu` or an SM such as `sm89`; `profiles` are
+    empty where any number of tiles runs; `versions` are those of the tools that made it, and of
+    what it needs to run; `device_memory_bytes` is what it takes beside its weights, None where
+    that is not known before it runs; a golden tile whose features have a smaller cosine to the
+    fp32 ones than `min_feature_cosine` refuses it.
+    """
 
     engine: str
     target: str
     precision: str
     file: str
+    profiles: tuple[Profile, ...]
     versions: Mapping[str, str]
+    device_memory_bytes: int | None
+    min_feature_cosine: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +93,7 @@ class Manifest:
     prompt: PromptRules
     language_scheme: str
     language_dtype: Literal["float32", "bfloat16", "float16"]
+    calibration: Mapping[str, str]  # "vision", "language" → SHA-256 of the samples it was made on
     engines: tuple[Engine, ...]
     payload: Mapping[str, PayloadFile]
 
@@ -85,7 +106,11 @@ class Manifest:
         """The JSON form."""
         values = asdict(self)
         values["schema"] = SCHEMA
-        values["engines"] = [asdict(engine) for engine in self.engines]
+        # Lists, as JSON reads them back.
+        values["engines"] = [
+            asdict(engine) | {"profiles": [asdict(profile) for profile in engine.profiles]}
+            for engine in self.engines
+        ]
         return values
 
 
@@ -148,23 +173,41 @@ def _parse(values: dict[str, Any]) -> Manifest:
         prompt=PromptRules(
             _one_of(prompt["template"], tuple(TEMPLATES)), _text(prompt["system_message"])
         ),
-        language_scheme=_one_of(values["language_scheme"], ("none",)),
+        language_scheme=_one_of(values["language_scheme"], SCHEMES),
         language_dtype=cast(Any, _one_of(values["language_dtype"], DTYPES)),
-        engines=tuple(
-            Engine(
-                engine=_text(engine["engine"]),
-                target=_text(engine["target"]),
-                precision=_text(engine["precision"]),
-                file=_relative(engine["file"]),
-                versions=_texts(engine["versions"]),
-            )
-            for engine in values["engines"]
-        ),
+        calibration={
+            _one_of(wing, ("vision", "language")): _digest(digest)
+            for wing, digest in values["calibration"].items()
+        },
+        engines=tuple(_engine(engine) for engine in values["engines"]),
         payload={
             _relative(path): PayloadFile(_digest(entry["sha256"]), _count(entry["size"]))
             for path, entry in values["payload"].items()
         },
     )
+
+
+def _engine(values: dict[str, Any]) -> Engine:
+    memory, cosine = values["device_memory_bytes"], values["min_feature_cosine"]
+    if type(cosine) is not float or not 0 < cosine <= 1:
+        raise ValueError(f"{cosine!r} is not a cosine")
+    return Engine(
+        engine=_text(values["engine"]),
+        target=_text(values["target"]),
+        precision=_one_of(values["precision"], PRECISIONS),
+        file=_relative(values["file"]),
+        profiles=tuple(_profile(profile) for profile in values["profiles"]),
+        versions=_texts(values["versions"]),
+        device_memory_bytes=None if memory is None else _count(memory),
+        min_feature_cosine=cosine,
+    )
+
+
+def _profile(values: dict[str, Any]) -> Profile:
+    profile = Profile(**{name: _count(value) for name, value in values.items()})
+    if not 1 <= profile.min <= profile.opt <= profile.max:
+        raise ValueError(f"{profile} is not 1 ≤ min ≤ opt ≤ max")
+    return profile
 
 
 def _text(value: object) -> str:

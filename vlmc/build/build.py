@@ -19,10 +19,11 @@ from vlmc.build.digests import FileDigests
 from vlmc.build.events import Note, Report, StepsPlanned
 from vlmc.build.executor import Outcome, place, run_step
 from vlmc.build.files import explaining
+from vlmc.build.ingredients import tool_versions
 from vlmc.build.partial import partial_folder
 from vlmc.build.resolve import Resolved, resolve
 from vlmc.build.step import Step
-from vlmc.build.steps import make_steps, select, source_files, tool_versions, wing
+from vlmc.build.steps import make_steps, select, source_files, wing
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.errors import BuildError, UsageError
 from vlmc.recipe.buildable import check_buildable
@@ -116,13 +117,13 @@ def _prepare(
         raise BuildError(f"{checkpoint.folder} cannot be read: {error}") from error
 
     def guarded(step: Step) -> Step:
-        def work(folder: Path) -> None:
-            step.work(folder)
+        def work(folder: Path, *needed: Path) -> None:
+            step.work(folder, *needed)
             for file in files:
                 if known.known(file) != digests[file.name]:
                     raise BuildError(f"{file} was changed during the build; build again")
 
-        return replace(step, work=work)
+        return replace(step, work=work, needs=tuple(map(guarded, step.needs)))
 
     return digests, [guarded(step) for step in make_steps(resolved, checkpoint, digests)]
 
@@ -169,13 +170,17 @@ def _manifest(resolved: Resolved, checkpoint: Checkpoint, digests: dict[str, str
         prompt=PromptRules(resolved.template, resolved.system_message),
         language_scheme=resolved.recipe.language.scheme,
         language_dtype=resolved.language_dtype,
+        calibration={},
         engines=tuple(
             Engine(
                 engine=part.engine,
                 target="cpu",
                 precision=resolved.recipe.vision.precision,
                 file=_GRAPH,
+                profiles=(),
                 versions=tool_versions(*_EXPORTERS),
+                device_memory_bytes=None,
+                min_feature_cosine=resolved.min_feature_cosine,
             )
             for part in resolved.recipe.vision.engines
         ),

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -133,8 +133,10 @@ class StepCache:
         make_private(self.folder, self._locks)
         return locked(self._locks / key, shared=shared, waiting=waiting)
 
-    def store(self, step: Step) -> CachedStep:
+    def store(self, step: Step, needed: Sequence[Path] = ()) -> CachedStep:
         """Do the step's work and keep what it wrote; replaces an entry that is there.
+
+        `needed` are the folders of the steps that it needs, in their order.
 
         Raises:
             OSError, VlmcError: as the work does; the cache stays as it was.
@@ -144,7 +146,7 @@ class StepCache:
             folder = partial / _FILES
             folder.mkdir()
             peak, start = MemoryPeak(), time.perf_counter()
-            step.work(folder)
+            step.work(folder, *needed)
             seconds = round(time.perf_counter() - start, 3)
             sizes = payload_files(folder)
             if not sizes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,10 @@ from vlmc.errors import BuildError
 _ADVICE = (
     "the cache is as it was. Free space there with `vlmc cache prune`, or name a folder on another "
     "disk in VLMC_CACHE, then build again: finished steps are kept."
+)
+_FAILING = (
+    "a moment after it was written. The disk or the memory of this machine is failing; name a "
+    "folder on another disk in VLMC_CACHE."
 )
 
 
@@ -71,10 +76,34 @@ def run_step(step: Step, cache: StepCache, report: Report, *, force: bool = Fals
             return Outcome(step, found, "cached")
         if isinstance(found, Damage):
             report(StepDamaged(step.name, found.reason))
-        report(StepStarted(step.name))
-        entry = cache.store(step)
+        with ExitStack() as held:
+            needed = [_hold(need, cache, report, held) for need in step.needs]
+            report(StepStarted(step.name))
+            entry = cache.store(step, needed)
     report(StepDone(step.name, entry.seconds, entry.peak_memory_bytes, entry.bytes))
     return Outcome(step, entry, "built")
+
+
+def _hold(step: Step, cache: StepCache, report: Report, held: ExitStack) -> Path:
+    """The folder of a step that another is about to read, made if need be, its hashes checked.
+
+    It is kept from being pruned until `held` is closed.
+
+    Raises:
+        BuildError: as `run_step`, or the new files are damaged too.
+    """
+    for _ in range(3):
+        with ExitStack() as attempt:
+            attempt.enter_context(cache.locked(step.key, shared=True))
+            found = cache.check(step.key)
+            damage = _difference(found, found.folder) if isinstance(found, CachedStep) else None
+            if isinstance(found, CachedStep) and damage is None:
+                held.enter_context(attempt.pop_all())
+                return found.folder
+        if damage is not None:
+            report(StepDamaged(step.name, damage))
+        run_step(step, cache, report, force=damage is not None)
+    raise BuildError(f"{cache.folder}: {step.name} {_FAILING}")
 
 
 def place(outcome: Outcome, folder: Path, cache: StepCache, report: Report) -> Outcome:
@@ -91,10 +120,7 @@ def place(outcome: Outcome, folder: Path, cache: StepCache, report: Report) -> O
             return outcome
         report(StepDamaged(outcome.step.name, damage))
         outcome = run_step(outcome.step, cache, report, force=True)
-    raise BuildError(
-        f"{outcome.entry.folder}: {damage}, a moment after it was written. The disk or the memory "
-        "of this machine is failing; name a folder on another disk in VLMC_CACHE."
-    )
+    raise BuildError(f"{outcome.entry.folder}: {damage}, {_FAILING}")
 
 
 def _copy(entry: CachedStep, folder: Path) -> str | None:
@@ -106,6 +132,11 @@ def _copy(entry: CachedStep, folder: Path) -> str | None:
         target.parent.mkdir(parents=True, exist_ok=True)
         copy_file(source, target)
     # Of the copies, so that what was hashed is what the artifact holds.
+    return _difference(entry, folder)
+
+
+def _difference(entry: CachedStep, folder: Path) -> str | None:
+    """What is wrong with the first file in `folder` that is not as it was stored."""
     digests = files_sha256({folder / name: file.size for name, file in entry.files.items()})
     for name, file in entry.files.items():
         if digests[folder / name] != file.sha256:

@@ -11,6 +11,7 @@ from vlmc.errors import RecipeError
 from vlmc.image.tiles import TileRule
 from vlmc.recipe.fit import check_fit
 from vlmc.recipe.schema import Recipe
+from vlmc.recipe.support import MIN_FEATURE_COSINE
 from vlmc.text.template import TEMPLATES
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -26,6 +27,7 @@ class Resolved:
     template: str
     system_message: str
     language_dtype: Literal["float32", "bfloat16", "float16"]
+    min_feature_cosine: float  # of the worst tile
 
 
 def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
@@ -66,6 +68,11 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
         template=template,
         system_message=message,
         language_dtype=cast(Literal["float32", "bfloat16", "float16"], dtype),
+        min_feature_cosine=(
+            MIN_FEATURE_COSINE[recipe.vision.precision]
+            if recipe.accuracy.min_feature_cosine == "auto"
+            else float(recipe.accuracy.min_feature_cosine)
+        ),
     )
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -14,15 +13,17 @@ from typing import Any
 class Step:
     """A pure function from inputs and parameters to the files of a folder.
 
-    `work` fills an empty folder, imports what is heavy itself, and knows nothing of caching.
+    `work` is called with an empty folder to fill, and after it the folder of each of `needs` to
+    read. It imports what is heavy itself, and knows nothing of caching.
     """
 
     name: str  # "vision.weights", "language.tokenizer": the wing before the dot
     version: int  # raised by whoever changes what the step writes
-    inputs: Mapping[str, str]  # label → sha256 of a source file, or the key of another step
+    inputs: Mapping[str, str]  # label → sha256 of a source file
     parameters: Mapping[str, object]  # the values of the resolved recipe that the step acts on
     tools: Mapping[str, str]  # package → version, of those that decide what is written
-    work: Callable[[Path], None]
+    work: Callable[..., None]
+    needs: tuple[Step, ...] = ()  # whose files it reads
     reproducible: bool = True  # False: two runs may write different bytes
 
     @property
@@ -31,7 +32,7 @@ class Step:
         return {
             "name": self.name,
             "version": self.version,
-            "inputs": dict(self.inputs),
+            "inputs": dict(self.inputs) | {need.name: need.key for need in self.needs},
             "parameters": dict(self.parameters),
             "tools": dict(self.tools),
         }

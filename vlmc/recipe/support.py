@@ -33,6 +33,15 @@ RUNS_ON: dict[EngineName, str] = {
     "inductor": "the targets named; without targets, any GPU. Compiled where it is loaded",
 }
 
+MIN_FEATURE_COSINE: dict[Precision, float] = {
+    "fp32": 0.99999,
+    "fp16": 0.9999,
+    "bf16": 0.999,
+    "int8": 0.99,
+    "fp8": 0.995,
+}
+"""What `accuracy.min_feature_cosine: auto` means: of the worst tile, to the fp32 tower."""
+
 _NO_BF16 = "the tensor cores of sm75 (Turing) have no bf16, which came with sm80"
 _NO_FP8 = "fp8 tensor cores came with sm89 (Ada)"
 

@@ -9,16 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.prepare import KEPT_IMAGES, PreparedImage
-from vlmc.runtime.vision_engine import OnnxRuntimeEngine
 
 
 class ImageEncoder:
     """Runs the vision engine on what it has not just seen, by the images' content."""
 
-    def __init__(
-        self, engine: OnnxRuntimeEngine, *, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, engine: VisionEngine, *, dtype: torch.dtype, device: torch.device) -> None:
         self._engine, self._dtype, self._device = engine, dtype, device
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
@@ -26,7 +24,8 @@ class ImageEncoder:
         """Features of each image, (256 · tiles, hidden) in the language model's dtype."""
         new = {image.digest: image for image in images if image.digest not in self._kept}
         if new:
-            features = self._engine.infer(np.concatenate([image.tiles for image in new.values()]))
+            tiles = torch.from_numpy(np.concatenate([image.tiles for image in new.values()]))
+            features = self._engine.infer(tiles.to(self._engine.device))
             features = features.to(self._device, self._dtype)
             counts = [len(image.tiles) for image in new.values()]
             for digest, part in zip(new, torch.split(features, counts), strict=True):

@@ -18,8 +18,8 @@ from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.decoder import Decoder
 from vlmc.models.loading import load_decoder
 from vlmc.runtime.encoder import ImageEncoder
+from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from vlmc.runtime.model import Model
-from vlmc.runtime.vision_engine import OnnxRuntimeEngine
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import load_tokenizer
@@ -58,7 +58,7 @@ def load(
     template = TEMPLATES[opened.manifest.prompt.template]
     prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
     dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
-    engine = OnnxRuntimeEngine(opened.path(chosen.file))
+    engine = OnnxRuntimeEngine(opened.path(chosen.file), chosen.precision)
     return Model(
         opened,
         tiles=rule,

@@ -1,16 +1,15 @@
-"""Engines of the vision tower: uint8 tiles in, features out."""
+"""ONNX Runtime on the CPU, which runs every artifact whose graph has kernels there."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 import torch
 from torch import Tensor
 
+from vlmc.artifact.manifest import Profile
 from vlmc.errors import HardwareError
 
 # A 300M tower at fp32 holds about 60 MiB of activations a tile.
@@ -18,11 +17,15 @@ BATCH_TILES = 13
 
 
 class OnnxRuntimeEngine:
-    """The artifact's ONNX graph on the CPU."""
+    """The artifact's ONNX graph on the CPU; any number of tiles, in batches of at most 13."""
 
     name = "onnxruntime"
+    profiles: tuple[Profile, ...] = ()
+    device = torch.device("cpu")
+    device_memory_bytes = 0  # it is the machine's own memory
 
-    def __init__(self, graph: Path, threads: int | None = None) -> None:
+    def __init__(self, graph: Path, precision: str, threads: int | None = None) -> None:
+        self.precision = precision
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = 3
@@ -38,10 +41,16 @@ class OnnxRuntimeEngine:
                 "version that the artifact's manifest names, or build the artifact again."
             ) from error
 
-    def infer(self, tiles: npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 tiles (N, 448, 448, 3) → fp32 features (N, 256, hidden), in batches."""
+    def infer(
+        self, tiles: Tensor, out: Tensor | None = None, stream: torch.cuda.Stream | None = None
+    ) -> Tensor:
+        """uint8 tiles (N, 448, 448, 3) → features (N, 256, hidden); see `VisionEngine`."""
         parts = [
-            self._session.run(["features"], {"tiles": tiles[start : start + BATCH_TILES]})[0]
-            for start in range(0, len(tiles), BATCH_TILES)
+            torch.from_numpy(self._session.run(["features"], {"tiles": part.numpy()})[0])
+            for part in torch.split(tiles, BATCH_TILES)
         ]
-        return torch.from_numpy(np.concatenate(parts))
+        return torch.cat(parts, out=out)
+
+    def close(self) -> None:
+        """Free the session."""
+        del self._session

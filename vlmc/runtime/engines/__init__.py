@@ -1,0 +1,1 @@
+"""Engines of the vision tower: uint8 tiles in, features out."""
