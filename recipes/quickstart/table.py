@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vlmc
+from vlmc.errors import VlmcError
 from vlmc.verify.metrics import Judged, Share, score, score_by_question
 
 HERE = Path(__file__).parent
@@ -50,6 +51,14 @@ def main() -> None:
         "the first so many images only",
     )
     options = parser.parse_args()
+    try:
+        tell(options)
+    except VlmcError as error:
+        sys.exit(f"error: {error}")
+
+
+def tell(options: argparse.Namespace) -> None:
+    """Answer by every rule and print."""
     lines = [json.loads(line) for line in (HERE / f"{options.split}.jsonl").open()]
     outcomes = [answer(options.artifact, lines, rule) for rule in options.rules]
     print_tables(outcomes)
