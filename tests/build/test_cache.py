@@ -330,3 +330,15 @@ def test_a_needed_step_that_is_damaged_is_made_again(cache: StepCache) -> None:
     run_step(_needing(need, read), cache, said.append)
     assert read == ["weights"]
     assert any(isinstance(event, StepDamaged) for event in said)
+
+
+def test_reports_go_beside_the_payload(cache: StepCache, tmp_path: Path) -> None:
+    def work(folder: Path) -> None:
+        (folder / "report").mkdir()
+        (folder / "report" / "vision-ranges.json").write_text("{}")
+        (folder / "ranges.json").write_text("[]")
+
+    outcome = run_step(small_step(work=work), cache, lambda _: None)
+    place(outcome, tmp_path / "vision", cache, lambda _: None, reports=tmp_path / "reports")
+    assert contents(tmp_path / "vision") == {"ranges.json": b"[]"}
+    assert contents(tmp_path / "reports") == {"vision-ranges.json": b"{}"}

@@ -22,6 +22,7 @@ from vlmc.build import ingredients, steps
 from vlmc.build.build import build, build_steps
 from vlmc.build.cache import StepCache
 from vlmc.build.resolve import resolve
+from vlmc.build.samples import read_samples
 from vlmc.build.step import Step
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.cli import main
@@ -46,7 +47,7 @@ def steps_of(checkpoint: Path, recipe: Path, overrides: tuple[str, ...] = ()) ->
     read = read_recipe(write_recipe(recipe, checkpoint), overrides)
     with open_checkpoint(checkpoint) as opened:
         digests = {path.name: file_sha256(path) for path in steps.source_files(opened.folder)}
-        return steps.make_steps(resolve(read, opened.config), opened, digests)
+        return steps.make_steps(resolve(read, opened.config), opened, digests, read_samples(read))
 
 
 def keys(made: list[Step]) -> dict[str, str]:

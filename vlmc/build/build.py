@@ -22,9 +22,11 @@ from vlmc.build.files import explaining
 from vlmc.build.ingredients import tool_versions
 from vlmc.build.partial import partial_folder
 from vlmc.build.resolve import Resolved, resolve
+from vlmc.build.samples import calibrated_wings, read_samples
 from vlmc.build.step import Step
 from vlmc.build.steps import make_steps, select, source_files, wing
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
+from vlmc.compile.calibration_set import CalibrationSet
 from vlmc.errors import BuildError, UsageError
 from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.schema import Recipe
@@ -66,16 +68,20 @@ def build(
     with explaining(f"{place_name} cannot be built", parent, _ADVICE):
         with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
             resolved = resolve(recipe, checkpoint.config)
-            digests, steps = _prepare(resolved, checkpoint, cache, report)
+            samples = _samples(recipe, report)
+            digests, steps = _prepare(resolved, checkpoint, samples, cache, report)
             parent.mkdir(parents=True, exist_ok=True)
             outcomes = _run(steps, force, cache, report)
             name = recipe.name if output is None else output.name
             with partial_folder(parent, name) as partial:
+                reports = partial / REPORTS
                 outcomes = [
-                    place(outcome, partial / wing(outcome.step), cache, report)
+                    place(outcome, partial / wing(outcome.step), cache, report, reports=reports)
                     for outcome in outcomes
                 ]
-                identity = _finish(partial, resolved, checkpoint, digests, outcomes, report)
+                identity = _finish(
+                    partial, resolved, checkpoint, digests, samples, outcomes, report
+                )
                 target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
                 publish(partial, target)
         if output is None:
@@ -99,12 +105,30 @@ def build_steps(
     """
     cache = StepCache() if cache is None else cache
     with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
-        _, steps = _prepare(resolve(recipe, checkpoint.config), checkpoint, cache, report)
+        resolved = resolve(recipe, checkpoint.config)
+        samples = _samples(recipe, report)
+        _, steps = _prepare(resolved, checkpoint, samples, cache, report)
         return _run(select(steps, names, "--steps"), force, cache, report)
 
 
+def _samples(recipe: Recipe, report: Report) -> CalibrationSet | None:
+    samples = read_samples(recipe)
+    if samples is not None and samples.skipped:
+        report(
+            Note(
+                f"calibration: {len(samples.skipped)} images cannot be read, and others were "
+                f"drawn for them: {'; '.join(samples.skipped)}"
+            )
+        )
+    return samples
+
+
 def _prepare(
-    resolved: Resolved, checkpoint: Checkpoint, cache: StepCache, report: Report
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    samples: CalibrationSet | None,
+    cache: StepCache,
+    report: Report,
 ) -> tuple[dict[str, str], list[Step]]:
     """Digests of the source, and all steps, which refuse to be stored if it changes meanwhile."""
     files, known = source_files(checkpoint.folder), FileDigests(cache.folder)
@@ -125,7 +149,7 @@ def _prepare(
 
         return replace(step, work=work, needs=tuple(map(guarded, step.needs)))
 
-    return digests, [guarded(step) for step in make_steps(resolved, checkpoint, digests)]
+    return digests, [guarded(step) for step in make_steps(resolved, checkpoint, digests, samples)]
 
 
 def _run(
@@ -141,6 +165,7 @@ def _finish(
     resolved: Resolved,
     checkpoint: Checkpoint,
     digests: dict[str, str],
+    samples: CalibrationSet | None,
     outcomes: Sequence[Outcome],
     report: Report,
 ) -> str:
@@ -148,18 +173,24 @@ def _finish(
     text = yaml.safe_dump(resolved.recipe.plain(), sort_keys=False, allow_unicode=True)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     report(Note("manifest: hashing the payload"))
-    manifest = seal(folder, _manifest(resolved, checkpoint, digests))
+    manifest = seal(folder, _manifest(resolved, checkpoint, digests, samples))
     values = {
         "identity": manifest.identity,
         "steps": [outcome.plain() for outcome in outcomes],
     }
-    (folder / REPORTS).mkdir()
+    (folder / REPORTS).mkdir(exist_ok=True)
     (folder / REPORTS / "build.json").write_text(json.dumps(values, indent=1) + "\n")
     return manifest.identity
 
 
-def _manifest(resolved: Resolved, checkpoint: Checkpoint, digests: dict[str, str]) -> Manifest:
+def _manifest(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: dict[str, str],
+    samples: CalibrationSet | None,
+) -> Manifest:
     image = resolved.recipe.image
+    wings = calibrated_wings(resolved.recipe)
     return Manifest(
         name=resolved.recipe.name,
         vlmc=vlmc.__version__,
@@ -170,7 +201,7 @@ def _manifest(resolved: Resolved, checkpoint: Checkpoint, digests: dict[str, str
         prompt=PromptRules(resolved.template, resolved.system_message),
         language_scheme=resolved.recipe.language.scheme,
         language_dtype=resolved.language_dtype,
-        calibration={},
+        calibration={} if samples is None else dict.fromkeys(wings, samples.digest),
         engines=tuple(
             Engine(
                 engine=part.engine,

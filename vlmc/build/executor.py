@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from vlmc.build.events import (
     StepWaiting,
 )
 from vlmc.build.files import copy_file, explaining
-from vlmc.build.step import Step
+from vlmc.build.step import REPORT, Step
 from vlmc.errors import BuildError
 
 _ADVICE = (
@@ -96,7 +97,11 @@ def _hold(step: Step, cache: StepCache, report: Report, held: ExitStack) -> Path
         with ExitStack() as attempt:
             attempt.enter_context(cache.locked(step.key, shared=True))
             found = cache.check(step.key)
-            damage = _difference(found, found.folder) if isinstance(found, CachedStep) else None
+            damage = (
+                _difference(found, _targets(found, found.folder))
+                if isinstance(found, CachedStep)
+                else None
+            )
             if isinstance(found, CachedStep) and damage is None:
                 held.enter_context(attempt.pop_all())
                 return found.folder
@@ -106,8 +111,12 @@ def _hold(step: Step, cache: StepCache, report: Report, held: ExitStack) -> Path
     raise BuildError(f"{cache.folder}: {step.name} {_FAILING}")
 
 
-def place(outcome: Outcome, folder: Path, cache: StepCache, report: Report) -> Outcome:
+def place(
+    outcome: Outcome, folder: Path, cache: StepCache, report: Report, *, reports: Path | None = None
+) -> Outcome:
     """Copy a step's files into `folder`, checked; a damaged or pruned one is made again first.
+
+    What the step wrote below `report/` is for people and goes into `reports`, if that is given.
 
     Raises:
         BuildError: as `run_step`, or the new files are damaged too.
@@ -115,7 +124,7 @@ def place(outcome: Outcome, folder: Path, cache: StepCache, report: Report) -> O
     """
     for _ in range(2):
         with cache.locked(outcome.step.key, shared=True):
-            damage = _copy(outcome.entry, folder)
+            damage = _copy(outcome.entry, _targets(outcome.entry, folder, reports))
         if damage is None:
             return outcome
         report(StepDamaged(outcome.step.name, damage))
@@ -123,22 +132,33 @@ def place(outcome: Outcome, folder: Path, cache: StepCache, report: Report) -> O
     raise BuildError(f"{outcome.entry.folder}: {damage}, {_FAILING}")
 
 
-def _copy(entry: CachedStep, folder: Path) -> str | None:
+def _targets(entry: CachedStep, folder: Path, reports: Path | None = None) -> dict[str, Path]:
+    """Where each file of a step belongs, by its name in the step."""
+    targets = {name: folder / name for name in entry.files}
+    if reports is not None:
+        for name in entry.files:
+            top, _, below = name.partition("/")
+            if top == REPORT:
+                targets[name] = reports / below
+    return targets
+
+
+def _copy(entry: CachedStep, targets: Mapping[str, Path]) -> str | None:
     """Copy the files; returns what is wrong with the first that is not as it was stored."""
-    for name in entry.files:
-        source, target = entry.folder / name, folder / name
+    for name, target in targets.items():
+        source = entry.folder / name
         if not source.is_file():
             return f"{name} is gone"
         target.parent.mkdir(parents=True, exist_ok=True)
         copy_file(source, target)
     # Of the copies, so that what was hashed is what the artifact holds.
-    return _difference(entry, folder)
+    return _difference(entry, targets)
 
 
-def _difference(entry: CachedStep, folder: Path) -> str | None:
-    """What is wrong with the first file in `folder` that is not as it was stored."""
-    digests = files_sha256({folder / name: file.size for name, file in entry.files.items()})
+def _difference(entry: CachedStep, targets: Mapping[str, Path]) -> str | None:
+    """What is wrong with the first of the files there that is not as it was stored."""
+    digests = files_sha256({targets[name]: file.size for name, file in entry.files.items()})
     for name, file in entry.files.items():
-        if digests[folder / name] != file.sha256:
+        if digests[targets[name]] != file.sha256:
             return f"{name} is not what was stored"
     return None

@@ -11,6 +11,7 @@ from vlmc.build.resolve import Resolved
 from vlmc.build.step import Step
 from vlmc.checkpoint.huggingface import language_config_json
 from vlmc.checkpoint.source import Checkpoint
+from vlmc.compile.calibration_set import CalibrationSet
 from vlmc.compile.settings import copy_tokenizer, write_settings
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
@@ -18,7 +19,10 @@ from vlmc.text.tokenizer import TOKENIZER_FILES
 
 
 def language_steps(
-    resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str]
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    samples: CalibrationSet | None,
 ) -> list[Step]:
     """Settings, tokenizer and weights of the language model."""
     config, tokenizer = checkpoint.config.language, checkpoint.tokenizer

@@ -16,9 +16,11 @@ from vlmc.build.disk import Shortage, shortages
 from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, work_of
 from vlmc.build.footprint import Memory, PlannedImage, plan_images, plan_memory
 from vlmc.build.resolve import resolve
+from vlmc.build.samples import read_samples
 from vlmc.build.step import Step
-from vlmc.build.steps import make_steps, source_files
+from vlmc.build.steps import make_steps, source_files, with_needs
 from vlmc.checkpoint.source import open_checkpoint
+from vlmc.compile.calibration_set import CalibrationSet
 from vlmc.errors import RecipeError, UsageError
 from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.schema import Recipe
@@ -114,19 +116,22 @@ def make_plan(
             language=recipe.language,
             batch_tokens=recipe.runtime.max_batch_tokens,
         )
-        made = make_steps(resolved, checkpoint, digests)
+        samples, refused = _samples(recipe)
+        made = make_steps(resolved, checkpoint, digests, samples)
+    placed = {step.name for step in made}
+    made = with_needs(made)
     work = {
         step.name: work_of(step.name, counts, config, memory.language_weights_bytes)
         for step in made
     }
     steps = _plan_steps(made, work, cache.entries())
-    artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps)
+    artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps if step.name in placed)
     new_cache_bytes = sum(step.bytes for step in steps if step.state != "hit")
     later = calibration_steps(recipe, resolved.tiles, counts, config)
     return Plan(
         name=recipe.name,
         checkpoint=checkpoint.folder,
-        refusals=_refusals(recipe),
+        refusals=_refusals(recipe) + refused,
         steps=(
             *steps,
             *(
@@ -142,6 +147,14 @@ def make_plan(
         # Without -o the artifact goes below the working folder.
         shortages=shortages([(cache.folder, new_cache_bytes), (Path.cwd(), artifact_bytes)]),
     )
+
+
+def _samples(recipe: Recipe) -> tuple[CalibrationSet | None, tuple[str, ...]]:
+    """The calibration samples, or a stand-in and why they cannot be read."""
+    try:
+        return read_samples(recipe), ()
+    except RecipeError as error:
+        return CalibrationSet((), UNKNOWN, ()), tuple(str(error).splitlines())
 
 
 def _refusals(recipe: Recipe) -> tuple[str, ...]:

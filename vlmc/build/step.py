@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+REPORT = "report"
+"""The folder inside a step's own for files that people read: they go into the artifact's reports,
+and no payload. Names begin with the wing, such as `report/language-quantization.json`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -11,6 +11,7 @@ from vlmc.build.resolve import Resolved
 from vlmc.build.step import Step
 from vlmc.build.vision_steps import vision_steps
 from vlmc.checkpoint.source import Checkpoint
+from vlmc.compile.calibration_set import CalibrationSet
 from vlmc.errors import UsageError
 
 # Files of a checkpoint that decide what is built; Python and documentation do not.
@@ -25,12 +26,16 @@ def source_files(folder: Path) -> list[Path]:
 
 
 def make_steps(
-    resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str]
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    samples: CalibrationSet | None,
 ) -> list[Step]:
-    """Every step of the build, in the order of work; reads headers only.
+    """Every step whose files the artifact holds, in the order of work; reads headers only.
 
     `digests` has a SHA-256 by file name for each of `source_files`; a plan that does not know one
-    may give another text, which no key in a cache was made of.
+    may give another text, which no key in a cache was made of. `samples` are `read_samples`' of
+    the recipe.
 
     Raises:
         TokenizerError: the tokenizer lacks what the template needs.
@@ -38,8 +43,17 @@ def make_steps(
     """
     return [
         *vision_steps(resolved, checkpoint, digests),
-        *language_steps(resolved, checkpoint, digests),
+        *language_steps(resolved, checkpoint, digests, samples),
     ]
+
+
+def with_needs(steps: Iterable[Step]) -> list[Step]:
+    """The steps and those whose files they read, each once, before the first that needs it."""
+    found: dict[str, Step] = {}
+    for step in steps:
+        for one in (*with_needs(step.needs), step):
+            found.setdefault(one.name, one)
+    return list(found.values())
 
 
 def select(steps: Sequence[Step], names: Iterable[str], option: str) -> list[Step]:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from vlmc.errors import ImageError, RecipeError
-from vlmc.image.decode import decode, read_image_file
 
 Modality = Literal["image_text", "text"]
 
@@ -144,6 +143,9 @@ def _digests(samples: Iterable[Sample]) -> tuple[dict[Path | None, str], dict[Pa
 
 def _examine(path: Path) -> tuple[str, str]:
     """Digest of an image file, and why it cannot be read."""
+    # A plan of a recipe without samples imports this module, and decodes nothing.
+    from vlmc.image.decode import decode, read_image_file
+
     try:
         content = read_image_file(path)
         decode(content, name=str(path))
