@@ -14,7 +14,10 @@ from vlmc.errors import RecipeError
 KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
 """Where, and what is said after the place."""
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
+_MAX_DEPTH = 16
+_MAX_NUMBER_CHARACTERS = 100
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 @dataclass(slots=True)
@@ -58,9 +61,10 @@ class Document:
         """
         key, equals, text = assignment.partition("=")
         names = key.strip().split(".")
-        if not equals or not all(names):
-            raise RecipeError(f"--set {assignment}: expected KEY.KEY=VALUE, such as name=test")
-        source = Path(f"--set {assignment}")
+        said = f"--set {shortened(assignment)}"
+        if not equals or not all(names) or len(names) > _MAX_DEPTH:
+            raise RecipeError(f"{said}: expected KEY.KEY=VALUE, such as name=test")
+        source = Path(said)
         node = _compose(text, source)
         target = self.values
         for level, name in enumerate(names[:-1], 1):
@@ -68,14 +72,17 @@ class Document:
             if not isinstance(inner, dict):
                 above = ".".join(names[:level])
                 whole = f"; set it whole: --set '{above}=[…]'" if isinstance(inner, list) else ""
-                raise RecipeError(
-                    f"--set {assignment}: {above} is not a mapping in {self.path}{whole}"
-                )
+                raise RecipeError(f"{said}: {above} is not a mapping in {self.path}{whole}")
             target = inner
         target[names[-1]] = None if node is None else _value(node, (), {}, source)
         assigned = tuple(names)
         self.lines = {key: n for key, n in self.lines.items() if key[: len(names)] != assigned}
-        self.overrides[assigned] = f"--set {assignment}"
+        self.overrides[assigned] = said
+
+
+def shortened(text: str) -> str:
+    """What a message says of a text of any length."""
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def key_text(key: KeyPath) -> str:
@@ -165,6 +172,12 @@ def _value(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], path: Path)
         return values
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*key, index), lines, path) for index, item in enumerate(node.value)]
+    if node.tag in _NUMBERS and len(node.value) > _MAX_NUMBER_CHARACTERS:
+        # YAML counts `1:59:59` in sixties, so that few characters make a number of many digits.
+        raise RecipeError(
+            f"{path}:{node.start_mark.line + 1}: {key_text(key)} cannot be read: a number of "
+            f"{len(node.value):,} characters"
+        )
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)

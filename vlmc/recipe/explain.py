@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from vlmc.recipe.document import KeyPath, Problem, key_text
+from vlmc.recipe.document import KeyPath, Problem, key_text, shortened
 from vlmc.recipe.schema import Recipe
 
 # Names of the same numbers elsewhere.
@@ -20,16 +20,17 @@ def explain(error: ValidationError) -> Iterator[Problem]:
     """Every complaint of pydantic's about a recipe, with its key path."""
     problems = error.errors(include_url=False)
     keys: list[KeyPath] = [tuple(problem["loc"]) for problem in problems]
+    above = {key[:length] for key in keys for length in range(len(key))}
     for problem, key in zip(problems, keys, strict=True):
-        if any(other[: len(key)] == key != other for other in keys):
+        if key in above:
             continue  # a list is called too short when its items are wrong; the items say why
-        found = f"{key_text(key)} is {problem['input']!r}"
+        found = f"{key_text(key)} is {shortened(repr(problem['input']))}"
         match problem["type"]:
             case "extra_forbidden":
                 known = _known_keys(key[:-1])
                 said = (
-                    f"unknown key {key_text(key)}{_meant(str(key[-1]), known)} Allowed here: "
-                    f"{', '.join(known)}"
+                    f"unknown key {shortened(key_text(key))}{_meant(str(key[-1]), known)} "
+                    f"Allowed here: {', '.join(known)}"
                 )
             case "missing":
                 said = f"{key_text(key)} is required and missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,6 +13,8 @@ from vlmc.recipe.combinations import impossible
 from vlmc.recipe.document import Document, read_document
 from vlmc.recipe.explain import explain
 from vlmc.recipe.schema import Recipe
+
+_MOST_TOLD = 20
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -31,7 +34,10 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(document.values).read_from(document)
     except ValidationError as error:
-        raise RecipeError(document.tell(explain(error))) from None
+        # Each has its hint looked for, and nobody reads a hundred.
+        told = document.tell(islice(explain(error), _MOST_TOLD))
+        more = error.error_count() - _MOST_TOLD
+        raise RecipeError(f"{told}\n… and {more:,} more" if more > 0 else told) from None
     problems = [*impossible(recipe)]
     if problems:
         raise RecipeError(recipe.tell(problems))
