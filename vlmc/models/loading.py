@@ -39,8 +39,7 @@ def load_tower(
     """
     with torch.device("meta"):
         tower = VisionTower(config)
-    _allocate(tower, dtype, device)
-    _fill(tower, (_Placed(name, tensor, name) for name, tensor in tensors))
+    _fill(tower, (_Placed(name, tensor, name) for name, tensor in tensors), dtype, device)
     return tower.eval()
 
 
@@ -58,8 +57,7 @@ def load_decoder(
     """
     with torch.device("meta"):
         decoder = Decoder(config)
-    _allocate(decoder, dtype, device)
-    _fill(decoder, _place(config, tensors))
+    _fill(decoder, _place(config, tensors), dtype, device)
     return decoder.eval()
 
 
@@ -81,19 +79,16 @@ def _place(config: LanguageConfig, tensors: Iterable[tuple[str, Tensor]]) -> Ite
         yield _Placed(name, tensor, parameter, start, stop)
 
 
-def _allocate(model: nn.Module, dtype: torch.dtype, device: torch.device | str) -> None:
-    """Replace the meta parameters of a model by memory yet to be filled.
-
-    `Module.to_empty` does the same, but imports torch's compiler for it: half a second.
-    """
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            memory = torch.empty(parameter.shape, dtype=dtype, device=device)
-            setattr(module, name, nn.Parameter(memory, requires_grad=False))
-
-
 @torch.no_grad()
-def _fill(model: nn.Module, tensors: Iterable[_Placed]) -> None:
+def _fill(
+    model: nn.Module,
+    tensors: Iterable[_Placed],
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> None:
+    """Replace the meta parameters of a model by memory, each when the first tensor for it is there
+    and has its shape: a configuration alone, which can say anything, takes none.
+    """
     parameters = dict(model.named_parameters())
     unfilled = {name: parameter.shape[0] for name, parameter in parameters.items()}
     filled: set[tuple[str, int]] = set()
@@ -101,6 +96,10 @@ def _fill(model: nn.Module, tensors: Iterable[_Placed]) -> None:
         if placed.parameter not in parameters:
             raise CheckpointError(f"tensor {placed.source} has no place in this model")
         target = parameters[placed.parameter][placed.start : placed.stop]
+        if target.is_floating_point() != placed.tensor.is_floating_point():
+            raise CheckpointError(
+                f"tensor {placed.source} is {placed.tensor.dtype}, the model's is {target.dtype}"
+            )
         if target.shape != placed.tensor.shape:
             raise CheckpointError(
                 f"tensor {placed.source} has shape {list(placed.tensor.shape)}, the model's "
@@ -109,6 +108,9 @@ def _fill(model: nn.Module, tensors: Iterable[_Placed]) -> None:
         if (placed.parameter, placed.start) in filled:
             raise CheckpointError(f"the weights hold tensor {placed.source} twice")
         filled.add((placed.parameter, placed.start))
+        if target.is_meta:
+            parameters[placed.parameter] = _allocate(model, placed.parameter, dtype, device)
+            target = parameters[placed.parameter][placed.start : placed.stop]
         target.copy_(placed.tensor)
         unfilled[placed.parameter] -= target.shape[0]
     lacking = sorted(name for name, rows in unfilled.items() if rows != 0)
@@ -117,3 +119,17 @@ def _fill(model: nn.Module, tensors: Iterable[_Placed]) -> None:
             f"{len(lacking)} of the model's {len(parameters)} parameters have no tensor in the "
             f"weights or only a part of them, first {lacking[0]}"
         )
+
+
+def _allocate(
+    model: nn.Module, name: str, dtype: torch.dtype, device: torch.device | str
+) -> nn.Parameter:
+    """Memory yet to be filled in place of a meta parameter.
+
+    `Module.to_empty` does the same, but imports torch's compiler for it: half a second.
+    """
+    above, _, last = name.rpartition(".")
+    memory = torch.empty(model.get_parameter(name).shape, dtype=dtype, device=device)
+    parameter = nn.Parameter(memory, requires_grad=False)
+    setattr(model.get_submodule(above), last, parameter)
+    return parameter
