@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = [*MODULES, *sorted((ROOT / "recipes").rglob("*.py"))]
 MAX_LINES = 400
 
-GROUND = {"errors", "recipe", "checkpoint", "text", "image", "models", "artifact"}
+GROUND = {"errors", "input_file", "recipe", "checkpoint", "text", "image", "models", "artifact"}
 COMPILE_WING = {"compile", "build"}
 RUNTIME_WING = {"runtime", "verify", "bench", "jobs"}
 TOP = {"cli", "progress", "__main__", "__init__"}

@@ -33,7 +33,7 @@ def reporting_errors(command: Callable[Parameters, Returned]) -> Callable[Parame
         try:
             return command(*arguments, **options)
         except VlmcError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {_printable(str(error))}", err=True)
             sys.exit(error.exit_code)
 
     return run
@@ -364,6 +364,13 @@ def _build_extra() -> Iterator[None]:
             f"building needs the package {error.name}, which is not installed. Install vlmc with "
             "its build extra: pip install 'vlmc[build]'"
         ) from error
+
+
+def _printable(text: str) -> str:
+    """What a terminal only shows; names in foreign files may hold control codes."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
+    )
 
 
 def _say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from tests import oracle
 from tests.artifacts import build_from, copy_with
 from tests.miniature import write_checkpoint
 from vlmc import Model, load, open_artifact
 from vlmc.artifact.manifest import read_manifest
+from vlmc.artifact.write import seal
 from vlmc.errors import HardwareError, ImageError, IntegrityError, PromptError, UsageError
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
@@ -39,7 +42,7 @@ def test_nothing_is_deserialized_before_all_is_checked(
     def read(*_: object, **__: object) -> None:
         raise LookupError("was deserialized")
 
-    readers = ("load_tokenizer", "safe_open", "parse_language_config", "OnnxRuntimeEngine.__init__")
+    readers = ("load_tokenizer", "_tensors", "read_language_config", "OnnxRuntimeEngine.__init__")
     for reader in readers:
         monkeypatch.setattr(f"vlmc.runtime.load.{reader}", read)
     with pytest.raises(IntegrityError, match="changed or damaged"):
@@ -122,10 +125,45 @@ def test_engine_file_that_the_payload_lacks(artifact: Path, tmp_path: Path) -> N
         load(folder, device="cpu")
 
 
+def _with_graph(artifact: Path, folder: Path, features: int = 32, *, ir_version: int = 9) -> Path:
+    """A copy of an artifact whose graph makes `features` zeros of each token of one tile."""
+    shutil.copytree(artifact, folder)
+    made = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+    size = numpy_helper.from_array(np.array([1, 256, features]), "size")
+    graph = helper.make_graph(
+        [helper.make_node("ConstantOfShape", ["size"], ["features"], value=made)],
+        "tower",
+        [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["n", 448, 448, 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, None)],
+        [size],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    whole = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    (folder / "vision" / "model.onnx").write_bytes(whole.SerializeToString())
+    seal(folder, replace(read_manifest(folder), payload={}))
+    return folder
+
+
 def test_graph_that_onnxruntime_refuses(artifact: Path, tmp_path: Path) -> None:
-    folder = copy_with(artifact, tmp_path / "x", engines=[_engine(file="vision/golden.npz")])
+    folder = _with_graph(artifact, tmp_path / "x", ir_version=1000)
     with pytest.raises(HardwareError, match="cannot load"):
         load(folder, device="cpu")
+
+
+def test_graph_that_fails_when_it_runs(artifact: Path, tmp_path: Path) -> None:
+    folder = _with_graph(artifact, tmp_path / "x", 1 << 50)
+    with load(folder, device="cpu") as model, pytest.raises(HardwareError, match="cannot run"):
+        model.encode([np.zeros((9, 9, 3), np.uint8)])
+
+
+def test_graph_of_another_model(artifact: Path, tmp_path: Path) -> None:
+    """Whose features would be taken for others, or fail somewhere in the language model."""
+    folder = _with_graph(artifact, tmp_path / "x", 32)
+    with (
+        load(folder, device="cpu", tiles="single") as model,
+        pytest.raises(IntegrityError, match=r"\[256, 32\] a tile .* \[256, 64\]"),
+    ):
+        model.encode([np.zeros((9, 9, 3), np.uint8)])
 
 
 def encoded(folder: Path, image: object, **options: Any) -> npt.NDArray[np.float32]:

@@ -14,6 +14,8 @@ from vlmc.errors import IntegrityError
 __all__ = ["REPORTS", "Artifact", "check_files", "file_sha256", "open_artifact", "payload_files"]
 
 REPORTS = "reports"
+# An artifact's are two deep.
+_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +134,30 @@ def payload_files(folder: Path) -> dict[str, int]:
     """Sizes in bytes of all files that belong to the payload, by relative path.
 
     Raises:
-        IntegrityError: something in it is a link or not a plain file.
+        IntegrityError: something in it is a link or not a plain file, or cannot be read.
     """
     sizes: dict[str, int] = {}
     pending = [folder]
     while pending:
-        for path in sorted(pending.pop().iterdir()):
-            name, status = path.relative_to(folder).as_posix(), path.lstat()
-            if name in (MANIFEST, REPORTS):
-                continue
+        above = pending.pop()
+        depth = len(above.relative_to(folder).parts)
+        if depth > _MAX_DEPTH:
+            raise IntegrityError(f"{folder} holds folders deeper than any artifact's")
+        try:
+            entries = [(path, path.lstat()) for path in sorted(above.iterdir())]
+        except OSError as error:
+            raise IntegrityError(f"{above} cannot be read ({error.strerror})") from error
+        for path, status in entries:
+            name = path.relative_to(folder).as_posix()
             if stat.S_ISDIR(status.st_mode):
-                pending.append(path)
-            elif stat.S_ISREG(status.st_mode):
-                sizes[name] = status.st_size
-            else:
+                if name != REPORTS:
+                    pending.append(path)
+            elif not stat.S_ISREG(status.st_mode):
                 raise IntegrityError(
                     f"{path} is a link or a special file; an artifact holds plain files only"
                 )
+            elif name != MANIFEST:
+                sizes[name] = status.st_size
     return sizes
 
 

@@ -12,12 +12,11 @@ from typing import Any, Literal, cast
 
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.image.tiles import TileRule
+from vlmc.input_file import read_json
 from vlmc.text.template import TEMPLATES
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-# Thousands of files would fit; parsing takes up to thirty times as much memory.
-MAX_BYTES = 4 << 20
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 SCHEMES = ("none", "w4a16", "fp8")
@@ -127,24 +126,21 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        values = read_json(path, follow_links=False)
     except OSError as error:
+        if path.is_symlink():
+            raise IntegrityError(f"{path} is a link; an artifact holds plain files only") from error
         raise IntegrityError(
             f"{path} cannot be read ({error.strerror}); {folder} is not an artifact. "
             "Give a folder that `vlmc build` wrote."
         ) from error
-    if len(data) > MAX_BYTES:
-        raise IntegrityError(f"{path} is larger than {MAX_BYTES:,} bytes; no artifact's is")
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{path} is not JSON ({error}); copy the artifact again") from error
+    except ValueError as error:
+        raise IntegrityError(f"{path} is no manifest: {error}. Copy the artifact again.") from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise IntegrityError(
-            f"{path} has schema {found!r}; this vlmc reads schema {SCHEMA}. Load the artifact with "
-            "the vlmc version that built it, or build it again."
+            f"{path} has schema {_cut(repr(found))}; this vlmc reads schema {SCHEMA}. Load the "
+            "artifact with the vlmc version that built it, or build it again."
         )
     try:
         manifest = _parse(values)
@@ -152,7 +148,9 @@ def read_manifest(folder: Path) -> Manifest:
         if canonical(manifest.plain()) != canonical(values):
             raise ValueError("it holds keys or values that schema 1 does not have")
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        raise IntegrityError(f"{path} is malformed ({error!r}); copy the artifact again") from error
+        raise IntegrityError(
+            f"{path} is malformed ({_reason(error)}); copy the artifact again"
+        ) from error
     return manifest
 
 
@@ -171,7 +169,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
             published=TileRule(**image["published"]),
         ),
         prompt=PromptRules(
-            _one_of(prompt["template"], tuple(TEMPLATES)), _text(prompt["system_message"])
+            _one_of(prompt["template"], tuple(TEMPLATES)), _message(prompt["system_message"])
         ),
         language_scheme=_one_of(values["language_scheme"], SCHEMES),
         language_dtype=cast(Any, _one_of(values["language_dtype"], DTYPES)),
@@ -211,8 +209,19 @@ def _profile(values: dict[str, Any]) -> Profile:
 
 
 def _text(value: object) -> str:
+    """A text of one line that may be shown on a terminal."""
     if not isinstance(value, str):
         raise TypeError(f"expected a text, found {type(value).__name__}")
+    if not value.isprintable():
+        raise ValueError(f"{value!r} holds characters that cannot be shown")
+    return value
+
+
+def _message(value: object) -> str:
+    """A text of any characters; a lone surrogate is none, and no tokenizer takes it."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {type(value).__name__}")
+    value.encode()
     return value
 
 
@@ -243,3 +252,12 @@ def _relative(value: object) -> str:
     if path.is_absolute() or ".." in path.parts or str(path) != value or "\\" in str(value):
         raise ValueError(f"{value!r} leads out of the artifact")
     return str(path)
+
+
+def _reason(error: Exception) -> str:
+    return _cut(f"it lacks {error}" if isinstance(error, KeyError) else str(error))
+
+
+def _cut(text: str) -> str:
+    """What a message says of a value of any size."""
+    return text if len(text) <= 200 else f"{text[:200]}…"

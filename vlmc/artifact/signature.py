@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from vlmc.artifact.integrity import REPORTS, Artifact
 from vlmc.errors import IntegrityError, UsageError
+from vlmc.input_file import read_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -110,8 +111,7 @@ def _message(identity: str) -> bytes:
 def _read(path: Path) -> tuple[str, bytes, bytes]:
     """Identity, public key and signature as the file has them."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        values = read_json(path, _MAX_BYTES, follow_links=False)
     except FileNotFoundError:
         raise IntegrityError(
             f"{path.parent.parent} is not signed: there is no {SIGNATURE}. Ask for a signed copy, "
@@ -119,17 +119,18 @@ def _read(path: Path) -> tuple[str, bytes, bytes]:
         ) from None
     except OSError as error:
         raise IntegrityError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise IntegrityError(
+            f"{path} is no {ALGORITHM} signature of vlmc ({error}); get the artifact again"
+        ) from error
     try:
-        if len(data) > _MAX_BYTES:
-            raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
-        values = json.loads(data)
         if values["algorithm"] != ALGORITHM:
             raise ValueError(f"its algorithm is {str(values['algorithm'])[:40]!r}")
         identity = values["identity"]
         if not isinstance(identity, str):
             raise TypeError("its identity is no text")
         return identity, bytes.fromhex(values["public_key"]), bytes.fromhex(values["signature"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"{path} is no {ALGORITHM} signature of vlmc ({error!r}); get the artifact again"
         ) from error

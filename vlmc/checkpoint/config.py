@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Literal, cast
 
 from vlmc.errors import CheckpointError
 from vlmc.image.tiles import MAX_TILES, TILE_SIZE
+from vlmc.input_file import read_json
 
 Architecture = Literal[
     "InternLM2ForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM", "LlamaForCausalLM"
@@ -22,6 +22,9 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     "LlamaForCausalLM",
 )
 _LARGEST = 3.4e38  # of fp32, in which all of the configuration's numbers are used
+# Ten times and more of what any model has, and small enough that no sum or product overflows.
+_MOST = 1 << 24
+_MOST_LAYERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,9 @@ class _Section:
         self.values, self.path, self.prefix = values, path, prefix
 
     def fail(self, key: str, found: object, expected: str) -> CheckpointError:
+        shown = repr(found)
         return CheckpointError(
-            f"{self.path}: {self.prefix}{key} is {found!r}, expected {expected}. "
+            f"{self.path}: {self.prefix}{key} is {shown:.500}, expected {expected}. "
             "vlmc reads original OpenGVLab InternVL2 checkpoints; compare the file with the "
             "released one of this size."
         )
@@ -124,12 +128,16 @@ class _Section:
             raise self.fail(key, found, "an object")
         return _Section(found, self.path, f"{self.prefix}{key}.")
 
-    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+    def integer(
+        self, key: str, default: int | None = None, *, least: int = 1, most: int = _MOST
+    ) -> int:
         found = self.values.get(key, default)
         if found is None and default is not None:
             found = default
         if isinstance(found, bool) or not isinstance(found, int) or found < least:
             raise self.fail(key, found, f"a whole number of at least {least}")
+        if found > most:
+            raise self.fail(key, found, f"a whole number of at most {most}")
         return found
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -172,18 +180,31 @@ def read_config(folder: Path) -> ModelConfig:
             InternVL2; the message names the key, what was found and what was expected.
     """
     path = folder / "config.json"
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         raise CheckpointError(
             f"{folder} holds no config.json, so it is not a checkpoint. Give the folder of an "
             "original OpenGVLab InternVL2 model."
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
+        )
+    return parse_config(_read(path), path)
+
+
+def read_language_config(path: Path) -> LanguageConfig:
+    """The language model's own `config.json`, as an artifact keeps it.
+
+    Raises:
+        CheckpointError: as `read_config`.
+    """
+    return parse_language_config(_read(path), path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds {type(values).__name__}, expected an object")
-    return parse_config(values, path)
+    return values
 
 
 def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
@@ -263,7 +284,7 @@ def _vision(section: _Section) -> VisionConfig:
     norm = section.choice("norm_type", ("layer_norm", "rms_norm"), "rms_norm")
     return VisionConfig(
         hidden_size=hidden,
-        layers=section.integer("num_hidden_layers", 48),
+        layers=section.integer("num_hidden_layers", 48, most=_MOST_LAYERS),
         heads=heads,
         intermediate_size=section.integer("intermediate_size", 12800),
         image_size=section.integer("image_size", 224),
@@ -299,7 +320,7 @@ def _language(section: _Section) -> LanguageConfig:
     return LanguageConfig(
         architecture=architecture,
         hidden_size=hidden,
-        layers=section.integer("num_hidden_layers"),
+        layers=section.integer("num_hidden_layers", most=_MOST_LAYERS),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
 from vlmc.checkpoint.lora import LoraPair, resolve
+from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.errors import CheckpointError
+from vlmc.input_file import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,17 +137,11 @@ def pickled_weights(folder: Path) -> list[Path]:
 
 def _open(path: Path, framework: str) -> Any:
     try:
-        return safe_open(path, framework=framework)
+        return open_safetensors(path, framework)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} is missing, though {INDEX} names it. Download the shard again."
         ) from None
-    except (SafetensorError, OSError, ValueError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        raise CheckpointError(
-            f"{path} ({size:,} bytes) is not a whole safetensors file: {error}. "
-            "It is truncated or damaged; download it again."
-        ) from error
 
 
 def _shards(folder: Path) -> dict[Path, set[str] | None]:
@@ -171,9 +164,9 @@ def _shards(folder: Path) -> dict[Path, set[str] | None]:
 
 def _read_index(index: Path) -> dict[Path, set[str] | None]:
     try:
-        placed = json.loads(index.read_bytes())["weight_map"]
+        placed = read_json(index)["weight_map"]
         pairs = [(str(name), str(file)) for name, file in placed.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{index} is not a safetensors index with a weight_map: {error!r}. Download it again."
         ) from error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact, open_artifact
 from vlmc.artifact.manifest import Engine
-from vlmc.checkpoint.config import LanguageConfig, parse_language_config
-from vlmc.errors import HardwareError, UsageError
+from vlmc.checkpoint.config import read_language_config
+from vlmc.checkpoint.safetensors_file import open_safetensors
+from vlmc.errors import CheckpointError, HardwareError, IntegrityError, UsageError
 from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.decoder import Decoder
 from vlmc.models.loading import load_decoder
@@ -22,7 +22,7 @@ from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from vlmc.runtime.model import Model
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
-from vlmc.text.tokenizer import load_tokenizer
+from vlmc.text.tokenizer import Tokenizer, load_tokenizer
 
 
 def load(
@@ -41,7 +41,7 @@ def load(
         tiles: another tile rule than the artifact's, such as `native:max=4`.
 
     Raises:
-        IntegrityError: a file is not what the manifest says.
+        IntegrityError: a file is not what the manifest says, or no build of vlmc wrote it so.
         HardwareError: no engine of the artifact runs on the device.
         UsageError: `device` or `tiles` cannot be read.
     """
@@ -53,18 +53,20 @@ def load(
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
     target = _device(device, opened)
     chosen = _engine(opened)
-    language = opened.folder / "language"
-    tokenizer = load_tokenizer(language)
     template = TEMPLATES[opened.manifest.prompt.template]
-    prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
     dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
+    with _as_built(opened):
+        tokenizer, decoder = _language(opened, dtype, target)
+        prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
     engine = OnnxRuntimeEngine(opened.path(chosen.file), chosen.precision)
     return Model(
         opened,
         tiles=rule,
         prompts=prompts,
-        encoder=ImageEncoder(engine, dtype=dtype, device=target),
-        decoder=_decoder(language, dtype, target),
+        encoder=ImageEncoder(
+            engine, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
+        ),
+        decoder=decoder,
         engine=f"{engine.name} on {target}",
     )
 
@@ -103,15 +105,39 @@ def _held(artifact: Artifact) -> str:
     return f"{artifact.folder} holds the vision engines: {held or 'none'}"
 
 
-def _decoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Decoder:
-    path = folder / "config.json"
-    config: LanguageConfig = parse_language_config(json.loads(path.read_bytes()), path)
-    return load_decoder(config, _tensors(folder), dtype=dtype, device=device)
+@contextmanager
+def _as_built(artifact: Artifact) -> Iterator[None]:
+    """Take what would be a bad checkpoint for a bad artifact: its files are as its maker left
+    them, and no build leaves such."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise IntegrityError(
+            f"{artifact.folder} is not what vlmc builds, though its files are what its manifest "
+            f"says: it was made or changed by other means. Build it again. {error}"
+        ) from error
+
+
+def _language(
+    artifact: Artifact, dtype: torch.dtype, device: torch.device
+) -> tuple[Tokenizer, Decoder]:
+    """Tokenizer and language model, which must belong together."""
+    folder = artifact.folder / "language"
+    tokenizer = load_tokenizer(folder)
+    config = read_language_config(folder / "config.json")
+    expected = artifact.manifest.hidden_size
+    if tokenizer.vocab_size > config.vocab_size or config.hidden_size != expected:
+        raise CheckpointError(
+            f"{folder}: config.json has vocab_size {config.vocab_size} and hidden_size "
+            f"{config.hidden_size}, the tokenizer has {tokenizer.vocab_size} tokens, and the "
+            f"manifest's hidden_size is {expected}"
+        )
+    return tokenizer, load_decoder(config, _tensors(folder), dtype=dtype, device=device)
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the folder's safetensors files, mapped, one at a time."""
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is no mapping and has no iterator
                 yield name, file.get_tensor(name)

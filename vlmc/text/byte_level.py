@@ -9,7 +9,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from vlmc.errors import TokenizerError
-from vlmc.text.json_file import read_json_object
+from vlmc.input_file import read_bytes
+from vlmc.text.json_file import MAX_BYTES, read_json_object
 
 # Qwen2's own rule: contractions, words with one leading mark, single digits, punctuation with
 # the line ends after it, line ends, spaces up to the last before a word.
@@ -115,7 +116,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path, MAX_BYTES).decode().split("\n")
     except (OSError, ValueError) as error:
         raise TokenizerError(
             f"{path}: cannot be read as text ({error}); copy it from the checkpoint again"

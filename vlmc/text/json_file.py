@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vlmc.errors import TokenizerError
+from vlmc.input_file import read_json
+
+# The largest of the family, a whole tokenizer.json, is 9 MB.
+MAX_BYTES = 32 << 20
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises TokenizerError if it cannot be read or is no object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path, MAX_BYTES)
     except FileNotFoundError:
         raise TokenizerError(
             f"{path}: the file is missing; copy the checkpoint's tokenizer files again"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise TokenizerError(
             f"{path}: cannot be read as JSON ({error}); copy the file from the checkpoint again"
         ) from error

@@ -10,6 +10,8 @@ from pathlib import Path
 import tokenizers
 
 from vlmc.errors import TokenizerError
+from vlmc.input_file import read_bytes
+from vlmc.text.json_file import MAX_BYTES
 from vlmc.text.sentencepiece_model import tidy_spaces
 from vlmc.text.special_tokens import AddedToken, SpecialTokens
 from vlmc.text.vocabulary_checks import check_added_tokens, check_ids, unknown_token_error
@@ -47,9 +49,14 @@ class JsonTokenizer:
                     f"{number}, {path.name} does not; copy both from one checkpoint"
                 )
         check_added_tokens(self, added)
+        self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        if max(self._tokenizer.get_vocab().values()) >= self.vocab_size:
+            raise TokenizerError(
+                f"{path}: a piece has an id beyond its {self.vocab_size} tokens; the file is "
+                "damaged. Copy it from the checkpoint again"
+            )
         self._names = [token.content for token in added.values()]
         self._cached_ids = lru_cache(maxsize=_CACHED_TEXTS)(self._encode)
-        self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.special_ids = frozenset(n for n, token in added.items() if token.special)
         bos, pad = tokens.role("bos_token"), tokens.role("pad_token")
         self.bos_id = None if bos is None else self.token_id(bos)
@@ -110,7 +117,7 @@ class JsonTokenizer:
 
 def _load(path: Path) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        return tokenizers.Tokenizer.from_str(read_bytes(path, MAX_BYTES).decode())
     except Exception as error:  # the library raises Exception itself
         raise TokenizerError(
             f"{path}: cannot be loaded as a tokenizer.json ({error}); the file is missing, cut "

@@ -8,6 +8,8 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor, set_min_log_level
 
 from vlmc.errors import TokenizerError
+from vlmc.input_file import read_bytes
+from vlmc.text.json_file import MAX_BYTES
 
 SPACE = "▁"
 # `normalizer_spec { add_dummy_prefix: false }` as a serialized ModelProto: appended to a model,
@@ -19,7 +21,7 @@ _ERRORS_ONLY = 2
 
 def _load_processor(path: Path, suffix: bytes = b"") -> SentencePieceProcessor:
     try:
-        serialized = path.read_bytes()
+        serialized = read_bytes(path, MAX_BYTES)
         set_min_log_level(_ERRORS_ONLY)
         processor = SentencePieceProcessor()
         processor.LoadFromSerializedProto(serialized + suffix)

@@ -19,6 +19,7 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 FAST_FILE = "tokenizer.json"
+_ID_DIGITS = 9  # no vocabulary has a thousand million tokens
 # In this order special tokens that the vocabulary lacks receive their ids.
 ROLES = (
     "bos_token",
@@ -128,8 +129,10 @@ def _read_decoder(entries: Any, path: Path) -> dict[int, AddedToken]:
         raise TokenizerError(f"{path}: added_tokens_decoder is not an object; copy the file again")
     added: dict[int, AddedToken] = {}
     for number, entry in entries.items():
-        if not (number.isascii() and number.isdigit()):
-            raise TokenizerError(f"{path}: added_tokens_decoder has the key {number!r}, not an id")
+        if not (number.isascii() and number.isdigit() and len(number) <= _ID_DIGITS):
+            raise TokenizerError(
+                f"{path}: added_tokens_decoder has the key {number[:100]!r}, not an id"
+            )
         added[int(number)] = _read_token(entry, path, "added_tokens_decoder")
     return dict(sorted(added.items()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,9 @@ IMAGE_TOKENS = (
     "<box>",
     "</box>",
 )
+# Comparing each with each takes seconds beyond; the family's have at most 265, of 30 characters.
+_MOST_ADDED_TOKENS = 1024
+_LONGEST_ADDED_TOKEN = 256
 _QWEN_CHAT = {"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}
 # By the size of a released vocabulary, added tokens included: further ids read in its files.
 RELEASED_IDS: Mapping[int, Mapping[str, int]] = {
@@ -63,8 +67,15 @@ def check_added_tokens(vocabulary: _Vocabulary, added: Mapping[int, AddedToken])
     others follow the pieces without a gap; no name has two ids. Raises TokenizerError.
     """
     path, size = vocabulary.path, vocabulary.size
-    names = [token.content for token in added.values()]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    longest = max((len(token.content) for token in added.values()), default=0)
+    if len(added) > _MOST_ADDED_TOKENS or longest > _LONGEST_ADDED_TOKEN:
+        raise TokenizerError(
+            f"{path.parent}: {len(added)} added tokens of up to {longest} characters; vlmc takes "
+            f"{_MOST_ADDED_TOKENS} of up to {_LONGEST_ADDED_TOKEN}. Copy the tokenizer files from "
+            "an InternVL2 checkpoint"
+        )
+    names = Counter(token.content for token in added.values())
+    twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:
         raise TokenizerError(
             f"{path.parent}: the added token {twice!r} has two ids; copy the tokenizer files again"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf
 from torch import Tensor
 
 from vlmc.artifact.manifest import Profile
-from vlmc.errors import HardwareError
+from vlmc.errors import HardwareError, IntegrityError
 
 # A 300M tower at fp32 holds about 60 MiB of activations a tile.
 BATCH_TILES = 13
@@ -35,20 +36,40 @@ class OnnxRuntimeEngine:
             self._session = onnxruntime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
             )
+        except InvalidProtobuf as error:
+            raise IntegrityError(f"{graph} is no ONNX graph. Build the artifact again.") from error
         except Exception as error:  # onnxruntime raises many types of its own
             raise HardwareError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {graph}: {error}. Install the "
                 "version that the artifact's manifest names, or build the artifact again."
             ) from error
+        ends = (self._session.get_inputs(), self._session.get_outputs())
+        if [[end.name for end in side] for side in ends] != [["tiles"], ["features"]]:
+            self.close()
+            raise IntegrityError(
+                f"{graph} is not a vision tower's graph, from tiles to features. Build the "
+                "artifact again."
+            )
 
     def infer(
         self, tiles: Tensor, out: Tensor | None = None, stream: torch.cuda.Stream | None = None
     ) -> Tensor:
-        """uint8 tiles (N, 448, 448, 3) → features (N, 256, hidden); see `VisionEngine`."""
-        parts = [
-            torch.from_numpy(self._session.run(["features"], {"tiles": part.numpy()})[0])
-            for part in torch.split(tiles, BATCH_TILES)
-        ]
+        """uint8 tiles (N, 448, 448, 3) → features (N, 256, hidden); see `VisionEngine`.
+
+        Raises:
+            HardwareError: the graph fails, as where memory is short.
+        """
+        try:
+            parts = [
+                torch.from_numpy(self._session.run(["features"], {"tiles": part.numpy()})[0])
+                for part in torch.split(tiles, BATCH_TILES)
+            ]
+        except Exception as error:  # onnxruntime raises many types of its own
+            raise HardwareError(
+                f"onnxruntime {onnxruntime.__version__} cannot run the vision tower on "
+                f"{min(len(tiles), BATCH_TILES)} tiles: {error}. Free memory if it lacks some, or "
+                "build the artifact again."
+            ) from error
         return torch.cat(parts, out=out)
 
     def close(self) -> None:
