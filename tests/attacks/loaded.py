@@ -1,0 +1,9 @@
+"""What the commands under attack import, imported once for all of them."""
+
+from __future__ import annotations
+
+import vlmc.build.plan
+import vlmc.cli
+import vlmc.jobs.job
+import vlmc.recipe.read
+import vlmc.runtime.load  # noqa: F401
