@@ -54,6 +54,7 @@ def write_artifact(folder: Path, size: int) -> list[Path]:
         prompt=PromptRules("Hermes-2", ""),
         language_scheme="none",
         language_dtype="bfloat16",
+        calibration={},
         engines=(),
         payload={},
     )
