@@ -117,6 +117,11 @@ def read_document(path: Path) -> Document:
     return Document(path, _value(node, (), lines, path), lines)
 
 
+def _at(path: Path, line: int) -> str:
+    """`file:line`, or a `--set` alone, which has one line."""
+    return str(path) if str(path).startswith("--set ") else f"{path}:{line}"
+
+
 class _Loader(yaml.SafeLoader):
     """YAML without anchors, aliases and explicit tags."""
 
@@ -140,7 +145,7 @@ def _compose(text: str, path: Path) -> yaml.Node | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise RecipeError(
-            f"{path}:{line}: holds the character {text[error.position]!r}, which YAML forbids"
+            f"{_at(path, line)}: holds the character {text[error.position]!r}, which YAML forbids"
         ) from error
     try:
         node: yaml.Node | None = loader.get_single_node()
@@ -148,7 +153,10 @@ def _compose(text: str, path: Path) -> yaml.Node | None:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(f"{path}:{line}: not valid YAML for a recipe: {problem}") from error
+        tabs = "; YAML indents with spaces" if "'\\t'" in problem else ""
+        raise RecipeError(
+            f"{_at(path, line)}: not valid YAML for a recipe: {problem}{tabs}"
+        ) from error
     except RecursionError as error:
         raise RecipeError(f"{path}: nested too deeply for a recipe") from error
     finally:
@@ -163,10 +171,10 @@ def _value(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], path: Path)
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise RecipeError(f"{path}:{line}: a key must be a plain word")
+                raise RecipeError(f"{_at(path, line)}: a key must be a plain word")
             name = key_node.value
             if name in values:
-                raise RecipeError(f"{path}:{line}: {key_text((*key, name))} is given twice")
+                raise RecipeError(f"{_at(path, line)}: {key_text((*key, name))} is given twice")
             lines[(*key, name)] = line
             values[name] = _value(value_node, (*key, name), lines, path)
         return values
@@ -175,7 +183,7 @@ def _value(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], path: Path)
     if node.tag in _NUMBERS and len(node.value) > _MAX_NUMBER_CHARACTERS:
         # YAML counts `1:59:59` in sixties, so that few characters make a number of many digits.
         raise RecipeError(
-            f"{path}:{node.start_mark.line + 1}: {key_text(key)} cannot be read: a number of "
+            f"{_at(path, node.start_mark.line + 1)}: {key_text(key)} cannot be read: a number of "
             f"{len(node.value):,} characters"
         )
     loader = yaml.SafeLoader("")
@@ -183,6 +191,6 @@ def _value(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], path: Path)
         return loader.construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         line = node.start_mark.line + 1
-        raise RecipeError(f"{path}:{line}: {key_text(key)} cannot be read: {error}") from error
+        raise RecipeError(f"{_at(path, line)}: {key_text(key)} cannot be read: {error}") from error
     finally:
         loader.dispose()

@@ -12,6 +12,14 @@ from pydantic import BaseModel, ValidationError
 from vlmc.recipe.document import KeyPath, Problem, key_text, shortened
 from vlmc.recipe.schema import Recipe
 
+# What pydantic calls them → what they are in YAML.
+_WORDS = {
+    "Input should be": "it must be",
+    "a valid boolean": "true or false",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+}
 # Names of the same numbers elsewhere.
 _OTHER_NAMES = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 
@@ -24,7 +32,8 @@ def explain(error: ValidationError) -> Iterator[Problem]:
     for problem, key in zip(problems, keys, strict=True):
         if key in above:
             continue  # a list is called too short when its items are wrong; the items say why
-        found = f"{key_text(key)} is {shortened(repr(problem['input']))}"
+        value = problem["input"]
+        found = f"{key_text(key)} is {'empty' if value is None else shortened(repr(value))}"
         match problem["type"]:
             case "extra_forbidden":
                 known = _known_keys(key[:-1])
@@ -52,8 +61,14 @@ def explain(error: ValidationError) -> Iterator[Problem]:
                     "digits, '.', '_' and '-', a letter or digit first"
                 )
             case _:
-                said = f"{found}: {problem['msg'].replace('Input should be', 'it must be')}"
+                said = f"{found}: {_in_words(problem['msg'])}"
         yield key, said
+
+
+def _in_words(message: str) -> str:
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _meant_value(value: str, key: KeyPath, allowed: Sequence[str]) -> str:
