@@ -290,3 +290,15 @@ def test_build_without_its_packages_says_what_to_install(
     result = call("build", write_recipe(tmp_path / "recipe.yaml", tmp_path))
     assert result.exit_code == 2
     assert "pydantic" in result.stderr and "pip install 'vlmc[build]'" in result.stderr
+
+
+def test_an_interrupted_build_says_how_to_go_on(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlmc.build.build.open_checkpoint", interrupt)
+    result = call("build", write_recipe(tmp_path / "recipe.yaml", miniature), "-o", tmp_path / "x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("the same command goes on from there.\n")

@@ -115,7 +115,7 @@ def build(
     read = read_recipe(recipe, overrides)
     if steps is not None:
         names = [name.strip() for name in steps.split(",")]
-        with BuildProgress() as progress:
+        with _resumable(), BuildProgress() as progress:
             outcomes = build_steps(read, names, progress.report, force=force)
         if as_json:
             _print_json({"steps": [outcome.plain() for outcome in outcomes]})
@@ -123,7 +123,7 @@ def build(
             for outcome in outcomes:
                 click.echo(f"{outcome.step.name} {outcome.entry.key}")
         return
-    with BuildProgress() as progress:
+    with _resumable(), BuildProgress() as progress:
         folder = build_artifact(read, output, progress.report, force=force)
     if as_json:
         from vlmc.artifact.manifest import read_manifest
@@ -194,7 +194,7 @@ def run(
 
     with load(artifact, device=device, tiles=tiles) as model:
         _say(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy not verified")
-        with JobProgress() as progress:
+        with _resumable(), JobProgress() as progress:
             summary = run_job(
                 model,
                 rows,
@@ -364,6 +364,17 @@ def _build_extra() -> Iterator[None]:
             f"building needs the package {error.name}, which is not installed. Install vlmc with "
             "its build extra: pip install 'vlmc[build]'"
         ) from error
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say after Ctrl-C that nothing finished is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise VlmcError(
+            "interrupted. What was finished is kept: the same command goes on from there."
+        ) from None
 
 
 def _printable(text: str) -> str:

@@ -230,7 +230,10 @@ def test_name_taken_by_a_folder_is_refused_before_the_work(
     assert listing(Path("artifacts")) == ["miniature"]
 
 
-def test_place_that_cannot_be_written_to(quick_build: Build, tmp_path: Path) -> None:
+def test_place_that_cannot_be_written_to_is_refused_before_the_work(
+    quick_build: Build, tmp_path: Path, events: list[Event]
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BuildError, match="cannot be built"):
+    with pytest.raises(BuildError, match="file cannot be written to; name another folder"):
         quick_build(output=tmp_path / "file" / "artifact")
+    assert events == []

@@ -18,7 +18,7 @@ from vlmc.build.cache import StepCache
 from vlmc.build.digests import FileDigests
 from vlmc.build.events import Note, Report, StepsPlanned
 from vlmc.build.executor import Outcome, place, run_step
-from vlmc.build.files import explaining
+from vlmc.build.files import check_writable, explaining
 from vlmc.build.ingredients import tool_versions
 from vlmc.build.partial import partial_folder
 from vlmc.build.resolve import Resolved, resolve
@@ -64,6 +64,7 @@ def build(
         check_link(parent / recipe.name)
     elif os.path.lexists(output) and not (output / MANIFEST).is_file():
         raise UsageError(f"{output} exists and is not an artifact; name another folder with -o")
+    check_writable(parent)
     place_name = output or parent
     with explaining(f"{place_name} cannot be built", parent, _ADVICE):
         with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:

@@ -75,6 +75,13 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer, 1 << 20)
 
 
+def check_writable(folder: Path) -> None:
+    """Raise BuildError unless files can be made in `folder`, or it in the nearest one above."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise BuildError(f"{nearest} cannot be written to; name another folder with -o")
+
+
 @contextmanager
 def explaining(what: str, folder: Path, advice: str) -> Iterator[None]:
     """Turn failures to read and write inside into a BuildError; a full disk is named as such.
@@ -85,11 +92,17 @@ def explaining(what: str, folder: Path, advice: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         if not _is_full(error):
-            raise BuildError(f"{what}: {error}") from error
+            raise BuildError(f"{what}: {_said(error)}") from error
         free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
         raise BuildError(
-            f"{what}: the disk is full ({error}). {folder} has {free:,} bytes left; {advice}"
+            f"{what}: the disk is full ({_said(error)}). {folder} has {free:,} bytes left; {advice}"
         ) from error
+
+
+def _said(error: OSError | SafetensorError) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.strerror}, {error.filename}"
 
 
 def _is_full(error: OSError | SafetensorError) -> bool:

@@ -87,7 +87,10 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"the image size {text!r} is not WIDTHxHEIGHT in pixels, such as 480x320")
+        raise UsageError(
+            f"the image size {text!r} is not WIDTHxHEIGHT in pixels, such as 480x320, each of at "
+            "most nine digits"
+        )
     return int(match[1]), int(match[2])
 
 
