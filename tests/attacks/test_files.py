@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.artifact.test_signature import make_keys
 from tests.attacks.attempt import attempt
 from tests.attacks.conftest import Change, answer
 from vlmc.artifact.manifest import MANIFEST
+from vlmc.artifact.signature import SIGNATURE
 
 GRAPH, WEIGHTS = "vision/model.onnx", "language/model.safetensors"
 
@@ -118,3 +120,19 @@ def test_an_engine_of_another_artifact(
     """Here `run`: a loader that hashed less would find a good graph of the right form."""
     shutil.copy(artifacts("llama-yi-6b") / GRAPH, copied / GRAPH)
     answer(copied, images).refused(4, GRAPH)
+
+
+SIGNATURES: list[tuple[Change, str]] = [
+    (lambda folder: os.mkfifo(folder / SIGNATURE), "it is no plain file"),
+    (lambda folder: (folder / SIGNATURE).symlink_to("/dev/zero"), "cannot be read"),
+    (lambda folder: (folder / SIGNATURE).write_bytes(b"[" * 50_000), "nested too deeply"),
+    (lambda folder: (folder / SIGNATURE).write_bytes(b" " * 100_000), "larger than"),
+]
+
+
+@pytest.mark.parametrize(("attack", "said"), SIGNATURES)
+def test_a_made_signature(attack: Change, said: str, copied: Path) -> None:
+    attack(copied)
+    _, public = make_keys(copied.parent)
+    command = ("verify", "integrity", copied, "--public-key", public)
+    attempt(copied.parent, *command).refused(4, said)
