@@ -124,12 +124,12 @@ def test_the_check_is_hashing_and_little_else(tmp_path: Path) -> None:
     def seconds(runs: int = 3) -> tuple[float, float]:
         alone, checked = [], []
         for _ in range(runs):
-            start = time.perf_counter()
+            start = time.process_time()
             files_sha256(files)
-            middle = time.perf_counter()
+            middle = time.process_time()
             open_artifact(tmp_path)
             alone.append(middle - start)
-            checked.append(time.perf_counter() - middle)
+            checked.append(time.process_time() - middle)
         return min(alone), min(checked)
 
     alone, checked = seconds()
