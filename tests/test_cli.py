@@ -91,7 +91,7 @@ def test_build_then_run(
     ran = call(*command)
     assert ran.exit_code == 0
     assert ran.stdout == f"{out}\n"
-    assert "tiles single, accuracy not verified" in ran.stderr
+    assert "tiles single, accuracy not_run" in ran.stderr
     assert "4 answers and 2 errors for 3 rows" in ran.stderr
     lines = lines_of(out)
     assert [list(line) for line in lines] == [COLUMNS] * 6
@@ -173,7 +173,7 @@ def test_json_is_all_there_is_on_stdout(artifact: Path, folder: Path, tmp_path: 
     told = json.loads(finished.stdout)
     assert finished.stdout.count("\n") == 1
     assert (told["rows"], told["answers"], told["errors"]) == (3, 2, 1)
-    assert "accuracy not verified" in finished.stderr
+    assert "accuracy unverified, as the artifact's tile rule is original" in finished.stderr
 
 
 def damaged(artifact: Path, tmp_path: Path) -> Path:

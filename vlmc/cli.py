@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 import vlmc
-from vlmc.errors import UsageError, VlmcError
+from vlmc.command import (
+    build_extra,
+    json_option,
+    print_json,
+    reporting_errors,
+    resumable,
+    say,
+)
+from vlmc.errors import AccuracyError, UsageError
+from vlmc.verify_commands import verify
 
-Parameters = ParamSpec("Parameters")
-Returned = TypeVar("Returned")
+if TYPE_CHECKING:
+    from vlmc.runtime.model import Model
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,23 +29,7 @@ def main() -> None:
     """Compile InternVL2 checkpoints, and answer questions about images with the result."""
 
 
-def reporting_errors(command: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Print a `VlmcError` as one message and leave with its exit code."""
-
-    @wraps(command)
-    def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
-        try:
-            return command(*arguments, **options)
-        except VlmcError as error:
-            click.echo(f"error: {_printable(str(error))}", err=True)
-            sys.exit(error.exit_code)
-
-    return run
-
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout."
-)
+main.add_command(verify)
 
 
 @main.command()
@@ -61,7 +49,7 @@ def plan(recipe: Path, sizes: tuple[str, ...], overrides: tuple[str, ...], as_js
 
     Steps with what is cached and what changed, tiles and tokens of images, memory, disk and time.
     """
-    with _build_extra():
+    with build_extra():
         from vlmc.build.cache import StepCache
         from vlmc.build.plan import USUAL_SIZES, make_plan, parse_size
         from vlmc.build.plan_json import plan_json
@@ -69,7 +57,7 @@ def plan(recipe: Path, sizes: tuple[str, ...], overrides: tuple[str, ...], as_js
     chosen = [parse_size(size) for size in sizes] or USUAL_SIZES
     made = make_plan(read_recipe(recipe, overrides), StepCache(), chosen)
     if as_json:
-        _print_json(plan_json(made))
+        print_json(plan_json(made))
     else:
         from vlmc.build.plan_view import show_plan
 
@@ -107,7 +95,7 @@ def build(
     """
     if steps is not None and output is not None:
         raise UsageError("--steps builds no artifact, so there is no place for -o; leave one out")
-    with _build_extra():
+    with build_extra():
         from vlmc.build.build import build as build_artifact
         from vlmc.build.build import build_steps
         from vlmc.build.progress import BuildProgress
@@ -115,21 +103,21 @@ def build(
     read = read_recipe(recipe, overrides)
     if steps is not None:
         names = [name.strip() for name in steps.split(",")]
-        with _resumable(), BuildProgress() as progress:
+        with resumable(), BuildProgress() as progress:
             outcomes = build_steps(read, names, progress.report, force=force)
         if as_json:
-            _print_json({"steps": [outcome.plain() for outcome in outcomes]})
+            print_json({"steps": [outcome.plain() for outcome in outcomes]})
         else:
             for outcome in outcomes:
                 click.echo(f"{outcome.step.name} {outcome.entry.key}")
         return
-    with _resumable(), BuildProgress() as progress:
+    with resumable(), BuildProgress() as progress:
         folder = build_artifact(read, output, progress.report, force=force)
     if as_json:
         from vlmc.artifact.manifest import read_manifest
 
         manifest = read_manifest(folder)
-        _print_json({"artifact": str(folder), "identity": manifest.identity})
+        print_json({"artifact": str(folder), "identity": manifest.identity})
     else:
         click.echo(folder)
 
@@ -160,6 +148,11 @@ def build(
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--retry-errors", is_flag=True, help="Ask again where the output holds an error.")
+@click.option(
+    "--require-verified",
+    is_flag=True,
+    help="Refuse to run but what `vlmc verify accuracy` has passed: the engine, and the tile rule.",
+)
 @json_option
 @reporting_errors
 def run(
@@ -173,6 +166,7 @@ def run(
     tiles: str | None,
     device: str,
     retry_errors: bool,
+    require_verified: bool,
     as_json: bool,
 ) -> None:
     """Ask every question of every image of INPUT: a folder, a glob, a .jsonl or .parquet file.
@@ -193,8 +187,17 @@ def run(
     from vlmc.runtime.load import load
 
     with load(artifact, device=device, tiles=tiles) as model:
-        _say(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy not verified")
-        with _resumable(), JobProgress() as progress:
+        status, reasons = _accuracy_in_use(model)
+        say(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy {status}")
+        for reason in reasons:
+            say(reason)
+        if require_verified and status != "passed":
+            raise AccuracyError(
+                f"the accuracy of {artifact} with {model.engine} and tiles {model.tiles} is "
+                f"{status}, and --require-verified was given. Run `vlmc verify accuracy "
+                f"{artifact}` on this machine first, or leave the option out."
+            )
+        with resumable(), JobProgress() as progress:
             summary = run_job(
                 model,
                 rows,
@@ -208,7 +211,7 @@ def run(
                 progress=progress.show,
             )
     if as_json:
-        _print_json(
+        print_json(
             {
                 "output": str(output),
                 "rows": summary.rows,
@@ -219,7 +222,7 @@ def run(
             }
         )
     else:
-        _say(
+        say(
             f"{summary.answers} answers and {summary.errors} errors for {summary.rows} rows in "
             f"{summary.seconds:.1f} s ({summary.resumed} were there before)"
         )
@@ -241,7 +244,7 @@ def list_cache(as_json: bool) -> None:
 
     found = StepCache()
     if as_json:
-        _print_json(cache_json(found))
+        print_json(cache_json(found))
     else:
         click.echo("\n".join(cache_lines(found)))
 
@@ -267,7 +270,7 @@ def prune_cache(unused_days: float, max_gib: float | None, as_json: bool) -> Non
     max_bytes = None if max_gib is None else int(max_gib * (1 << 30))
     pruned = prune(StepCache(), unused_days=unused_days, max_bytes=max_bytes)
     if as_json:
-        _print_json(pruned.plain())
+        print_json(pruned.plain())
     else:
         click.echo(
             f"{len(pruned.entries)} steps removed, {pruned.bytes:,} bytes; {len(pruned.damaged)} "
@@ -285,50 +288,9 @@ def inspect(artifact: Path, as_json: bool) -> None:
 
     summary = summarize(artifact)
     if as_json:
-        _print_json(summary.plain())
+        print_json(summary.plain())
     else:
         click.echo("\n".join(summary.lines()))
-
-
-@main.group()
-def verify() -> None:
-    """Check an artifact."""
-
-
-@verify.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option(
-    "--public-key",
-    type=click.Path(path_type=Path),
-    help="PEM file of the Ed25519 key that must have signed the artifact.",
-)
-@json_option
-@reporting_errors
-def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
-    """Check every file of ARTIFACT against its manifest, and its signature if a key is given."""
-    from vlmc.artifact.integrity import open_artifact
-    from vlmc.artifact.signature import check_signature
-
-    opened = open_artifact(artifact)
-    if public_key is not None:
-        check_signature(opened, public_key)
-    sizes = [entry.size for entry in opened.manifest.payload.values()]
-    if as_json:
-        _print_json(
-            {
-                "artifact": str(opened.folder),
-                "identity": opened.identity,
-                "files": len(sizes),
-                "bytes": sum(sizes),
-                "signature": None if public_key is None else "valid",
-            }
-        )
-    else:
-        signed = "" if public_key is None else f", signed with the key of {public_key}"
-        click.echo(
-            f"{opened.folder}: {len(sizes)} files of {sum(sizes):,} bytes are what the manifest "
-            f"says; identity {opened.identity}{signed}"
-        )
 
 
 @main.command()
@@ -349,44 +311,17 @@ def sign(artifact: Path, key: Path, as_json: bool) -> None:
     opened = open_artifact(artifact)
     path = sign_artifact(opened, key)
     if as_json:
-        _print_json({"signature": str(path), "identity": opened.identity})
+        print_json({"signature": str(path), "identity": opened.identity})
     else:
         click.echo(path)
 
 
-@contextmanager
-def _build_extra() -> Iterator[None]:
-    """Say what to install where an import of the compile wing fails."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"building needs the package {error.name}, which is not installed. Install vlmc with "
-            "its build extra: pip install 'vlmc[build]'"
-        ) from error
+def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...]]:
+    """The status of the engine and tile rule in use, and what is to be said of the reports."""
+    from vlmc.artifact.accuracy import read_accuracy
 
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Say after Ctrl-C that nothing finished is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise VlmcError(
-            "interrupted. What was finished is kept: the same command goes on from there."
-        ) from None
-
-
-def _printable(text: str) -> str:
-    """What a terminal only shows; names in foreign files may hold control codes."""
-    return "".join(
-        letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
-    )
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    click.echo(json.dumps(values, ensure_ascii=False))
+    artifact = model.artifact
+    found = read_accuracy(artifact.folder, artifact.identity)
+    if model.tiles != artifact.manifest.image.tiles:
+        return f"unverified, as the artifact's tile rule is {artifact.manifest.image.tiles}", ()
+    return found.status(model.chosen), found.ignored

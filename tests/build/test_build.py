@@ -48,6 +48,8 @@ def test_artifact_is_named_by_its_identity_and_linked(
     assert Path("artifacts/miniature").readlink() == Path(folder.name)
     report = json.loads((folder / "reports" / "build.json").read_text())
     assert report["identity"] == identity
+    assert report["accuracy_dataset"] is None
+    assert Path(report["checkpoint"]).is_dir()
     assert [step["name"] for step in report["steps"]] == STEPS
     assert {step["state"] for step in report["steps"]} <= {"built", "cached"}
     assert said()[-1] == f"built {folder}"
@@ -99,6 +101,14 @@ def test_recipe_in_the_artifact_is_a_whole_recipe(quick_build: Build, miniature:
         },
         "vision": {"precision": "fp32", "engines": [{"engine": "onnxruntime"}]},
         "language": {"scheme": "none"},
+        "accuracy": {
+            "dataset": None,
+            "reference_dtype": "auto",
+            "normalize": ["nfkc", "casefold", "strip_punctuation"],
+            "min_feature_cosine": 0.99999,
+            "min_answer_agreement": 0.95,
+            "max_recall_drop": 0.01,
+        },
     }
 
 

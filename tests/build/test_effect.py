@@ -39,6 +39,11 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
         "image.tiles.tolerance",
         0.2,
     ),
+    "accuracy.min_feature_cosine": (
+        "accuracy.min_feature_cosine=0.5",
+        "engines.0.min_feature_cosine",
+        0.5,
+    ),
 }
 # Keys with one value that is built, which the manifest records, and those with tests of their own.
 SINGLE = {
@@ -47,7 +52,16 @@ SINGLE = {
     "vision.engines.engine": "engines.0.engine",
     "language.scheme": "language_scheme",
 }
-ELSEWHERE = {"model.checkpoint", "model.template"}
+ELSEWHERE = {
+    "model.checkpoint",
+    "model.template",
+    # They act when the artifact is verified, which tests/verify shows.
+    "accuracy.dataset",
+    "accuracy.reference_dtype",
+    "accuracy.normalize",
+    "accuracy.min_answer_agreement",
+    "accuracy.max_recall_drop",
+}
 
 
 def acting() -> dict[str, Any]:

@@ -39,9 +39,11 @@ CHANGES: dict[str, set[str]] = {
     "image.exif=apply": set(),
     "model.system_message=Be brief.": set(),
     "model.template=Hermes-2": set(),  # its stop token is this template's, too
+    "accuracy={dataset: eval.jsonl, normalize: [nfkc], min_answer_agreement: 0.5}": set(),
     "accuracy.max_recall_drop=0.02": set(),
-    "accuracy.min_feature_cosine=0.9": set(),
     "runtime.max_batch_tokens=4096": set(),
+    "accuracy.reference_dtype=fp32": set(),
+    "accuracy.min_feature_cosine=0.9": set(),
     "model.dtype=fp16": {"language.settings", "language.weights"},
 }
 

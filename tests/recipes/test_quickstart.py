@@ -35,6 +35,17 @@ def test_quickstart_builds_and_answers(tmp_path: Path) -> None:
     assert score(native.judged).exact.hits > score(single.judged).exact.hits
 
 
+def test_gate_lets_the_recipe_pass_and_not_a_single_tile(tmp_path: Path) -> None:
+    for tiles, code in (("{rule: native}", 0), ("{rule: native, max: 1}", 3)):
+        folder = tmp_path / f"artifact-{code}"
+        command = ["build", str(HERE / "recipe.yaml"), "--set", f"image.tiles={tiles}"]
+        assert CliRunner().invoke(main, [*command, "-o", str(folder)]).exit_code == 0
+        result = CliRunner().invoke(main, ["verify", "accuracy", str(folder), "--limit", "30"])
+        assert result.exit_code == code, result.output
+        assert ("min_answer_agreement: 0." in result.stderr) == (code == 3)
+        assert "eval.jsonl, 30 questions on 6 images, the first 30 of the file" in result.stdout
+
+
 def test_what_is_shipped_is_small() -> None:
     sizes = {path: path.stat().st_size for path in HERE.rglob("*") if path.is_file()}
     checkpoint = {path: size for path, size in sizes.items() if "checkpoint" in path.parts}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 
 from tests import oracle
@@ -209,6 +211,21 @@ def test_images_at_hand_are_not_computed_again(
     for question in QUESTIONS:
         model.generate([(buffer.getvalue(), question)])
     assert counts == [1]
+
+
+def test_prepared_image_stands_for_its_image(model: Model, pictures: Pictures) -> None:
+    """Its tiles in place of the pixels, and its features in place of the engine's."""
+    one, other, question = pictures[0], pictures[1], QUESTIONS[0]
+    expected = alone(model, (one, question))
+    prepared = model.prepare_image(one)
+    assert prepared.tiles.shape == (1, 448, 448, 3)
+    assert ids([alone(model, (prepared, question))]) == ids([expected])
+    features = model.vision.infer(torch.from_numpy(prepared.tiles)).flatten(0, 1)
+    swapped = replace(model.prepare_image(other), digest=b"swapped", features=features)
+    assert ids([alone(model, (swapped, question))]) == ids([expected])
+    assert ids([alone(model, ([swapped, prepared], question))]) == ids(
+        [alone(model, ([one, one], question))]
+    )
 
 
 def test_temperature_draws_and_seed_repeats(model: Model, pictures: Pictures) -> None:

@@ -119,6 +119,13 @@ def test_first_engine_that_fits_is_taken(artifact: Path, tmp_path: Path) -> None
             load(folder, device="cpu")
 
 
+def test_engine_may_be_named(artifact: Path) -> None:
+    with load(artifact, device="cpu", engine="onnxruntime") as model:
+        assert model.chosen == read_manifest(artifact).engines[0]
+    with pytest.raises(HardwareError, match="holds the vision engines: onnxruntime for cpu"):
+        load(artifact, device="cpu", engine="tensorrt")
+
+
 def test_engine_file_that_the_payload_lacks(artifact: Path, tmp_path: Path) -> None:
     folder = copy_with(artifact, tmp_path / "x", engines=[_engine(file="vision/other.onnx")])
     with pytest.raises(IntegrityError, match=r"holds no vision/other\.onnx"):

@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from vlmc.verify.metrics import Judged, Share, normalize, score, score_by_question
+from vlmc.verify.metrics import (
+    NORMALIZE,
+    Judged,
+    PairedDrop,
+    Share,
+    normalize,
+    recall_drop,
+    score,
+    score_by_question,
+)
 
 YES = ("yes", "Ja.")
 
@@ -71,3 +80,61 @@ def test_nothing_is_known_of_nothing() -> None:
     assert math.isnan(Share(0, 0).value)
     assert math.isnan(score([]).f1)
     assert math.isnan(score([Judged("q", "yes", "no", YES), Judged("q", "no", "yes", YES)]).f1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ((), "Ｙes."),
+        (("nfkc",), "Yes."),
+        (("casefold",), "ｙes."),
+        (("strip_punctuation",), "Ｙes"),
+        (("nfkc", "casefold"), "yes."),
+        (NORMALIZE, "yes"),
+    ],
+)
+def test_each_step_acts_alone(steps: tuple[str, ...], expected: str) -> None:
+    assert normalize(" Ｙes. ", steps) == expected
+
+
+def test_steps_decide_what_is_right() -> None:
+    judged = [Judged("room", "yes", "Yes.", ("yes",))]
+    assert score(judged).exact.hits == score(judged).recall.hits == 1
+    assert score(judged, ["casefold"]).exact.hits == 0
+    assert score(judged, ["casefold"]).recall == Share(0, 1)
+
+
+def test_recall_drop_counts_pairs() -> None:
+    def judged(answer: str) -> Judged:
+        return Judged("room", "yes", answer, YES)
+
+    before = [judged("yes"), judged("yes"), judged("no"), judged("no"), Judged("q", "3", "3")]
+    after = [judged("no"), judged("ja"), judged("yes"), judged("no"), Judged("q", "3", "4")]
+    drop = recall_drop(before, after)
+    assert (drop.lost, drop.gained, drop.n) == (1, 1, 4)
+    assert drop.value == 0
+    recalls = score(before).recall.value, score(after).recall.value
+    assert recalls == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.01), (0.05, 0.05), (0.005, 0.0)])
+@pytest.mark.parametrize("n", [50, 200])
+def test_paired_interval_covers_the_truth(lost: float, gained: float, n: int) -> None:
+    """The exact chance, over every outcome that is not out of reach."""
+    covered = 0.0
+    for one in range(n // 3):
+        for other in range(n // 3):
+            rest = n - one - other
+            ways = math.comb(n, one) * math.comb(n - one, other)
+            chance = ways * lost**one * gained**other * (1 - lost - gained) ** rest
+            low, high = PairedDrop(one, other, n).interval
+            covered += chance * (low <= lost - gained <= high)
+    assert 0.94 <= covered <= 1
+
+
+def test_paired_interval_turns_with_the_sides_and_knows_nothing_of_nothing() -> None:
+    low, high = PairedDrop(8, 3, 413).interval
+    assert PairedDrop(3, 8, 413).interval == pytest.approx((-high, -low))
+    assert low < PairedDrop(8, 3, 413).value < high
+    assert PairedDrop(0, 0, 0).interval == (-1.0, 1.0)
+    assert math.isnan(PairedDrop(0, 0, 0).value)

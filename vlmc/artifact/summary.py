@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from vlmc.artifact.accuracy import Accuracy, read_accuracy
 from vlmc.artifact.integrity import check_files, resolve_folder
 from vlmc.artifact.manifest import Manifest, read_manifest
 from vlmc.artifact.signature import is_signed
-
-AccuracyStatus = Literal["passed", "failed", "onnx_only", "not_run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +21,7 @@ class Summary:
     folder: Path
     manifest: Manifest
     signed: bool
-
-    @property
-    def accuracy(self) -> AccuracyStatus:
-        """Of every engine: this version verifies none."""
-        return "not_run"
+    accuracy: Accuracy
 
     @property
     def payload_bytes(self) -> int:
@@ -47,7 +42,7 @@ class Summary:
             asdict(engine)
             | {
                 "bytes": payload[engine.file].size if engine.file in payload else None,
-                "accuracy": self.accuracy,
+                "accuracy": self.accuracy.status(engine),
             }
             for engine in self.manifest.engines
         ]
@@ -55,7 +50,8 @@ class Summary:
             "artifact": str(self.folder),
             "identity": self.manifest.identity,
             "name": self.manifest.name,
-            "accuracy": self.accuracy,
+            "accuracy": self.accuracy.overall(self.manifest),
+            "accuracy_reports_ignored": list(self.accuracy.ignored),
             "engines": engines,
             "payload_bytes": self.payload_bytes,
             "sizes": self.sizes(),
@@ -79,10 +75,11 @@ class Summary:
                 (
                     "engine",
                     f"{engine.engine} for {engine.target}, {engine.precision}, {engine.file}; "
-                    f"accuracy {self.accuracy}",
+                    f"accuracy {self.accuracy.status(engine)}",
                 )
                 for engine in manifest.engines
             ),
+            *(("report", said) for said in self.accuracy.ignored),
             ("size", f"{len(manifest.payload)} files, {self.payload_bytes:,} bytes"),
             *((f"  {name}", f"{size:,} bytes") for name, size in self.sizes().items()),
             ("signature", "there, not checked" if self.signed else "none"),
@@ -100,7 +97,8 @@ def summarize(folder: Path) -> Summary:
     folder = resolve_folder(folder)
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    return Summary(folder, manifest, is_signed(folder))
+    accuracy = read_accuracy(folder, manifest.identity)
+    return Summary(folder, manifest, is_signed(folder), accuracy)
 
 
 def _versions(versions: Mapping[str, str]) -> str:

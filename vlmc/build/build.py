@@ -81,7 +81,7 @@ def build(
                     for outcome in outcomes
                 ]
                 identity = _finish(
-                    partial, resolved, checkpoint, digests, samples, outcomes, report
+                    partial, recipe, resolved, checkpoint, digests, samples, outcomes, report
                 )
                 target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
                 publish(partial, target)
@@ -163,6 +163,7 @@ def _run(
 
 def _finish(
     folder: Path,
+    recipe: Recipe,
     resolved: Resolved,
     checkpoint: Checkpoint,
     digests: dict[str, str],
@@ -177,6 +178,10 @@ def _finish(
     manifest = seal(folder, _manifest(resolved, checkpoint, digests, samples))
     values = {
         "identity": manifest.identity,
+        # Here and not in the payload, whose bytes no path may change: what verifies on this
+        # machine finds the source and the questions by them.
+        "checkpoint": str(checkpoint.folder),
+        "accuracy_dataset": recipe.accuracy.dataset,
         "steps": [outcome.plain() for outcome in outcomes],
     }
     (folder / REPORTS).mkdir(exist_ok=True)

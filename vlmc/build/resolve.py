@@ -68,11 +68,7 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
         template=template,
         system_message=message,
         language_dtype=cast(Literal["float32", "bfloat16", "float16"], dtype),
-        min_feature_cosine=(
-            MIN_FEATURE_COSINE[recipe.vision.precision]
-            if recipe.accuracy.min_feature_cosine == "auto"
-            else float(recipe.accuracy.min_feature_cosine)
-        ),
+        min_feature_cosine=min_feature_cosine(recipe),
     )
 
 
@@ -97,4 +93,17 @@ def _written_out(
         }
     )
     image = recipe.image.model_copy(update={"tiles": recipe.image.tiles.model_copy(update=written)})
-    return recipe.model_copy(update={"model": model, "image": image})
+    dataset = recipe.accuracy.dataset
+    accuracy = recipe.accuracy.model_copy(
+        update={
+            "dataset": None if dataset is None else Path(dataset).name,
+            "min_feature_cosine": min_feature_cosine(recipe),
+        }
+    )
+    return recipe.model_copy(update={"model": model, "image": image, "accuracy": accuracy})
+
+
+def min_feature_cosine(recipe: Recipe) -> float:
+    """Of the worst tile; `auto` follows from the precision."""
+    given = recipe.accuracy.min_feature_cosine
+    return MIN_FEATURE_COSINE[recipe.vision.precision] if given == "auto" else float(given)

@@ -21,6 +21,5 @@ NOT_ACTED_ON: dict[str, str] = {
     "language.keep": "the language model keeps its own weights (scheme: none)",
     "calibration": "nothing that it builds is calibrated",
     "runtime": "the runtime's settings are fixed in it",
-    "accuracy": "it has no `vlmc verify accuracy`",
 }
 """Key path → what holds instead. Refused where written, and left out of an artifact's recipe."""

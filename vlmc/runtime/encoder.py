@@ -12,7 +12,8 @@ from torch import Tensor
 from vlmc.errors import IntegrityError
 from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.runtime.engines.engine import VisionEngine
-from vlmc.runtime.prepare import KEPT_IMAGES, PreparedImage
+from vlmc.runtime.prepare import KEPT_IMAGES
+from vlmc.runtime.request import PreparedImage
 
 
 class ImageEncoder:
@@ -30,13 +31,22 @@ class ImageEncoder:
         self._shape = torch.Size((TOKENS_PER_TILE, hidden_size))
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
+    @property
+    def engine(self) -> VisionEngine:
+        """What computes the features."""
+        return self._engine
+
     def encode(self, images: Sequence[PreparedImage]) -> list[Tensor]:
         """Features of each image, (256 · tiles, hidden) in the language model's dtype.
 
         Raises:
             IntegrityError: the engine was made for another language model.
         """
-        new = {image.digest: image for image in images if image.digest not in self._kept}
+        new = {
+            image.digest: image
+            for image in images
+            if image.digest not in self._kept and image.features is None
+        }
         if new:
             tiles = torch.from_numpy(np.concatenate([image.tiles for image in new.values()]))
             features = self._engine.infer(tiles.to(self._engine.device))
@@ -52,6 +62,9 @@ class ImageEncoder:
                 self._kept[digest] = part.flatten(0, 1)
         encoded = []
         for image in images:
+            if image.features is not None:
+                encoded.append(image.features.to(self._device, self._dtype))
+                continue
             self._kept.move_to_end(image.digest)
             encoded.append(self._kept[image.digest])
         while len(self._kept) > KEPT_IMAGES:

@@ -30,6 +30,7 @@ def load(
     *,
     device: str = "auto",
     tiles: str | TileRule | None = None,
+    engine: str | None = None,
 ) -> Model:
     """Load an artifact folder.
 
@@ -39,6 +40,8 @@ def load(
             give its result to the others and load that.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where there is one, else the CPU.
         tiles: another tile rule than the artifact's, such as `native:max=4`.
+        engine: the vision engine by name, such as `onnxruntime`; without, the first of the
+            artifact that runs on the device.
 
     Raises:
         IntegrityError: a file is not what the manifest says, or no build of vlmc wrote it so.
@@ -52,22 +55,23 @@ def load(
     rules = opened.manifest.image
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
     target = _device(device, opened)
-    chosen = _engine(opened)
+    chosen = _engine(opened, engine)
     template = TEMPLATES[opened.manifest.prompt.template]
     dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
     with _as_built(opened):
         tokenizer, decoder = _language(opened, dtype, target)
         prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
-    engine = OnnxRuntimeEngine(opened.path(chosen.file), chosen.precision)
+    vision = OnnxRuntimeEngine(opened.path(chosen.file), chosen.precision)
     return Model(
         opened,
         tiles=rule,
         prompts=prompts,
         encoder=ImageEncoder(
-            engine, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
+            vision, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
         ),
         decoder=decoder,
-        engine=f"{engine.name} on {target}",
+        engine=f"{vision.name} on {target}",
+        chosen=chosen,
     )
 
 
@@ -89,10 +93,11 @@ def _device(text: str, artifact: Artifact) -> torch.device:
     return device
 
 
-def _engine(artifact: Artifact) -> Engine:
-    """The first engine that this version runs."""
+def _engine(artifact: Artifact, name: str | None) -> Engine:
+    """The first engine that this version runs, of the name if one is given."""
     for engine in artifact.manifest.engines:
-        if (engine.engine, engine.target) == (OnnxRuntimeEngine.name, "cpu"):
+        runs_here = (engine.engine, engine.target) == (OnnxRuntimeEngine.name, "cpu")
+        if runs_here and name in (None, engine.engine):
             return engine
     raise HardwareError(
         f"{_held(artifact)}. This version runs {OnnxRuntimeEngine.name} for cpu; load the "

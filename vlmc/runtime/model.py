@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
+from vlmc.artifact.manifest import Engine
 from vlmc.errors import PromptError, UsageError, VlmcError
 from vlmc.image.decode import ImageSource
 from vlmc.image.tiles import TileRule
 from vlmc.models.decoder import Decoder
 from vlmc.runtime import generation
 from vlmc.runtime.encoder import ImageEncoder
+from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.generation import Prefilled, Sampling
 from vlmc.runtime.look_ahead import group_by_images, prepare_ahead
 from vlmc.runtime.prepare import PreparedRequest, Preparer
-from vlmc.runtime.request import Answer, Request, Timings
+from vlmc.runtime.request import Answer, PreparedImage, Request, Timings
 from vlmc.text.prompt import PromptBuilder
 
 Result = TypeVar("Result")
@@ -54,10 +56,12 @@ class Model:
         encoder: ImageEncoder,
         decoder: Decoder,
         engine: str,
+        chosen: Engine,
     ) -> None:
         self.artifact = artifact
         self.tiles = tiles
         self.engine = engine
+        self.chosen = chosen
         self._prompts, self._encoder, self._decoder = prompts, encoder, decoder
         self._language = decoder.config
         self._preparer = Preparer(artifact.manifest.image, tiles, prompts)
@@ -192,6 +196,21 @@ class Model:
             with self._exclusively():
                 features += self._encoder.encode([self._preparer.image(source)])
         return features
+
+    def prepare_image(self, source: ImageSource) -> PreparedImage:
+        """The tiles that the vision engine is given for an image.
+
+        Raises:
+            ImageError: the image is missing, damaged or too large.
+        """
+        self._check_open()
+        return self._preparer.image(source)
+
+    @property
+    def vision(self) -> VisionEngine:
+        """The vision engine in use."""
+        self._check_open()
+        return self._encoder.engine
 
     def close(self) -> None:
         """Free weights and engines; further calls are refused."""

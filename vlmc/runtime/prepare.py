@@ -17,20 +17,11 @@ from vlmc.errors import UsageError
 from vlmc.image.decode import ImageSource, decode, describe, read_image_file
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
-from vlmc.runtime.request import split_request
+from vlmc.runtime.request import PreparedImage, split_request
 from vlmc.text.prompt import PromptBuilder
 
 # Questions on one image come one after the other; more than a few images are never at hand.
 KEPT_IMAGES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """Tiles, uint8 (T, 448, 448, 3), and the digest of the image's own bytes, which alone tells
-    two images apart."""
-
-    digest: bytes
-    tiles: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +79,14 @@ class Preparer:
             prepare_ms=(time.perf_counter() - start) * 1e3,
         )
 
-    def image(self, source: ImageSource) -> PreparedImage:
+    def image(self, source: ImageSource | PreparedImage) -> PreparedImage:
         """Decode and tile one image, or find it among the last few by its content.
 
         Raises:
             ImageError: it is missing, damaged, too large, or no image.
         """
+        if isinstance(source, PreparedImage):
+            return source
         name = describe(source)
         if isinstance(source, str | Path):
             source = read_image_file(source)

@@ -8,11 +8,28 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from vlmc.errors import UsageError
 from vlmc.image.decode import ImageSource
 
-Request = tuple[ImageSource | Sequence[ImageSource] | None, str]
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """Tiles, uint8 (T, 448, 448, 3), and the digest of the image's own bytes, which alone tells
+    two images apart.
+
+    In a request it stands for its image, which is then neither decoded nor tiled. `features`
+    (256 · T, hidden), where given, are taken in place of the vision engine's.
+    """
+
+    digest: bytes
+    tiles: npt.NDArray[np.uint8]
+    features: Tensor | None = None
+
+
+Request = tuple[ImageSource | PreparedImage | Sequence[ImageSource | PreparedImage] | None, str]
 """Image, images or None, and a prompt that may hold `<image>` placeholders."""
 
 
@@ -44,7 +61,7 @@ class Answer:
     timings: Timings
 
 
-def split_request(request: object) -> tuple[list[ImageSource], str]:
+def split_request(request: object) -> tuple[list[ImageSource | PreparedImage], str]:
     """A request's images, in order, and its prompt.
 
     Raises:
@@ -59,7 +76,7 @@ def split_request(request: object) -> tuple[list[ImageSource], str]:
         raise UsageError(f"a request's prompt is a text, got {type(prompt).__name__}")
     if images is None:
         return [], prompt
-    if isinstance(images, str | Path | bytes | np.ndarray):
+    if isinstance(images, str | Path | bytes | np.ndarray | PreparedImage):
         return [images], prompt
     if isinstance(images, list | tuple):
         return list(images), prompt

@@ -1,16 +1,23 @@
-"""Recall, precision and exact match of answers, with intervals."""
+"""Agreement, recall, precision and exact match of answers, with intervals."""
 
 from __future__ import annotations
 
 import math
 import string
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 # Two-sided 95 % of the normal distribution.
 _Z = 1.959963984540054
 _PUNCTUATION = set(string.punctuation) | set("，。！？；：、“”‘’（）《》【】…—·")
+_STEPS: dict[str, Callable[[str], str]] = {
+    "nfkc": lambda text: unicodedata.normalize("NFKC", text),
+    "casefold": str.casefold,
+    "strip_punctuation": lambda text: "".join(c for c in text if c not in _PUNCTUATION),
+}
+NORMALIZE = tuple(_STEPS)
+"""The recipe's default of `accuracy.normalize`: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +70,86 @@ class Scores:
         return 2 * recall * precision / (recall + precision) if recall + precision > 0 else math.nan
 
 
-def normalize(text: str) -> str:
-    """NFKC, casefolded, without punctuation and outer spaces."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(letter for letter in folded if letter not in _PUNCTUATION).strip()
+@dataclass(frozen=True, slots=True)
+class PairedDrop:
+    """How far a share of the same `n` questions fell: `lost` were right before and are wrong now,
+    `gained` the other way round."""
+
+    lost: int
+    gained: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The drop of the share, negative where it rose, NaN of nothing."""
+        return (self.lost - self.gained) / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Adjusted Wald interval of paired proportions (Bonett and Price 2012), whose one question
+        more on either side keeps it open where nothing was lost or gained."""
+        if self.n == 0:
+            return -1.0, 1.0
+        n = self.n + 2
+        lost, gained = (self.lost + 1) / n, (self.gained + 1) / n
+        drop = lost - gained
+        spread = _Z * math.sqrt((lost + gained - drop**2) / n)
+        return max(-1.0, drop - spread), min(1.0, drop + spread)
 
 
-def score(judged: Iterable[Judged]) -> Scores:
+def normalize(text: str, steps: Sequence[str] = NORMALIZE) -> str:
+    """The text after `steps`, of `NORMALIZE`, in their order; outer spaces always go."""
+    for step in steps:
+        text = _STEPS[step](text)
+    return text.strip()
+
+
+def score(judged: Iterable[Judged], steps: Sequence[str] = NORMALIZE) -> Scores:
     """Scores over all given answers, compared after `normalize`."""
     exact = total = found = true = claimed = 0
     for item in judged:
-        label, answer = normalize(item.label), normalize(item.answer)
+        answer = normalize(item.answer, steps)
         total += 1
-        exact += label == answer
-        positive = {normalize(text) for text in item.positive}
-        found += label in positive and answer in positive
-        true += label in positive
-        claimed += answer in positive
+        exact += normalize(item.label, steps) == answer
+        true += is_positive(item, steps)
+        found += is_found(item, steps)
+        claimed += answer in _positive(item, steps)
     return Scores(Share(exact, total), Share(found, true), Share(found, claimed))
 
 
-def score_by_question(judged: Sequence[Judged]) -> dict[str, Scores]:
+def is_positive(item: Judged, steps: Sequence[str] = NORMALIZE) -> bool:
+    """Whether there is something to find: the label is one of the positive ones."""
+    return normalize(item.label, steps) in _positive(item, steps)
+
+
+def is_found(item: Judged, steps: Sequence[str] = NORMALIZE) -> bool:
+    """Whether it was there and was found, in whichever of the positive words."""
+    return is_positive(item, steps) and normalize(item.answer, steps) in _positive(item, steps)
+
+
+def score_by_question(
+    judged: Sequence[Judged], steps: Sequence[str] = NORMALIZE
+) -> dict[str, Scores]:
     """Scores of each question id, sorted by id."""
     questions = sorted({item.question for item in judged})
     return {
-        question: score(item for item in judged if item.question == question)
+        question: score((item for item in judged if item.question == question), steps)
         for question in questions
     }
+
+
+def recall_drop(
+    before: Sequence[Judged], after: Sequence[Judged], steps: Sequence[str] = NORMALIZE
+) -> PairedDrop:
+    """The drop of recall from `before` to `after`, which answer the same questions."""
+    lost = gained = n = 0
+    for old, new in zip(before, after, strict=True):
+        was, now = is_found(old, steps), is_found(new, steps)
+        n += is_positive(old, steps)
+        lost += was and not now
+        gained += now and not was
+    return PairedDrop(lost, gained, n)
+
+
+def _positive(item: Judged, steps: Sequence[str]) -> set[str]:
+    return {normalize(text, steps) for text in item.positive}

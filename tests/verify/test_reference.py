@@ -1,0 +1,83 @@
+"""The portable reference: read back as it was written, and refused when it is not whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from vlmc.errors import UsageError
+from vlmc.verify.pixels import ImageGrid, SampleTile
+from vlmc.verify.reference import Reference, read_reference, write_reference
+from vlmc.verify.source import SourceAnswer
+
+
+@pytest.fixture
+def made() -> Reference:
+    generator = np.random.default_rng(0)
+    return Reference(
+        source={"config.json": "a" * 64},
+        dtype="bfloat16",
+        device="cpu",
+        template="Hermes-2",
+        system_message="你好",
+        dataset="b" * 64,
+        dataset_path="/data/eval.jsonl",
+        grids={"c" * 64: ImageGrid(480, 320, 7, "d" * 64)},
+        answers={
+            (("c" * 64,), "有吗？"): SourceAnswer("有。", -0.25),
+            (("c" * 64, "e" * 64), "Both?"): SourceAnswer("", -3.5),
+        },
+        places=(SampleTile("c" * 64, 0), SampleTile("c" * 64, 6)),
+        tiles=generator.integers(0, 256, (2, 448, 448, 3), dtype=np.uint8),
+        features=generator.standard_normal((2, 256, 8), dtype=np.float32),
+    )
+
+
+def test_reads_back(made: Reference, tmp_path: Path) -> None:
+    write_reference(made, tmp_path / "reference")
+    assert [path.name for path in tmp_path.iterdir()] == ["reference"], "nothing half-written"
+    found = read_reference(tmp_path / "reference")
+    assert found.from_file and not made.from_file
+    for field in dataclasses.fields(made):
+        one, other = getattr(found, field.name), getattr(made, field.name)
+        if isinstance(other, np.ndarray):
+            np.testing.assert_array_equal(one, other)
+        elif field.name != "from_file":
+            assert one == other, field.name
+    write_reference(made, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "reference").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["cut", "record", "tiles", "features", "format", "json", "text"])
+def test_damaged_is_refused(change: str, made: Reference, tmp_path: Path) -> None:
+    path = tmp_path / "reference"
+    write_reference(made, path)
+    tensors = load_file(path)
+    if change == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif change == "text":
+        path.write_text("{}")
+    else:
+        if change == "record":
+            del tensors["record"]
+        elif change == "tiles":
+            tensors["tiles"] = tensors["tiles"][:1].copy()
+        elif change == "features":
+            tensors["features"] = tensors["features"].astype(np.float64)
+        elif change == "format":
+            text = tensors["record"].tobytes().replace(b'"format": 1', b'"format": 9')
+            tensors["record"] = np.frombuffer(text, np.uint8)
+        else:
+            tensors["record"] = np.frombuffer(b"[" * 100_000, np.uint8)
+        save_file(tensors, path)
+    with pytest.raises(UsageError, match=r"is no reference that can be read .*vlmc verify refer"):
+        read_reference(path)
+
+
+def test_place_that_cannot_be_written(made: Reference, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_reference(made, tmp_path / "none" / "reference")

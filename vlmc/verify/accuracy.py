@@ -1,0 +1,98 @@
+"""The accuracy of an artifact: three levels against the source."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from vlmc.errors import UsageError
+from vlmc.image.decode import decode
+from vlmc.image.tiles import choose_grid
+from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES
+from vlmc.runtime.model import Model
+from vlmc.verify.answers import AnswerCheck, Pair
+from vlmc.verify.dataset import Dataset
+from vlmc.verify.features import FeatureCheck, batch_counts, check_features
+from vlmc.verify.gate import Checked, Thresholds
+from vlmc.verify.inputs import Promise
+from vlmc.verify.pixels import PixelCheck, grid_of
+from vlmc.verify.reference import Progress, Reference
+from vlmc.verify.source import MAX_NEW_TOKENS
+
+
+def check_model(
+    model: Model, promise: Promise, reference: Reference, dataset: Dataset, progress: Progress
+) -> Checked:
+    """Measure the three levels of a loaded artifact.
+
+    Raises:
+        AccuracyError: the features have another shape than the source's.
+        VlmcError: an image or a prompt is not usable.
+    """
+    accuracy = promise.accuracy
+    return Checked(
+        pixels=_check_pixels(model, promise, reference, dataset, progress),
+        features=_check_features(model, reference),
+        answers=_check_answers(model, promise, reference, dataset, progress),
+        thresholds=Thresholds(
+            min_feature_cosine=model.chosen.min_feature_cosine,
+            min_answer_agreement=accuracy.min_answer_agreement,
+            max_recall_drop=accuracy.max_recall_drop,
+        ),
+    )
+
+
+def check_covered(reference: Reference, dataset: Dataset) -> None:
+    """Refuse a reference that was made on other questions.
+
+    Raises:
+        UsageError: a question or an image is not in it; names the line.
+    """
+    for question in dataset.questions:
+        if question.key not in reference.answers:
+            raise UsageError(
+                f"{dataset.path}:{question.line}: the reference has no answer to this prompt on "
+                "this image's content. Make the reference anew with `vlmc verify reference` and a "
+                "recipe whose accuracy.dataset is this file."
+            )
+
+
+def _check_pixels(
+    model: Model, promise: Promise, reference: Reference, dataset: Dataset, progress: Progress
+) -> PixelCheck:
+    check, published = PixelCheck(), model.artifact.manifest.image.published
+    images = dataset.images
+    for done, (digest, path) in enumerate(images.items(), 1):
+        found = model.prepare_image(path).tiles
+        pixels = decode(path, exif=promise.exif)
+        check.compare(str(path), found, pixels, promise.rule, promise.resampler)
+        expected = reference.grids[digest]
+        count = choose_grid(expected.width, expected.height, published).tiles
+        if count != expected.tiles:
+            check.moved[str(path)] = (
+                f"{count} tiles by the artifact's published rule, {expected.tiles} by the source's"
+            )
+        elif reference.from_file:
+            as_source = grid_of(decode(path), published)
+            check.decoded_otherwise += as_source.sha256 != expected.sha256
+        progress("pixels", done, len(images))
+    return check
+
+
+def _check_features(model: Model, reference: Reference) -> FeatureCheck:
+    engine = model.vision
+    counts = batch_counts(engine.profiles, BATCH_TILES)
+    return check_features(engine, reference.tiles, reference.places, reference.features, counts)
+
+
+def _check_answers(
+    model: Model, promise: Promise, reference: Reference, dataset: Dataset, progress: Progress
+) -> AnswerCheck:
+    questions, pairs = dataset.questions, []
+    requests = (question.request for question in questions)
+    with closing(model.try_stream(requests, max_new_tokens=MAX_NEW_TOKENS)) as answers:
+        for question, answer in zip(questions, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            pairs.append(Pair(question, reference.answers[question.key], answer.text))
+            progress("answers", len(pairs), len(questions))
+    return AnswerCheck(tuple(pairs), promise.accuracy.normalize)

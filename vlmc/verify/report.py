@@ -1,0 +1,191 @@
+"""What a verification found: for people, for programs, and kept in the artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vlmc
+from vlmc.artifact.accuracy import AccuracyStatus, read_report, report_path, write_report
+from vlmc.artifact.integrity import Artifact
+from vlmc.artifact.manifest import Engine
+from vlmc.verify.answers import AnswerCheck
+from vlmc.verify.dataset import Dataset
+from vlmc.verify.explain import Explanation
+from vlmc.verify.gate import Checked
+from vlmc.verify.reference import Reference
+
+_WORST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """One engine of an artifact, checked on one dataset."""
+
+    artifact: Artifact
+    engine: Engine
+    reference: Reference
+    reference_path: Path
+    dataset: Dataset
+    checked: Checked
+    explanations: tuple[Explanation, ...]
+
+    @property
+    def status(self) -> AccuracyStatus:
+        """Of the engine that was checked."""
+        return "failed" if self.checked.failed else "passed"
+
+    @property
+    def same_source(self) -> bool:
+        """Whether the reference is of the checkpoint that the artifact was made from."""
+        source = self.artifact.manifest.source
+        return all(self.reference.source.get(name) == digest for name, digest in source.items())
+
+    def keep(self) -> Path:
+        """Write the report into the artifact; returns where.
+
+        Results of other engines on the same questions stay in it.
+
+        Raises:
+            UsageError: the artifact's folder cannot be written to.
+        """
+        artifact, digest = self.artifact, self.dataset.digest
+        before = read_report(report_path(artifact.folder, digest), artifact.identity)
+        others = before["engines"] if isinstance(before, dict) else []
+        return write_report(artifact.folder, digest, self.plain(others))
+
+    def plain(self, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The JSON form; `others` are the entries of an earlier report."""
+        return {
+            "identity": self.artifact.identity,
+            "artifact": self.artifact.manifest.name,
+            "vlmc": vlmc.__version__,
+            "dataset": {
+                "name": self.dataset.path.name,
+                "digest": self.dataset.digest,
+                "questions": len(self.dataset.questions),
+                "images": len(self.dataset.images),
+                "limit": self.dataset.limit,
+            },
+            "tiles": str(self.artifact.manifest.image.tiles),
+            "engines": [*self._entries(others)],
+        }
+
+    def _entries(self, others: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        yield self._entry()
+        mine = (self.engine.engine, self.engine.target)
+        kept = {(str(entry["engine"]), str(entry["target"])): entry for entry in others}
+        for engine in self.artifact.manifest.engines:
+            key = (engine.engine, engine.target)
+            before = kept.pop(key, None)
+            if key == mine:
+                continue
+            if before is not None and "verdicts" in before:
+                yield before
+            elif self.engine.engine == "onnxruntime" and engine.precision == self.engine.precision:
+                # It was compiled from the graph that was checked, which is all that is known.
+                status = "failed" if self.checked.failed else "onnx_only"
+                yield {"engine": engine.engine, "target": engine.target, "status": status}
+        kept.pop(mine, None)
+        yield from kept.values()
+
+    def _entry(self) -> dict[str, Any]:
+        checked = self.checked
+        return {
+            "engine": self.engine.engine,
+            "target": self.engine.target,
+            "precision": self.engine.precision,
+            "status": self.status,
+            "underpowered": [verdict.name for verdict in checked.underpowered],
+            "reference": {
+                "kind": "file" if self.reference.from_file else "source",
+                "name": self.reference_path.name,
+                "same_source": self.same_source,
+                "tower_dtype": "float32",
+                "language_dtype": self.reference.dtype,
+                "device": self.reference.device,
+            },
+            "verdicts": [verdict.plain() for verdict in checked.verdicts()],
+            "pixels": checked.pixels.plain(),
+            "features": checked.features.plain()
+            | {
+                "below": checked.features.worst_tiles(checked.thresholds.min_feature_cosine),
+            },
+            "answers": checked.answers.plain(),
+            "disagreements": [pair.plain() for pair in checked.answers.disagreements[:_WORST]],
+            "explanations": [explanation.plain() for explanation in self.explanations],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        dataset, checked, reference = self.dataset, self.checked, self.reference
+        manifest = self.artifact.manifest
+        first = "" if dataset.limit is None else f", the first {dataset.limit} of the file"
+        yield f"artifact    {self.artifact.folder}, identity {self.artifact.identity[:8]}"
+        yield (
+            f"engine      {self.engine.engine} for {self.engine.target}, {self.engine.precision}; "
+            f"tiles {manifest.image.tiles}"
+        )
+        yield (
+            f"reference   {self.reference_path}, tower fp32, language model {reference.dtype}, on "
+            f"{reference.device}"
+        )
+        if not self.same_source:
+            yield "            it is not the checkpoint that the artifact was made from"
+        yield (
+            f"dataset     {dataset.path}, {len(dataset.questions)} questions on "
+            f"{len(dataset.images)} images{first}"
+        )
+        pixels = checked.pixels
+        yield (
+            f"pixels      {manifest.image.resampler} against Pillow: mean {pixels.mean:.3f}, 99 % "
+            f"within {pixels.p99}, at most {pixels.maximum} levels, {pixels.tiles} tiles"
+        )
+        if pixels.decoded_otherwise:
+            yield (
+                f"            {pixels.decoded_otherwise} images have other pixels here than where "
+                "the reference was made: another Pillow decodes them"
+            )
+        worst = ", ".join(
+            f"{values.min():.6f} in batches of {count}"
+            for count, values in checked.features.cosines.items()
+        )
+        yield f"features    worst cosine of {len(checked.features.tiles)} tiles: {worst}"
+        yield from _answer_lines(checked.answers)
+        yield from (explanation.line() for explanation in self.explanations)
+        yield from (verdict.line() for verdict in checked.verdicts())
+
+
+def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
+    values = answers.plain()
+    yield f"answers     agreement {_told(values['agreement'])}"
+    yield f"            to the letter {_told(values['exact_match'])}"
+    if "reference" not in values:
+        return
+    for side in ("reference", "artifact"):
+        yield f"            {side}: {_scores(values[side])}"
+    yield f"            drop of recall {_told(values['recall_drop'])}"
+    for name, part in values["questions"].items():
+        yield f"            {name or 'no id'}: agreement {_told(part['agreement'])}"
+        for side in ("reference", "artifact"):
+            if side in part:
+                yield f"              {side}: {_scores(part[side])}"
+
+
+def _scores(values: Mapping[str, Any]) -> str:
+    text = f"right {_told(values['exact'])}"
+    if values["recall"]["n"] or values["precision"]["n"]:
+        f1 = "-" if values["f1"] is None else f"{values['f1']:.4f}"
+        text += (
+            f", recall {_told(values['recall'])}, precision {_told(values['precision'])}, F1 {f1}"
+        )
+    return text
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    if values["value"] is None:
+        return "-"
+    low, high = values["interval"]
+    return f"{values['value']:.4f} [{low:.4f}, {high:.4f}] n {values['n']}"

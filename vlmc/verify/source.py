@@ -1,0 +1,205 @@
+"""The source model as it was published: what an artifact's answers and features are held to."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vlmc.artifact.hashing import files_sha256
+from vlmc.artifact.manifest import ImageRules, PromptRules
+from vlmc.checkpoint.config import ModelConfig
+from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
+from vlmc.checkpoint.source import Checkpoint, open_checkpoint
+from vlmc.errors import HardwareError, VlmcError
+from vlmc.image.tiles import TileRule
+from vlmc.models.loading import load_decoder, load_tower
+from vlmc.models.vision import VisionTower, normalize_tiles
+from vlmc.runtime import generation
+from vlmc.runtime.generation import Sampling
+from vlmc.runtime.look_ahead import group_by_images, prepare_ahead
+from vlmc.runtime.prepare import PreparedRequest, Preparer
+from vlmc.text.prompt import PromptBuilder
+from vlmc.text.template import TEMPLATES
+from vlmc.verify.dataset import Question
+
+MAX_NEW_TOKENS = 5
+"""Tokens of an answer, on both sides; as many as `vlmc run` asks for."""
+_BATCH_TILES = 4
+# Beside the weights: activations of a batch of tiles, keys and values, the allocator's slack.
+_WORKING_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAnswer:
+    """The source's answer, and the log-probability of its first token: how sure it was."""
+
+    text: str
+    first_logprob: float
+
+
+class SourceTower:
+    """The checkpoint's tower in fp32, from uint8 tiles to features."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.device = device
+        tensors = tower_tensors(checkpoint.weights, checkpoint.config)
+        self._tower: VisionTower = load_tower(
+            checkpoint.config, tensors, dtype=torch.float32, device=device
+        )
+
+    @torch.inference_mode()
+    def features(self, tiles: npt.NDArray[np.uint8]) -> Tensor:
+        """uint8 (N, 448, 448, 3) → fp32 (N, 256, hidden) on the device, in true fp32."""
+        # cuDNN would otherwise take TF32 for the patch embedding: ten bits of mantissa.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            parts = [
+                self._tower(normalize_tiles(part.to(self.device), torch.float32))
+                for part in torch.split(torch.from_numpy(tiles), _BATCH_TILES)
+            ]
+        return torch.cat(parts)
+
+
+class Source:
+    """A checkpoint with its own tile rule, Pillow, the fp32 tower, and its language model."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, prompt: PromptRules, dtype: str, device: torch.device
+    ) -> None:
+        self.prompt, self.dtype = prompt, dtype
+        self.rule = published_rule(checkpoint.config)
+        self.tower = SourceTower(checkpoint, device)
+        tokenizer = checkpoint.tokenizer
+        template = TEMPLATES[prompt.template]
+        self._prompts = PromptBuilder(tokenizer, template, prompt.system_message)
+        rules = ImageRules("pillow", "ignore", self.rule, self.rule)
+        self.preparer = Preparer(rules, self.rule, self._prompts)
+        language = checkpoint.config.language
+        self._decoder = load_decoder(
+            language,
+            language_tensors(checkpoint.weights, language),
+            dtype=getattr(torch, dtype),
+            device=device,
+        )
+        self._encoded: dict[bytes, Tensor] = {}
+
+    def answers(self, questions: Iterable[Question]) -> Iterator[SourceAnswer]:
+        """Greedy answers in order.
+
+        Raises:
+            VlmcError: an image or a prompt is not usable.
+        """
+        requests = (question.request for question in questions)
+        with closing(prepare_ahead(requests, self.preparer.request)) as prepared:
+            for group in group_by_images(prepared):
+                if isinstance(group, VlmcError):
+                    raise group
+                yield from self._answer(group)
+
+    @torch.inference_mode()
+    def _answer(self, group: list[PreparedRequest]) -> list[SourceAnswer]:
+        images = {image.digest: image.tiles for image in group[0].images}
+        self._encoded = {
+            digest: self._encoded[digest]
+            if digest in self._encoded
+            else self.tower.features(tiles).flatten(0, 1)
+            for digest, tiles in images.items()
+        }
+        features = [self._encoded[image.digest] for image in group[0].images]
+        rows = [
+            generation.embed(self._decoder, request.prompt_ids, request.image_token_id, features)
+            for request in group
+        ]
+        start = generation.prefill(self._decoder, rows, group[0].prefix_length, room=MAX_NEW_TOKENS)
+        logprobs = start.logits.log_softmax(-1).amax(-1).tolist()
+        tokens = generation.generate(
+            self._decoder, start, Sampling(MAX_NEW_TOKENS), self._prompts.stop_id
+        )
+        return [
+            SourceAnswer(self._prompts.answer_text(ids), logprob)
+            for ids, logprob in zip(tokens, logprobs, strict=True)
+        ]
+
+
+def published_rule(config: ModelConfig) -> TileRule:
+    """The tile rule that the checkpoint was published with."""
+    return TileRule(
+        "original", min=config.min_tiles, max=config.max_tiles, thumbnail=config.thumbnail
+    )
+
+
+def source_digests(files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 by name of a checkpoint's files; those that are not there are left out."""
+    sizes = {path: path.stat().st_size for path in files if path.is_file()}
+    return {path.name: digest for path, digest in files_sha256(sizes).items()}
+
+
+def open_source(folder: Path, prompt: PromptRules, dtype: str) -> Source:
+    """Load the source model on the GPU where it fits, else on the CPU.
+
+    `dtype` is the language model's, `auto` for the checkpoint's; the tower runs in fp32.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+        HardwareError: it fits neither; says where to go.
+    """
+    with open_checkpoint(folder) as checkpoint:
+        settled = checkpoint.config.dtype if dtype == "auto" else dtype
+        device = fitting_device(checkpoint, getattr(torch, settled))
+        return Source(checkpoint, prompt, settled, device)
+
+
+def open_tower(folder: Path) -> tuple[SourceTower, TileRule]:
+    """Load the source's tower alone, with the tile rule that it was published with.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+        HardwareError: it fits neither on the GPU nor on the CPU.
+    """
+    with open_checkpoint(folder) as checkpoint:
+        tower = SourceTower(checkpoint, fitting_device(checkpoint, None))
+        return tower, published_rule(checkpoint.config)
+
+
+def fitting_device(checkpoint: Checkpoint, dtype: torch.dtype | None) -> torch.device:
+    """Where the fp32 tower fits, with the language model in `dtype` unless that is None.
+
+    Raises:
+        HardwareError: neither the GPU nor the CPU has the memory.
+    """
+    weights, needed = checkpoint.weights, _WORKING_BYTES
+    for name in weights:
+        numbers = math.prod(weights.shape(name))
+        if not name.startswith("language_model."):
+            needed += 4 * numbers
+        elif dtype is not None:
+            needed += dtype.itemsize * numbers
+    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] >= needed:
+        return torch.device("cuda", torch.cuda.current_device())
+    free = _available_bytes()
+    if free >= needed:
+        return torch.device("cpu")
+    raise HardwareError(
+        f"the source model {checkpoint.folder} takes about {needed / 1e9:.1f} GB and this machine "
+        f"has {free / 1e9:.1f} GB free. Run `vlmc verify reference RECIPE -o REF` on a machine "
+        "where it fits, and give the file here with --reference."
+    )
+
+
+def _available_bytes() -> int:
+    """Memory that can be taken without swapping, as Linux estimates it."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass  # another system
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

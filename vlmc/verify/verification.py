@@ -1,0 +1,167 @@
+"""Verify an artifact, or make the reference that one is verified with elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from vlmc.artifact.integrity import REPORTS, Artifact, open_artifact
+from vlmc.artifact.manifest import PromptRules
+from vlmc.errors import HardwareError, UsageError
+from vlmc.runtime.load import load
+from vlmc.runtime.model import Model
+from vlmc.verify.accuracy import check_covered, check_model
+from vlmc.verify.dataset import Dataset, read_dataset
+from vlmc.verify.explain import Explainer, Explanation
+from vlmc.verify.gate import Checked
+from vlmc.verify.inputs import Promise, find_dataset, find_source, read_origin, read_promise
+from vlmc.verify.reference import (
+    ImageMaking,
+    Progress,
+    Reference,
+    make_reference,
+    read_reference,
+    write_reference,
+)
+from vlmc.verify.report import Verified
+from vlmc.verify.source import open_source, open_tower, source_digests
+
+DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""The recipe's `accuracy.reference_dtype` → torch's name."""
+
+
+def verify_accuracy(
+    folder: Path,
+    progress: Progress,
+    *,
+    source: Path | None = None,
+    reference: Path | None = None,
+    engine: str | None = None,
+    dataset: Path | None = None,
+    limit: int | None = None,
+    explain: bool = False,
+) -> Verified:
+    """Measure an artifact's pixels, features and answers against its source.
+
+    Args:
+        folder: the artifact.
+        source: the checkpoint; without, the one that the build read, if it is still there.
+        reference: a file that `verify reference` wrote, in place of a source.
+        engine: the engine to check by name; without, the one that `load` takes.
+        dataset: JSON lines of image, prompt, label; without, those that the reference or the
+            build was given, if they are still there.
+        limit: the first so many questions only.
+        explain: tell of each disagreement at which level it arises; needs a source.
+
+    Raises:
+        VlmcError: something is missing, damaged, or does not fit into the machine.
+    """
+    if source is not None and reference is not None:
+        raise UsageError("--source and --reference are both given; leave one out")
+    if explain and reference is not None:
+        raise UsageError(
+            "--explain asks again with the source's features, which a reference holds of a few "
+            "tiles alone; give --source in place of --reference"
+        )
+    artifact = open_artifact(folder)
+    reports = artifact.folder / REPORTS
+    if not os.access(reports if reports.is_dir() else artifact.folder, os.W_OK):
+        raise UsageError(
+            f"{reports} cannot be written to, and the result is kept there. Make it writable, or "
+            "copy the artifact to where it is."
+        )
+    promise, origin = read_promise(artifact), read_origin(artifact)
+    if reference is not None:
+        given, path = read_reference(reference), reference
+        asked = read_dataset(find_dataset(dataset, Path(given.dataset_path), promise), limit)
+    else:
+        path = find_source(source, origin)
+        asked = read_dataset(find_dataset(dataset, origin.dataset, promise), limit)
+        given = _run_source(artifact, path, promise, asked, progress)
+    _check_prompt(given, artifact.manifest.prompt, path)
+    check_covered(given, asked)
+    with _load(artifact, engine) as model:
+        checked = check_model(model, promise, given, asked, progress)
+        explanations = _explain(model, path, promise, checked, progress) if explain else ()
+        chosen = model.chosen
+    return Verified(artifact, chosen, given, path, asked, checked, explanations)
+
+
+def make_reference_file(
+    checkpoint: Path,
+    files: Iterable[Path],
+    prompt: PromptRules,
+    making: ImageMaking,
+    dataset: Path,
+    reference_dtype: str,
+    output: Path,
+    progress: Progress,
+) -> Reference:
+    """Run the source model on a dataset and write the reference to `output`.
+
+    `files` of the checkpoint are those whose digests tell which source it was.
+
+    Raises:
+        VlmcError: something is missing, damaged, or does not fit into the machine.
+    """
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UsageError(f"{output} is a folder, or its folder cannot be written to; name a file")
+    asked, digests = read_dataset(dataset), source_digests(files)
+    source = open_source(checkpoint, prompt, DTYPES[reference_dtype])
+    made = make_reference(source, digests, asked, making, progress)
+    write_reference(made, output)
+    return made
+
+
+def _run_source(
+    artifact: Artifact, folder: Path, promise: Promise, dataset: Dataset, progress: Progress
+) -> Reference:
+    """The reference in memory; the source model is gone when it returns."""
+    digests = source_digests([folder / name for name in artifact.manifest.source])
+    source = open_source(folder, artifact.manifest.prompt, DTYPES[promise.accuracy.reference_dtype])
+    making = ImageMaking(promise.rule, promise.resampler, promise.exif)
+    made = make_reference(source, digests, dataset, making, progress)
+    del source
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # engines allocate beside torch's pool
+    return made
+
+
+def _check_prompt(reference: Reference, prompt: PromptRules, path: Path) -> None:
+    if (reference.template, reference.system_message) != (prompt.template, prompt.system_message):
+        raise UsageError(
+            f"{path} was asked with the template {reference.template} and the system message "
+            f"{reference.system_message!r}, the artifact with {prompt.template} and "
+            f"{prompt.system_message!r}. Make the reference anew from the artifact's recipe."
+        )
+
+
+def _load(artifact: Artifact, engine: str | None) -> Model:
+    try:
+        return load(artifact, engine=engine)
+    except HardwareError as error:
+        if engine is not None:
+            raise
+        raise HardwareError(
+            f"{error} To check the graph that the engines are made from, verify with "
+            "--engine onnxruntime."
+        ) from error
+
+
+def _explain(
+    model: Model, source: Path, promise: Promise, checked: Checked, progress: Progress
+) -> tuple[Explanation, ...]:
+    disagreements = checked.answers.disagreements
+    if not disagreements:
+        return ()
+    tower, published = open_tower(source)
+    explainer = Explainer(model, tower, published, promise.accuracy.normalize)
+    explained = []
+    # By image, whose features are then computed once.
+    for pair in sorted(disagreements, key=lambda pair: pair.question.digests):
+        explained.append(explainer.explain(pair))
+        progress("explanations", len(explained), len(disagreements))
+    return tuple(sorted(explained, key=lambda found: disagreements.index(found.pair)))
