@@ -288,6 +288,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--source", "a", "--reference", "b"], "leave one out"),
     (["--reference", "none"], "is no reference that can be read"),
     (["--explain", "--reference", "none"], "give --source in place of"),
+    (["--engine", "tensort"], "holds no engine 'tensort'; it holds onnxruntime."),
     (["--dataset", "none.jsonl"], r"none.jsonl cannot be read"),
 ]
 

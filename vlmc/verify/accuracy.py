@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from vlmc.errors import UsageError
+from vlmc.errors import UsageError, VlmcError
 from vlmc.image.decode import decode
 from vlmc.image.tiles import choose_grid
 from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES
@@ -91,7 +91,7 @@ def _check_answers(
     requests = (question.request for question in questions)
     with closing(model.try_stream(requests, max_new_tokens=MAX_NEW_TOKENS)) as answers:
         for question, answer in zip(questions, answers, strict=True):
-            if isinstance(answer, Exception):
+            if isinstance(answer, VlmcError):
                 raise answer
             pairs.append(Pair(question, reference.answers[question.key], answer.text))
             progress("answers", len(pairs), len(questions))

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.errors import CheckpointError, UsageError
-from vlmc.image.decode import decode
+from vlmc.image.decode import ExifMode, decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule
@@ -61,7 +61,7 @@ class ImageMaking:
 
     rule: TileRule
     resampler: Resampler
-    exif: Any  # "ignore" or "apply"
+    exif: ExifMode
 
 
 def make_reference(

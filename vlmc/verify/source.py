@@ -35,7 +35,7 @@ MAX_NEW_TOKENS = 5
 """Tokens of an answer, on both sides; as many as `vlmc run` asks for."""
 _BATCH_TILES = 4
 # Beside the weights: activations of a batch of tiles, keys and values, the allocator's slack.
-_WORKING_BYTES = 2 << 30
+_WORKING_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Source:
         template = TEMPLATES[prompt.template]
         self._prompts = PromptBuilder(tokenizer, template, prompt.system_message)
         rules = ImageRules("pillow", "ignore", self.rule, self.rule)
-        self.preparer = Preparer(rules, self.rule, self._prompts)
+        self._preparer = Preparer(rules, self.rule, self._prompts)
         language = checkpoint.config.language
         self._decoder = load_decoder(
             language,
@@ -98,7 +98,7 @@ class Source:
             VlmcError: an image or a prompt is not usable.
         """
         requests = (question.request for question in questions)
-        with closing(prepare_ahead(requests, self.preparer.request)) as prepared:
+        with closing(prepare_ahead(requests, self._preparer.request)) as prepared:
             for group in group_by_images(prepared):
                 if isinstance(group, VlmcError):
                     raise group

@@ -67,6 +67,7 @@ def verify_accuracy(
             "tiles alone; give --source in place of --reference"
         )
     artifact = open_artifact(folder)
+    _check_named(artifact, engine)
     reports = artifact.folder / REPORTS
     if not os.access(reports if reports.is_dir() else artifact.folder, os.W_OK):
         raise UsageError(
@@ -136,6 +137,16 @@ def _check_prompt(reference: Reference, prompt: PromptRules, path: Path) -> None
             f"{path} was asked with the template {reference.template} and the system message "
             f"{reference.system_message!r}, the artifact with {prompt.template} and "
             f"{prompt.system_message!r}. Make the reference anew from the artifact's recipe."
+        )
+
+
+def _check_named(artifact: Artifact, engine: str | None) -> None:
+    """Refuse an unknown engine before the source is run, which may take long."""
+    held = [entry.engine for entry in artifact.manifest.engines]
+    if engine is not None and engine not in (*held, "onnxruntime"):
+        raise UsageError(
+            f"{artifact.folder} holds no engine {engine!r}; it holds {', '.join(held) or 'none'}. "
+            "Name one of these with --engine, or onnxruntime for the graph that they are made from."
         )
 
 
