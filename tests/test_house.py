@@ -18,7 +18,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = [*MODULES, *sorted((ROOT / "recipes").rglob("*.py"))]
 MAX_LINES = 400
 
-GROUND = {"errors", "input_file", "recipe", "checkpoint", "text", "image", "models", "artifact"}
+GROUND = {
+    *("errors", "input_file", "machine", "recipe", "checkpoint", "text", "image", "models"),
+    "artifact",
+}
 COMPILE_WING = {"compile", "build"}
 RUNTIME_WING = {"runtime", "verify", "bench", "jobs"}
 TOP = {"cli", "command", "verify_commands", "progress", "__main__", "__init__"}
@@ -32,7 +35,7 @@ FORBIDDEN = {
     "jobs": COMPILE_WING | TOP | {"recipe"},
 }
 # Other people's modelling and quantization code has no place where vlmc's own does the work.
-NO_FRAMEWORKS = {"runtime", "models", "checkpoint", "text", "image", "artifact", "recipe", "jobs"}
+NO_FRAMEWORKS = GROUND | {"runtime", "jobs"}
 FRAMEWORKS = {"transformers", "compressed_tensors", "llmcompressor", "timm", "vllm", "lmdeploy"}
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # What the command line may not import before a verb runs.

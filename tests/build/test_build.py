@@ -99,7 +99,11 @@ def test_recipe_in_the_artifact_is_a_whole_recipe(quick_build: Build, miniature:
                 "tolerance": 0.05,
             },
         },
-        "vision": {"precision": "fp32", "engines": [{"engine": "onnxruntime"}]},
+        "vision": {
+            "precision": "fp32",
+            "engines": [{"engine": "onnxruntime"}],
+            "profiles": [{"min": 1, "opt": 4, "max": 13}],
+        },
         "language": {"scheme": "none"},
         "accuracy": {
             "dataset": None,

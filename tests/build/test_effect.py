@@ -34,6 +34,31 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
     "image.tiles.min": ("image.tiles.min=2", "image.tiles.min", 2),
     "image.tiles.max": ("image.tiles.max=3", "image.tiles.max", 3),
     "image.tiles.thumbnail": ("image.tiles.thumbnail=false", "image.tiles.thumbnail", False),
+    "vision.engines.engine": (
+        "vision.engines=[{engine: tensorrt-rtx, targets: [sm89]}, {engine: onnxruntime}]",
+        "engines.0.engine",
+        "tensorrt-rtx",
+    ),
+    "vision.engines.targets": (
+        "vision.engines=[{engine: tensorrt-rtx, targets: [sm86, sm89]}]",
+        "engines.0.target",
+        "sm86",
+    ),
+    "vision.profiles.min": (
+        "vision.profiles=[{min: 2, opt: 4, max: 13}]",
+        "engines.0.profiles.0.min",
+        2,
+    ),
+    "vision.profiles.opt": (
+        "vision.profiles=[{min: 1, opt: 13, max: 13}]",
+        "engines.0.profiles.0.opt",
+        13,
+    ),
+    "vision.profiles.max": (
+        "vision.profiles=[{min: 1, opt: 4, max: 26}]",
+        "engines.0.profiles.0.max",
+        26,
+    ),
     "image.tiles.tolerance": (
         "image.tiles={rule: native, tolerance: 0.2}",
         "image.tiles.tolerance",
@@ -49,7 +74,6 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
 SINGLE = {
     "version": "schema",
     "vision.precision": "engines.0.precision",
-    "vision.engines.engine": "engines.0.engine",
     "language.scheme": "language_scheme",
 }
 ELSEWHERE = {

@@ -48,29 +48,15 @@ def test_key_without_effect_is_refused_where_it_is_written(key: str, path: Path)
     assert message.endswith(". Remove the key.")
 
 
-def test_profiles_have_no_effect_on_onnxruntime(path: Path) -> None:
-    profiles = "fp32, profiles: [{min: 1, opt: 1, max: 1}, {min: 2, opt: 2, max: 2}]}"
-    assert refused(path, MINIMAL.replace("fp32}", profiles)) == [
-        "recipe.yaml:4: vision.profiles is not supported by this version; the onnxruntime engine "
-        "takes any number of tiles. Remove the key."
-    ]
-
-
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("fp32", "fp16", "vision.precision: fp16 is not supported by this version; allowed: fp32"),
         (
             "fp32}",
-            "fp32, engines: [{}, {engine: tensorrt}]}",
-            "vision.engines[1].engine: tensorrt is not supported by this version; allowed: "
-            "onnxruntime",
-        ),
-        (
-            "fp32}",
-            "fp32, engines: [{engine: tensorrt-rtx, targets: [sm89]}]}",
-            "vision.engines[0].engine: tensorrt-rtx is not supported by this version; allowed: "
-            "onnxruntime",
+            "fp32, engines: [{}, {engine: inductor, targets: [sm90]}]}",
+            "vision.engines[1].engine: inductor is not supported by this version; allowed: "
+            "onnxruntime, tensorrt-rtx, tensorrt",
         ),
         (
             "vision",
@@ -117,7 +103,7 @@ def test_override_is_told_as_such(path: Path) -> None:
 def test_every_key_is_told_once(path: Path) -> None:
     messages = refused(path, FULL)
     keys = [message.split(" ")[1].rstrip(":") for message in messages]
-    assert len(keys) == len(set(keys)) == 3 + 1 + 4 + 3
+    assert len(keys) == len(set(keys)) == 1 + 1 + 4 + 3
     assert all("is not supported by this version" in message for message in messages)
 
 
@@ -132,7 +118,11 @@ def test_what_acts_is_built(path: Path) -> None:
 def test_an_artifacts_recipe_has_no_key_without_effect(path: Path) -> None:
     path.write_text(MINIMAL)
     plain = read_recipe(path).plain()
-    assert plain["vision"] == {"precision": "fp32", "engines": [{"engine": "onnxruntime"}]}
+    assert plain["vision"] == {
+        "precision": "fp32",
+        "engines": [{"engine": "onnxruntime"}],
+        "profiles": [{"min": 1, "opt": 4, "max": 13}],
+    }
     assert plain["language"] == {"scheme": "none"}
     assert list(plain) == [
         "version",

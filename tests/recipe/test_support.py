@@ -38,6 +38,7 @@ def test_every_card_and_engine_is_described() -> None:
         ("tensorrt", "bf16", TARGETS[1:]),
         ("tensorrt", "int8", TARGETS),
         ("tensorrt", "fp8", ("sm89", "sm90", "sm100", "sm120", "sm121")),
+        ("tensorrt-rtx", "fp32", ("sm80", "sm86", "sm89", "sm120", "sm121")),
         ("tensorrt-rtx", "fp16", ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")),
         ("tensorrt-rtx", "int8", ("sm80", "sm86", "sm89", "sm120", "sm121")),
         ("tensorrt-rtx", "fp8", ("sm89", "sm120", "sm121")),

@@ -45,10 +45,10 @@ class Engine:
     """One engine of the vision tower.
 
     `file` is relative to the artifact; `target` is `cpu` or an SM such as `sm89`; `profiles` are
-    empty where any number of tiles runs; `versions` are those of the tools that made it, and of
-    what it needs to run; `device_memory_bytes` is what it takes beside its weights, None where
-    that is not known before it runs; a golden tile whose features have a smaller cosine to the
-    fp32 ones than `min_feature_cosine` refuses it.
+    the batches that it was built for, of which onnxruntime keeps to the largest alone; `versions`
+    are those of the tools that made it, and of what it needs to run; `device_memory_bytes` is
+    what it takes beside its weights, None where that is not known before it runs; a golden tile
+    whose features have a smaller cosine to the fp32 ones than `min_feature_cosine` refuses it.
     """
 
     engine: str

@@ -12,10 +12,11 @@ import yaml
 
 import vlmc
 from vlmc.artifact.integrity import REPORTS
-from vlmc.artifact.manifest import MANIFEST, Engine, ImageRules, Manifest, PromptRules
+from vlmc.artifact.manifest import MANIFEST, ImageRules, Manifest, PromptRules
 from vlmc.artifact.write import check_link, point_link, publish, seal
 from vlmc.build.cache import StepCache
 from vlmc.build.digests import FileDigests
+from vlmc.build.engine_steps import manifest_engine, wanted_engines
 from vlmc.build.events import Note, Report, StepsPlanned
 from vlmc.build.executor import Outcome, place, run_step
 from vlmc.build.files import check_writable, explaining
@@ -33,8 +34,6 @@ from vlmc.recipe.schema import Recipe
 
 ARTIFACTS = Path("artifacts")
 _TOOLS = ("numpy", "onnx", "onnxscript", "safetensors", "torch")
-_EXPORTERS = ("onnx", "onnxscript", "torch")
-_GRAPH = "vision/model.onnx"
 _ADVICE = "free some, or name a folder on another disk with -o. Finished steps are cached."
 
 
@@ -175,7 +174,9 @@ def _finish(
     text = yaml.safe_dump(resolved.recipe.plain(), sort_keys=False, allow_unicode=True)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     report(Note("manifest: hashing the payload"))
-    manifest = seal(folder, _manifest(resolved, checkpoint, digests, samples))
+    reports = folder / REPORTS
+    reports.mkdir(exist_ok=True)
+    manifest = seal(folder, _manifest(resolved, checkpoint, digests, samples, reports))
     values = {
         "identity": manifest.identity,
         # Here and not in the payload, whose bytes no path may change: what verifies on this
@@ -184,8 +185,7 @@ def _finish(
         "accuracy_dataset": recipe.accuracy.dataset,
         "steps": [outcome.plain() for outcome in outcomes],
     }
-    (folder / REPORTS).mkdir(exist_ok=True)
-    (folder / REPORTS / "build.json").write_text(json.dumps(values, indent=1) + "\n")
+    (reports / "build.json").write_text(json.dumps(values, indent=1) + "\n")
     return manifest.identity
 
 
@@ -194,6 +194,7 @@ def _manifest(
     checkpoint: Checkpoint,
     digests: dict[str, str],
     samples: CalibrationSet | None,
+    reports: Path,
 ) -> Manifest:
     image = resolved.recipe.image
     wings = calibrated_wings(resolved.recipe)
@@ -209,17 +210,14 @@ def _manifest(
         language_dtype=resolved.language_dtype,
         calibration={} if samples is None else dict.fromkeys(wings, samples.digest),
         engines=tuple(
-            Engine(
-                engine=part.engine,
-                target="cpu",
+            manifest_engine(
+                wanted,
+                resolved.profiles,
                 precision=resolved.recipe.vision.precision,
-                file=_GRAPH,
-                profiles=(),
-                versions=tool_versions(*_EXPORTERS),
-                device_memory_bytes=None,
                 min_feature_cosine=resolved.min_feature_cosine,
+                reports=reports,
             )
-            for part in resolved.recipe.vision.engines
+            for wanted in wanted_engines(resolved.recipe.vision.engines)
         ),
         payload={},
     )

@@ -20,6 +20,7 @@ from vlmc.build.memory import MemoryPeak
 from vlmc.build.partial import partial_folder
 from vlmc.build.step import Step
 from vlmc.errors import BuildError
+from vlmc.machine.user_cache import user_cache
 
 SCHEMA = 1
 _RECORD, _FILES = "step.json", "files"
@@ -62,10 +63,7 @@ class Damage:
 def default_folder() -> Path:
     """`$VLMC_CACHE`, else `build` in vlmc's folder of the user's caches."""
     given = os.environ.get("VLMC_CACHE")
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vlmc" / "build"
+    return Path(given) if given else user_cache("build")
 
 
 class StepCache:

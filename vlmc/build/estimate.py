@@ -29,6 +29,9 @@ _SETTINGS_BYTES = 1_000
 _OPERATIONS_PER_CORE_SECOND = 25e9
 BYTES_PER_SECOND = 200e6
 _EXPORT_SECONDS, _EXPORT_SECONDS_PER_BLOCK = 2.0, 0.7
+# TensorRT-RTX, a block in a profile: kernels for other sizes have the weights in common.
+_COMPILE_SECONDS_PER_BLOCK = 0.28
+_PLAN_BYTES_PER_BLOCK = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Work:
     output_bytes: int
     operations: int = 0
     exported_blocks: int = 0
+    compiled_blocks: int = 0  # of all profiles of an engine
 
     @property
     def seconds(self) -> float:
@@ -61,6 +65,7 @@ class Work:
             self.operations / (_OPERATIONS_PER_CORE_SECOND * (os.cpu_count() or 1))
             + self.output_bytes / BYTES_PER_SECOND
             + (export if self.exported_blocks else 0.0)
+            + self.compiled_blocks * _COMPILE_SECONDS_PER_BLOCK
         )
 
 
@@ -115,6 +120,16 @@ def work_of(step: str, counts: Counts, config: ModelConfig, language_bytes: int)
         "language.weights": Work(language_bytes + header * counts.language_tensors),
         "language.tokenizer": Work(counts.tokenizer_bytes),
     }[step]
+
+
+def engine_work(counts: Counts, config: ModelConfig, weight_bytes: int, profiles: int) -> Work:
+    """What an engine's step writes: its weights, of `weight_bytes` each, and kernels for every
+    profile."""
+    blocks = profiles * config.vision_layers
+    return Work(
+        counts.tower_parameters * weight_bytes + _PLAN_BYTES_PER_BLOCK * blocks,
+        compiled_blocks=blocks,
+    )
 
 
 def tower_operations(counts: Counts, config: ModelConfig) -> int:

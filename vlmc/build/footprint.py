@@ -13,7 +13,7 @@ from vlmc.recipe.fit import linear_layers
 from vlmc.recipe.schema import LanguagePart
 from vlmc.recipe.support import Precision
 
-_PRECISION_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
+PRECISION_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 _SCALE_BYTES = 2
 
 
@@ -69,7 +69,7 @@ def plan_memory(
 ) -> Memory:
     """Memory of the weights in the recipe's precisions, and of a batch's keys and values."""
     return Memory(
-        vision_weights_bytes=counts.tower_parameters * _PRECISION_BYTES[precision],
+        vision_weights_bytes=counts.tower_parameters * PRECISION_BYTES[precision],
         language_weights_bytes=_language_weights_bytes(counts, config, dtype, language),
         cache_bytes_per_token=cache_bytes_per_token(config, dtype),
         prefill_bytes_per_token=2 * config.intermediate_size * DTYPE_BYTES[dtype],

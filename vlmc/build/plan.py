@@ -13,8 +13,9 @@ from vlmc.build.calibration import calibration_steps
 from vlmc.build.compare import changes, nearest
 from vlmc.build.digests import UNKNOWN, FileDigests
 from vlmc.build.disk import Shortage, shortages
-from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, work_of
-from vlmc.build.footprint import Memory, PlannedImage, plan_images, plan_memory
+from vlmc.build.engine_steps import wanted_engines
+from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, engine_work, work_of
+from vlmc.build.footprint import PRECISION_BYTES, Memory, PlannedImage, plan_images, plan_memory
 from vlmc.build.resolve import resolve
 from vlmc.build.samples import read_samples
 from vlmc.build.step import Step
@@ -122,11 +123,22 @@ def make_plan(
         samples, refused = _samples(recipe)
         made = make_steps(resolved, checkpoint, digests, samples)
     placed = {step.name for step in made}
+    engines = {f"vision.{wanted.name}" for wanted in wanted_engines(recipe.vision.engines)} & placed
     made = with_needs(made)
     work = {
         step.name: work_of(step.name, counts, config, memory.language_weights_bytes)
         for step in made
+        if step.name not in engines
     }
+    work |= dict.fromkeys(
+        engines,
+        engine_work(
+            counts,
+            config,
+            PRECISION_BYTES[recipe.vision.precision],
+            len(recipe.vision.profiles),
+        ),
+    )
     steps = _plan_steps(made, work, cache.entries())
     artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps if step.name in placed)
     new_cache_bytes = sum(step.bytes for step in steps if step.state != "hit")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from vlmc.artifact.manifest import Profile
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.errors import RecipeError
 from vlmc.image.tiles import TileRule
@@ -28,6 +29,11 @@ class Resolved:
     system_message: str
     language_dtype: Literal["float32", "bfloat16", "float16"]
     min_feature_cosine: float  # of the worst tile
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The batches that engines are built for."""
+        return tuple(Profile(part.min, part.opt, part.max) for part in self.recipe.vision.profiles)
 
 
 def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:

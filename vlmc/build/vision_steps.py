@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from vlmc.build.engine_steps import engine_step, wanted_engines
 from vlmc.build.ingredients import tool_versions, weight_files
 from vlmc.build.resolve import Resolved
 from vlmc.build.step import Step
@@ -43,7 +44,14 @@ def vision_steps(
 
         write_golden(checkpoint, folder)
 
-    exporter = tool_versions("torch", "onnx", "onnx-ir", "onnxscript")
+    graph_step = Step(
+        name="vision.graph",
+        version=1,
+        inputs=inputs,
+        parameters=tower | precision,
+        tools=tool_versions("torch", "onnx", "onnx-ir", "onnxscript"),
+        work=graph,
+    )
     return [
         Step(
             name="vision.weights",
@@ -61,12 +69,10 @@ def vision_steps(
             tools=tool_versions("torch", "numpy"),
             work=golden,
         ),
-        Step(
-            name="vision.graph",
-            version=1,
-            inputs=inputs,
-            parameters=tower | precision,
-            tools=exporter,
-            work=graph,
+        graph_step,
+        *(
+            engine_step(wanted, resolved.profiles, needs=(graph_step,))
+            for wanted in wanted_engines(resolved.recipe.vision.engines)
+            if wanted.engine != "onnxruntime"
         ),
     ]

@@ -177,7 +177,8 @@ def normalize_tiles(tiles: Tensor, dtype: torch.dtype) -> Tensor:
 
     The arithmetic is fp32 in the order of the original's ToTensor and Normalize.
     """
-    pixels = tiles.permute(0, 3, 1, 2).to(torch.float32) / 255
+    # Cast before anything else: a cast is all that TensorRT does with uint8.
+    pixels = tiles.to(torch.float32).permute(0, 3, 1, 2) / 255
     mean = torch.tensor(MEAN, device=tiles.device).view(1, 3, 1, 1)
     deviation = torch.tensor(STD, device=tiles.device).view(1, 3, 1, 1)
     return ((pixels - mean) / deviation).to(dtype)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 BUILDABLE: dict[str, tuple[str, ...]] = {
     "vision.precision": ("fp32",),
-    "vision.engines.engine": ("onnxruntime",),
+    "vision.engines.engine": ("onnxruntime", "tensorrt-rtx", "tensorrt"),
     "language.scheme": ("none",),
 }
 """Key path → the values that this version builds, of those that the schema knows."""
 
 NOT_ACTED_ON: dict[str, str] = {
-    "vision.engines.targets": "the onnxruntime engine runs on any CPU",
-    "vision.profiles": "the onnxruntime engine takes any number of tiles",
     "language.method": "the language model keeps its own weights (scheme: none)",
     "language.group_size": "the language model keeps its own weights (scheme: none)",
     "language.symmetric": "the language model keeps its own weights (scheme: none)",

@@ -219,6 +219,9 @@ class Recipe(Part):
         """Plain values as an artifact keeps them: every default that this version acts on written
         out, and no key that it does not."""
         values = self.model_dump(mode="json")
+        for engine in values["vision"]["engines"]:
+            if not engine["targets"]:  # no recipe may write an empty list
+                del engine["targets"]
         for key in NOT_ACTED_ON:
             _drop(values, key.split("."))
         return values

@@ -67,7 +67,8 @@ NOT_TOGETHER: dict[tuple[EngineName, Target], str] = {
     ("tensorrt-rtx", "sm100"): "TensorRT-RTX is for workstation cards and has no target sm100",
 }
 NOT_ALL_THREE: dict[tuple[EngineName, Target, Precision], str] = {
-    ("tensorrt-rtx", "sm75", "int8"): "TensorRT-RTX runs sm75 in fp32 and fp16 only",
+    ("tensorrt-rtx", "sm75", "fp32"): "TensorRT-RTX has no fp32 matrix products for sm75 (Turing)",
+    ("tensorrt-rtx", "sm75", "int8"): "TensorRT-RTX runs sm75 in fp16 only",
 }
 
 

@@ -1,0 +1,89 @@
+"""The steps of engines: what their keys are made of, and who has to make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts import write_recipe
+from tests.build.test_steps import keys, steps_of
+from vlmc.build.cache import StepCache
+from vlmc.build.engine_steps import Wanted, wanted_engines
+from vlmc.build.plan import make_plan
+from vlmc.errors import HardwareError, UsageError
+from vlmc.machine.gpu import Gpu
+from vlmc.machine.package import EnginePackage
+from vlmc.recipe.read import read_recipe
+from vlmc.recipe.schema import EnginePart
+
+RTX = "vision.engines=[{engine: tensorrt-rtx, targets: [sm86, sm89]}, {engine: onnxruntime}]"
+LOCAL = "vision.engines=[{engine: tensorrt}, {engine: onnxruntime}]"
+PLANS = {"vision.tensorrt-rtx-sm86", "vision.tensorrt-rtx-sm89"}
+
+
+def test_a_target_more_makes_a_step_more(miniature: Path, tmp_path: Path) -> None:
+    """And leaves the others as they are, in the cache."""
+    both = keys(steps_of(miniature, tmp_path / "recipe.yaml", (RTX,)))
+    one = keys(steps_of(miniature, tmp_path / "recipe.yaml", (RTX.replace("sm86, ", ""),)))
+    none = keys(steps_of(miniature, tmp_path / "recipe.yaml"))
+    assert both.keys() == none.keys() | PLANS
+    assert one.items() < both.items()
+    assert none.items() < one.items()
+
+
+def test_profiles_and_versions_are_in_the_keys_of_plans_alone(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = keys(steps_of(miniature, tmp_path / "recipe.yaml", (RTX,)))
+    profiles = "vision.profiles=[{min: 1, opt: 1, max: 13}]"
+    other = keys(steps_of(miniature, tmp_path / "recipe.yaml", (RTX, profiles)))
+    assert {name for name in usual if usual[name] != other[name]} == PLANS
+    monkeypatch.setattr(EnginePackage, "version", property(lambda package: "9.9"))
+    newer = keys(steps_of(miniature, tmp_path / "recipe.yaml", (RTX,)))
+    assert {name for name in usual if usual[name] != newer[name]} == PLANS
+
+
+def test_engine_without_targets_is_for_this_machines_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = EnginePart(engine="tensorrt")
+    cards = (Gpu("NVIDIA H100", "sm90", 80 << 30), Gpu("NVIDIA L4", "sm89", 24 << 30))
+    monkeypatch.setattr("vlmc.build.engine_steps.gpus", lambda: cards)
+    assert wanted_engines([part]) == [Wanted("tensorrt", "sm90")]
+    monkeypatch.setattr("vlmc.build.engine_steps.gpus", lambda: ())
+    assert wanted_engines([part]) == [Wanted("tensorrt", "local")]
+
+
+def test_plan_needs_neither_gpu_nor_package(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmc.build.engine_steps.gpus", lambda: ())
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", miniature), (LOCAL,))
+    plan = make_plan(recipe, StepCache(tmp_path / "cache"))
+    (step,) = (step for step in plan.steps if step.name == "vision.tensorrt-local")
+    assert (step.state, step.reason) == ("miss", "never made in this cache")
+    assert step.bytes > 0
+    assert step.seconds > 0
+
+
+def test_build_without_the_gpu_says_who_must_build(
+    quick_build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmc.build.engine_steps.gpus", lambda: ())
+    monkeypatch.setattr("vlmc.compile.tensorrt.gpus", lambda: ())
+    with pytest.raises(HardwareError, match="holds tensorrt without targets"):
+        quick_build([LOCAL])
+    with pytest.raises(HardwareError, match="must run on a machine with an sm89 GPU"):
+        quick_build([LOCAL.replace("tensorrt}", "tensorrt, targets: [sm89]}")])
+
+
+@pytest.mark.skipif(
+    EnginePackage("tensorrt", ("tensorrt",), "").version is not None, reason="it is installed here"
+)
+def test_missing_package_is_told(
+    quick_build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = (Gpu("NVIDIA L4", "sm89", 24 << 30),)
+    monkeypatch.setattr("vlmc.compile.tensorrt.gpus", lambda: cards)
+    with pytest.raises(UsageError, match=r"needs the package tensorrt, .*pypi\.nvidia\.com"):
+        quick_build([LOCAL.replace("tensorrt}", "tensorrt, targets: [sm89]}")])

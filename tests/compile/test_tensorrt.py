@@ -1,0 +1,146 @@
+"""TensorRT-RTX engines, built for real with no GPU; full TensorRT as far as it is refused here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from vlmc.artifact.manifest import Profile
+from vlmc.compile.tensorrt import LARGEST_CARD_GIB, build_plan, check_memory
+from vlmc.errors import BuildError, HardwareError, UsageError
+from vlmc.machine.gpu import gpus
+from vlmc.recipe.support import TARGETS
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux on x86-64 alone")
+
+PROFILES = (Profile(1, 1, 1), Profile(2, 4, 13))
+
+
+def built(
+    graph: Path, folder: Path, target: str, profiles: tuple[Profile, ...] = PROFILES
+) -> dict[str, Any]:
+    """Build a plan, and return its report."""
+    folder.mkdir()
+    build_plan(graph, folder, engine="tensorrt-rtx", target=target, profiles=profiles)
+    report = folder / "report" / f"vision-tensorrt-rtx-{target}.json"
+    values: dict[str, Any] = json.loads(report.read_text())
+    assert (folder / f"tensorrt-rtx-{target}.engine").stat().st_size > values["weights_bytes"]
+    return values
+
+
+@pytest.mark.parametrize("name", ["internlm2-300m", "llama-yi-6b"])
+def test_towers_of_both_kinds_build(
+    name: str, artifacts: Callable[[str], Path], tmp_path: Path
+) -> None:
+    graph = artifacts(name) / "vision" / "model.onnx"
+    report = built(graph, tmp_path / "plan", "sm89")
+    first, second = report["profiles"]
+    assert (first["min"], first["opt"], first["max"]) == (1, 1, 1)
+    assert 0 < first["device_memory_bytes"] < second["device_memory_bytes"]
+    assert report["device_memory_bytes"] == second["device_memory_bytes"]
+    assert set(report["layers"]["matrix_multiply"]) == {"fp32"}
+    assert report["layers"]["convolution"] == {"fp32": 1}
+
+
+@pytest.mark.parametrize("target", ["sm80", "sm86", "sm120", "sm121"])
+def test_every_target_builds(target: str, artifact: Path, tmp_path: Path) -> None:
+    graph = artifact / "vision" / "model.onnx"
+    assert built(graph, tmp_path / "plan", target, PROFILES[:1])["target"] == target
+
+
+def test_target_that_the_package_lacks(artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"vision\.engines: .* no target sm90; it has sm75, sm80"):
+        built(artifact / "vision" / "model.onnx", tmp_path / "plan", "sm90")
+
+
+def test_refused_layer_is_named(artifact: Path, tmp_path: Path) -> None:
+    """Of fp32 products on Turing TensorRT-RTX has none, which the recipe's check says earlier."""
+    with pytest.raises(BuildError, match=r"cannot build model\.onnx for sm75: .*'node_.*FP32 GEMM"):
+        built(artifact / "vision" / "model.onnx", tmp_path / "plan", "sm75")
+
+
+def test_refused_node_is_named(artifact: Path, tmp_path: Path) -> None:
+    model = onnx.load(artifact / "vision" / "model.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "Gelu")
+    node.op_type, node.name = "Unknown", "gelu_of_my_own"
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(
+        BuildError, match=r"cannot read model\.onnx: node gelu_of_my_own \(Unknown\): "
+    ):
+        built(tmp_path / "model.onnx", tmp_path / "plan", "sm89")
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_truncated_graph(size: int, artifact: Path, tmp_path: Path) -> None:
+    data = (artifact / "vision" / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(data[:size])
+    with pytest.raises(BuildError, match=r"cannot (read|build) model\.onnx"):
+        built(tmp_path / "model.onnx", tmp_path / "plan", "sm89")
+
+
+def test_profile_that_no_card_has_memory_for() -> None:
+    assert set(LARGEST_CARD_GIB) == set(TARGETS)
+    profiles = [
+        {"min": 1, "opt": 1, "max": 1, "device_memory_bytes": 1 << 30},
+        {"min": 1, "opt": 9, "max": 99, "device_memory_bytes": 40 << 30},
+    ]
+    known = {"profiles": profiles, "weights_bytes": 7 << 30}
+    check_memory(known, "sm89")
+    known["weights_bytes"] = 9 << 30
+    with pytest.raises(BuildError, match=r"vision\.profiles\[1\] with max 99 takes 52,613,349,376"):
+        check_memory(known, "sm89")
+    check_memory(known, "sm90")
+
+
+def test_full_tensorrt_asks_for_the_gpu_that_it_builds_for(artifact: Path, tmp_path: Path) -> None:
+    other = next(target for target in TARGETS if target not in {gpu.target for gpu in gpus()})
+    with pytest.raises(HardwareError, match=f"vision.tensorrt-{other} must run on a machine"):
+        build_plan(
+            artifact / "vision" / "model.onnx",
+            tmp_path,
+            engine="tensorrt",
+            target=other,
+            profiles=PROFILES,
+        )
+
+
+def test_missing_package_is_told(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(UsageError, match=r"needs the package tensorrt_rtx.*'vlmc\[tensorrt-rtx\]'"):
+        built(artifact / "vision" / "model.onnx", tmp_path / "plan", "sm89")
+
+
+def test_graph_with_weights_beside_it(artifact: Path, tmp_path: Path) -> None:
+    model = onnx.load(artifact / "vision" / "model.onnx")
+    onnx.save(
+        model,
+        tmp_path / "model.onnx",
+        save_as_external_data=True,
+        location="model.onnx.data",
+        size_threshold=256,
+    )
+    usual = built(artifact / "vision" / "model.onnx", tmp_path / "usual", "sm89", PROFILES[:1])
+    apart = built(tmp_path / "model.onnx", tmp_path / "apart", "sm89", PROFILES[:1])
+    assert (tmp_path / "model.onnx.data").stat().st_size > 300_000
+    assert apart["layers"] == usual["layers"]
+
+
+@pytest.mark.slow
+def test_300m_tower_in_fp16_with_four_profiles(tmp_path: Path) -> None:
+    """Its time is told by benchmarks/tensorrt_build.py; its memory is that of any machine."""
+    from benchmarks import tensorrt_build
+
+    graph = tmp_path / "model.onnx"
+    tensorrt_build.export_graph(graph)
+    for target in ("sm75", "sm89"):
+        taken = tensorrt_build.measure(graph, target)
+        assert taken["peak_bytes"] < tensorrt_build.MAX_BYTES
+        assert taken["plan_bytes"] < 1.1 * taken["graph_bytes"]

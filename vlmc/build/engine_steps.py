@@ -1,0 +1,128 @@
+"""The steps that compile the tower's engines for GPUs, in a build and in a rebuild."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmc.artifact.manifest import Engine, Profile
+from vlmc.build.ingredients import tool_versions
+from vlmc.build.step import Step
+from vlmc.errors import HardwareError
+from vlmc.machine.gpu import gpus
+from vlmc.machine.package import PACKAGES
+from vlmc.recipe.schema import EnginePart
+from vlmc.recipe.support import EngineName, Precision
+
+GRAPH = "vision/model.onnx"
+_EXPORTERS = ("onnx", "onnxscript", "torch")
+_SUFFIXES: dict[EngineName, str] = {"tensorrt": "engine", "tensorrt-rtx": "engine"}
+# Stands for the machine's GPU where there is none: planned, and refused when it is to run.
+_NO_GPU = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One engine for one target, which is `cpu` for onnxruntime."""
+
+    engine: EngineName
+    target: str
+
+    @property
+    def name(self) -> str:
+        """`tensorrt-rtx-sm89`, as its step, its file and its report are called."""
+        return f"{self.engine}-{self.target}"
+
+    @property
+    def file(self) -> str:
+        """Where the artifact holds it."""
+        if self.engine == "onnxruntime":
+            return GRAPH
+        return f"vision/{self.name}.{_SUFFIXES[self.engine]}"
+
+
+def wanted_engines(parts: Iterable[EnginePart]) -> list[Wanted]:
+    """Every engine of a recipe in its order; one without targets is for this machine's GPU."""
+    wanted: list[Wanted] = []
+    for part in parts:
+        targets: Sequence[str] = part.targets
+        if part.engine == "onnxruntime":
+            targets = ("cpu",)
+        elif not targets:
+            targets = tuple(gpu.target for gpu in gpus()[:1]) or (_NO_GPU,)
+        wanted.extend(Wanted(part.engine, target) for target in targets)
+    return wanted
+
+
+def engine_step(
+    wanted: Wanted,
+    profiles: Sequence[Profile],
+    *,
+    needs: tuple[Step, ...] = (),
+    inputs: Mapping[str, str] | None = None,
+    vision: Path | None = None,
+) -> Step:
+    """The step that makes an engine from the graph.
+
+    The graph comes from the step in `needs`, or from an artifact's folder `vision`, whose files'
+    digests `inputs` then holds.
+    """
+    engine, target = wanted.engine, wanted.target
+
+    def work(folder: Path, *needed: Path) -> None:
+        from vlmc.compile.tensorrt import build_plan
+
+        if target == _NO_GPU:
+            raise HardwareError(
+                f"vision.engines holds {engine} without targets, which is for the GPU of the "
+                "machine that builds, and this one has none. Build on a machine with the GPU, or "
+                "name targets."
+            )
+        source = needed[0] if vision is None else vision
+        build_plan(
+            source / Path(GRAPH).name, folder, engine=engine, target=target, profiles=profiles
+        )
+
+    return Step(
+        name=f"vision.{wanted.name}",
+        version=1,
+        inputs=inputs or {},
+        parameters={"profiles": [asdict(profile) for profile in profiles]},
+        # A machine without the package plans the step, and another makes it.
+        tools={engine: PACKAGES[engine].version or "not installed"},
+        work=work,
+        needs=needs,
+        reproducible=False,
+    )
+
+
+def manifest_engine(
+    wanted: Wanted,
+    profiles: Sequence[Profile],
+    *,
+    precision: Precision,
+    min_feature_cosine: float,
+    reports: Path,
+) -> Engine:
+    """What a manifest says of an engine whose step wrote its report into `reports`."""
+    known: dict[str, Any] = {}
+    versions = tool_versions(*_EXPORTERS)
+    if wanted.engine != "onnxruntime":
+        known = json.loads((reports / f"vision-{wanted.name}.json").read_bytes())
+        versions = {wanted.engine: known["version"]}
+        cuda = PACKAGES[wanted.engine].cuda
+        if cuda is not None:
+            versions["cuda"] = cuda
+    return Engine(
+        engine=wanted.engine,
+        target=wanted.target,
+        precision=precision,
+        file=wanted.file,
+        profiles=tuple(profiles),
+        versions=versions,
+        device_memory_bytes=known.get("device_memory_bytes"),
+        min_feature_cosine=min_feature_cosine,
+    )
