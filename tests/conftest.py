@@ -29,6 +29,14 @@ def build_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where loaded artifacts keep the results of their self-tests, apart from the user's own."""
+    folder = _shared_folder(tmp_path_factory) / "user-caches"
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`miniatures(name)` is the folder of that miniature, written once a session; read only."""

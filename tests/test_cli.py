@@ -261,7 +261,7 @@ ENDINGS: dict[str, tuple[Callable[[Path, Path, Path], list[object]], int, str]] 
             *("run", artifact, folder, "-o", tmp / "o.jsonl", "--prompt", "x", "--device", "cuda"),
         ],
         5,
-        "None runs on cuda",
+        "cuda was asked for",
     ),
 }
 

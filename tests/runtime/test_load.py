@@ -23,6 +23,7 @@ from vlmc.errors import HardwareError, ImageError, IntegrityError, PromptError, 
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
+from vlmc.runtime.engines.choose import open_engine
 from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
 Pictures = list[npt.NDArray[np.uint8]]
@@ -42,8 +43,7 @@ def test_nothing_is_deserialized_before_all_is_checked(
     def read(*_: object, **__: object) -> None:
         raise LookupError("was deserialized")
 
-    readers = ("load_tokenizer", "_tensors", "read_language_config", "OnnxRuntimeEngine.__init__")
-    for reader in readers:
+    for reader in ("load_tokenizer", "_tensors", "read_language_config", "open_engine"):
         monkeypatch.setattr(f"vlmc.runtime.load.{reader}", read)
     with pytest.raises(IntegrityError, match="changed or damaged"):
         load(folder, device="cpu")
@@ -68,9 +68,10 @@ def test_an_artifact_checked_elsewhere_is_not_hashed_again(
         load(artifact, device="cpu")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_gpu_is_refused(device: str, artifact: Path) -> None:
-    with pytest.raises(HardwareError, match=r"onnxruntime for cpu\. None runs on cuda") as caught:
+def test_gpu_that_is_not_there_is_refused(device: str, artifact: Path) -> None:
+    with pytest.raises(HardwareError, match=f"sees 0 GPUs, and {device} was asked") as caught:
         load(artifact, device=device)
     assert caught.value.exit_code == 5
 
@@ -81,20 +82,7 @@ def test_unknown_device_is_named(device: str, artifact: Path) -> None:
         load(artifact, device=device)
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_auto_is_never_the_cpu_beside_a_gpu(
-    there: bool, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    if there:
-        with pytest.raises(HardwareError, match="None runs on cuda"):
-            load(artifact)
-    else:
-        with load(artifact) as model:
-            assert model.engine == "onnxruntime on cpu"
-
-
-def _engine(**changes: str) -> dict[str, Any]:
+def _engine(**changes: Any) -> dict[str, Any]:
     engine: dict[str, Any] = {
         "engine": "onnxruntime",
         "target": "cpu",
@@ -113,16 +101,18 @@ def test_first_engine_that_fits_is_taken(artifact: Path, tmp_path: Path) -> None
     both = copy_with(artifact, tmp_path / "both", engines=[other, _engine()])
     with load(both, device="cpu", tiles="single") as model:
         assert model.generate([(None, "Hello")])
-    for name, engines in {"other": [other], "none": []}.items():
-        folder = copy_with(artifact, tmp_path / name, engines=engines)
-        with pytest.raises(HardwareError, match="This version runs onnxruntime for cpu"):
-            load(folder, device="cpu")
+    folder = copy_with(artifact, tmp_path / "other", engines=[other])
+    with load(folder, device="cpu", tiles="single") as model:
+        assert model.engine == "onnxruntime on cpu", "the graph is bundled in every artifact"
+    folder = copy_with(artifact, tmp_path / "none", engines=[])
+    with pytest.raises(HardwareError, match="runs on the CPU: it holds none"):
+        load(folder, device="cpu")
 
 
 def test_engine_may_be_named(artifact: Path) -> None:
     with load(artifact, device="cpu", engine="onnxruntime") as model:
         assert model.chosen == read_manifest(artifact).engines[0]
-    with pytest.raises(HardwareError, match="holds the vision engines: onnxruntime for cpu"):
+    with pytest.raises(HardwareError, match="holds no engine 'tensorrt'; it holds: onnxruntime"):
         load(artifact, device="cpu", engine="tensorrt")
 
 
@@ -159,18 +149,36 @@ def test_graph_that_onnxruntime_refuses(artifact: Path, tmp_path: Path) -> None:
 
 def test_graph_that_fails_when_it_runs(artifact: Path, tmp_path: Path) -> None:
     folder = _with_graph(artifact, tmp_path / "x", 1 << 50)
-    with load(folder, device="cpu") as model, pytest.raises(HardwareError, match="cannot run"):
-        model.encode([np.zeros((9, 9, 3), np.uint8)])
+    with pytest.raises(HardwareError, match="cannot run"):
+        load(folder, device="cpu")
 
 
 def test_graph_of_another_model(artifact: Path, tmp_path: Path) -> None:
     """Whose features would be taken for others, or fail somewhere in the language model."""
     folder = _with_graph(artifact, tmp_path / "x", 32)
-    with (
-        load(folder, device="cpu", tiles="single") as model,
-        pytest.raises(IntegrityError, match=r"\[256, 32\] a tile .* \[256, 64\]"),
-    ):
-        model.encode([np.zeros((9, 9, 3), np.uint8)])
+    with pytest.raises(IntegrityError, match=r"\[256, 32\] a tile .* \[256, 64\]"):
+        load(folder, device="cpu", tiles="single")
+
+
+def test_largest_profile_is_the_most_at_once(artifact: Path, tmp_path: Path) -> None:
+    """And the smallest min does not pad: any number below runs."""
+    profiles = [{"min": 2, "opt": 2, "max": 2}, {"min": 3, "opt": 4, "max": 5}]
+    folder = copy_with(artifact, tmp_path / "x", engines=[_engine(profiles=profiles)])
+    opened = open_artifact(folder)
+    engine = open_engine(opened, opened.manifest.engines[0], torch.device("cpu"))
+    assert isinstance(engine, OnnxRuntimeEngine)
+    assert engine.profiles == opened.manifest.engines[0].profiles
+    session, ran = engine._session, []
+
+    class Counted:
+        def run(self, names: list[str], inputs: dict[str, Any]) -> Any:
+            ran.append(len(inputs["tiles"]))
+            return session.run(names, inputs)
+
+    engine._session = Counted()
+    tiles = torch.from_numpy(np.zeros((11, 448, 448, 3), np.uint8))
+    assert engine.infer(tiles).shape == (11, 256, 64)
+    assert ran == [5, 5, 1]
 
 
 def encoded(folder: Path, image: object, **options: Any) -> npt.NDArray[np.float32]:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact, open_artifact
-from vlmc.artifact.manifest import Engine
 from vlmc.checkpoint.config import read_language_config
 from vlmc.checkpoint.safetensors_file import open_safetensors
-from vlmc.errors import CheckpointError, HardwareError, IntegrityError, UsageError
+from vlmc.errors import CheckpointError, IntegrityError
 from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.decoder import Decoder
 from vlmc.models.loading import load_decoder
 from vlmc.runtime.encoder import ImageEncoder
-from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from vlmc.runtime.engines.choose import choose, find_device, open_engine
+from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.model import Model
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
@@ -31,6 +31,7 @@ def load(
     device: str = "auto",
     tiles: str | TileRule | None = None,
     engine: str | None = None,
+    self_test: bool = True,
 ) -> Model:
     """Load an artifact folder.
 
@@ -40,12 +41,15 @@ def load(
             give its result to the others and load that.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where there is one, else the CPU.
         tiles: another tile rule than the artifact's, such as `native:max=4`.
-        engine: the vision engine by name, such as `onnxruntime`; without, the first of the
-            artifact that runs on the device.
+        engine: the vision engine by name; without, the first of the artifact that runs on the
+            device. `onnxruntime` runs the artifact's graph on the CPU, beside a language model
+            on the GPU too.
+        self_test: whether the engine must reproduce the golden features before its first use on
+            a machine; without, for who measures how far off it is.
 
     Raises:
         IntegrityError: a file is not what the manifest says, or no build of vlmc wrote it so.
-        HardwareError: no engine of the artifact runs on the device.
+        HardwareError: no engine of the artifact runs on the device, or its features are wrong.
         UsageError: `device` or `tiles` cannot be read.
     """
     if isinstance(artifact, Artifact):
@@ -54,14 +58,16 @@ def load(
         opened = open_artifact(Path(artifact))
     rules = opened.manifest.image
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
-    target = _device(device, opened)
-    chosen = _engine(opened, engine)
+    target = find_device(device)
+    chosen = choose(opened.manifest, opened.folder, target, engine)
     template = TEMPLATES[opened.manifest.prompt.template]
     dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
     with _as_built(opened):
         tokenizer, decoder = _language(opened, dtype, target)
         prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
-    vision = OnnxRuntimeEngine(opened.path(chosen.file), chosen.precision)
+    vision = open_engine(opened, chosen, target)
+    if self_test:
+        check_golden(opened, chosen, vision)
     return Model(
         opened,
         tiles=rule,
@@ -70,44 +76,9 @@ def load(
             vision, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
         ),
         decoder=decoder,
-        engine=f"{vision.name} on {target}",
+        engine=f"{vision.name} on {vision.device}",
         chosen=chosen,
     )
-
-
-def _device(text: str, artifact: Artifact) -> torch.device:
-    """The device to run on. `auto` is the GPU where there is one, and never the CPU beside it."""
-    if text == "auto":
-        text = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(text)
-    except RuntimeError as error:
-        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N")
-    if device.type == "cuda":
-        raise HardwareError(
-            f"{_held(artifact)}. None runs on {text}. Load it with device='cpu'; this version "
-            "builds engines for the CPU only."
-        )
-    return device
-
-
-def _engine(artifact: Artifact, name: str | None) -> Engine:
-    """The first engine that this version runs, of the name if one is given."""
-    for engine in artifact.manifest.engines:
-        runs_here = (engine.engine, engine.target) == (OnnxRuntimeEngine.name, "cpu")
-        if runs_here and name in (None, engine.engine):
-            return engine
-    raise HardwareError(
-        f"{_held(artifact)}. This version runs {OnnxRuntimeEngine.name} for cpu; load the "
-        "artifact with the vlmc version that built it, or build it again."
-    )
-
-
-def _held(artifact: Artifact) -> str:
-    held = ", ".join(f"{engine.engine} for {engine.target}" for engine in artifact.manifest.engines)
-    return f"{artifact.folder} holds the vision engines: {held or 'none'}"
 
 
 @contextmanager

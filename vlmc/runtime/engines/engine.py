@@ -23,7 +23,8 @@ class VisionEngine(Protocol):
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
-        """Numbers of tiles that it runs at once; empty where any number runs."""
+        """Numbers of tiles that it is made to run at once; onnxruntime runs any number up to the
+        largest, and without profiles too."""
 
     @property
     def device(self) -> torch.device:

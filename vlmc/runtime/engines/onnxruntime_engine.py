@@ -18,15 +18,25 @@ BATCH_TILES = 13
 
 
 class OnnxRuntimeEngine:
-    """The artifact's ONNX graph on the CPU; any number of tiles, in batches of at most 13."""
+    """The artifact's ONNX graph on the CPU.
+
+    Any number of tiles runs, so no batch is padded; batches are no larger than the largest
+    profile, which bounds the memory, or than 13 without profiles.
+    """
 
     name = "onnxruntime"
-    profiles: tuple[Profile, ...] = ()
     device = torch.device("cpu")
     device_memory_bytes = 0  # it is the machine's own memory
 
-    def __init__(self, graph: Path, precision: str, threads: int | None = None) -> None:
-        self.precision = precision
+    def __init__(
+        self,
+        graph: Path,
+        precision: str,
+        profiles: tuple[Profile, ...] = (),
+        threads: int | None = None,
+    ) -> None:
+        self.precision, self.profiles = precision, profiles
+        self.batch_tiles = max((profile.max for profile in profiles), default=BATCH_TILES)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = 3
@@ -62,13 +72,13 @@ class OnnxRuntimeEngine:
         try:
             parts = [
                 torch.from_numpy(self._session.run(["features"], {"tiles": part.numpy()})[0])
-                for part in torch.split(tiles, BATCH_TILES)
+                for part in torch.split(tiles, self.batch_tiles)
             ]
         except Exception as error:  # onnxruntime raises many types of its own
             raise HardwareError(
                 f"onnxruntime {onnxruntime.__version__} cannot run the vision tower on "
-                f"{min(len(tiles), BATCH_TILES)} tiles: {error}. Free memory if it lacks some, or "
-                "build the artifact again."
+                f"{min(len(tiles), self.batch_tiles)} tiles: {error}. Free memory if it lacks "
+                "some, or build the artifact again."
             ) from error
         return torch.cat(parts, out=out)
 
