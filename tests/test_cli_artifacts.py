@@ -35,7 +35,12 @@ def test_inspect(copied: Path, tmp_path: Path) -> None:
     assert told["accuracy"] == "not_run"
     assert told["engines"] == [
         told["manifest"]["engines"][0]
-        | {"bytes": (copied / "vision/model.onnx").stat().st_size, "accuracy": "not_run"}
+        | {
+            "bytes": (copied / "vision/model.onnx").stat().st_size,
+            "layers": None,
+            "min_driver": None,
+            "accuracy": "not_run",
+        }
     ]
     assert told["payload_bytes"] == sum(told["sizes"].values())
     assert set(told["sizes"]) == {"language", "recipe.yaml", "vision"}

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 import vlmc
+from vlmc import artifact_commands
 from vlmc.command import (
     build_extra,
     json_option,
+    print_artifact,
     print_json,
     reporting_errors,
     resumable,
@@ -30,6 +32,8 @@ def main() -> None:
 
 
 main.add_command(verify)
+for command in artifact_commands.COMMANDS:
+    main.add_command(command)
 
 
 @main.command()
@@ -113,13 +117,7 @@ def build(
         return
     with resumable(), BuildProgress() as progress:
         folder = build_artifact(read, output, progress.report, force=force)
-    if as_json:
-        from vlmc.artifact.manifest import read_manifest
-
-        manifest = read_manifest(folder)
-        print_json({"artifact": str(folder), "identity": manifest.identity})
-    else:
-        click.echo(folder)
+    print_artifact(folder, as_json)
 
 
 @main.command()
@@ -147,6 +145,11 @@ def build(
     help="Another tile rule than the artifact's: original, native:max=4, single.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="The vision engine, not the first that fits: onnxruntime runs the graph on the CPU.",
+)
 @click.option("--retry-errors", is_flag=True, help="Ask again where the output holds an error.")
 @click.option(
     "--require-verified",
@@ -165,6 +168,7 @@ def run(
     max_new_tokens: int,
     tiles: str | None,
     device: str,
+    engine: str | None,
     retry_errors: bool,
     require_verified: bool,
     as_json: bool,
@@ -186,7 +190,7 @@ def run(
 
     from vlmc.runtime.load import load
 
-    with load(artifact, device=device, tiles=tiles) as model:
+    with load(artifact, device=device, tiles=tiles, engine=engine) as model:
         status, reasons = _accuracy_in_use(model)
         say(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy {status}")
         for reason in reasons:
@@ -276,44 +280,6 @@ def prune_cache(unused_days: float, max_gib: float | None, as_json: bool) -> Non
             f"{len(pruned.entries)} steps removed, {pruned.bytes:,} bytes; {len(pruned.damaged)} "
             f"damaged and {pruned.leftovers} unfinished ones removed; {pruned.kept} kept"
         )
-
-
-@main.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@json_option
-@reporting_errors
-def inspect(artifact: Path, as_json: bool) -> None:
-    """Tell what ARTIFACT holds: manifest, engines, sizes, accuracy status. Hashes nothing."""
-    from vlmc.artifact.summary import summarize
-
-    summary = summarize(artifact)
-    if as_json:
-        print_json(summary.plain())
-    else:
-        click.echo("\n".join(summary.lines()))
-
-
-@main.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option(
-    "--key",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="PEM file of an Ed25519 private key: openssl genpkey -algorithm ed25519 -out key.pem",
-)
-@json_option
-@reporting_errors
-def sign(artifact: Path, key: Path, as_json: bool) -> None:
-    """Check ARTIFACT, sign its identity, and print where the signature lies in it."""
-    from vlmc.artifact.integrity import open_artifact
-    from vlmc.artifact.signature import sign as sign_artifact
-
-    opened = open_artifact(artifact)
-    path = sign_artifact(opened, key)
-    if as_json:
-        print_json({"signature": str(path), "identity": opened.identity})
-    else:
-        click.echo(path)
 
 
 def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -56,6 +57,16 @@ def say(text: str) -> None:
 def print_json(values: dict[str, Any]) -> None:
     """Print the result of a command as one JSON object."""
     click.echo(json.dumps(values, ensure_ascii=False))
+
+
+def print_artifact(folder: Path, as_json: bool) -> None:
+    """Print where an artifact is; as JSON with its identity."""
+    from vlmc.artifact.manifest import read_manifest
+
+    if as_json:
+        print_json({"artifact": str(folder), "identity": read_manifest(folder).identity})
+    else:
+        click.echo(folder)
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlmc.artifact.accuracy import Accuracy, read_accuracy
+from vlmc.artifact.engine_rows import engine_json, engine_rows
 from vlmc.artifact.integrity import check_files, resolve_folder
 from vlmc.artifact.manifest import Manifest, read_manifest
 from vlmc.artifact.signature import is_signed
@@ -37,13 +38,9 @@ class Summary:
 
     def plain(self) -> dict[str, Any]:
         """The JSON form."""
-        payload = self.manifest.payload
         engines = [
-            asdict(engine)
-            | {
-                "bytes": payload[engine.file].size if engine.file in payload else None,
-                "accuracy": self.accuracy.status(engine),
-            }
+            engine_json(self.folder, self.manifest, engine)
+            | {"accuracy": self.accuracy.status(engine)}
             for engine in self.manifest.engines
         ]
         return {
@@ -71,14 +68,7 @@ class Summary:
             ("language", f"{manifest.language_dtype}, scheme {manifest.language_scheme}"),
             ("template", manifest.prompt.template),
             ("tiles", f"{manifest.image.tiles}, resampler {manifest.image.resampler}"),
-            *(
-                (
-                    "engine",
-                    f"{engine.engine} for {engine.target}, {engine.precision}, {engine.file}; "
-                    f"accuracy {self.accuracy.status(engine)}",
-                )
-                for engine in manifest.engines
-            ),
+            *self._engine_rows(),
             *(("report", said) for said in self.accuracy.ignored),
             ("size", f"{len(manifest.payload)} files, {self.payload_bytes:,} bytes"),
             *((f"  {name}", f"{size:,} bytes") for name, size in self.sizes().items()),
@@ -86,6 +76,13 @@ class Summary:
             ("hashes", f"not checked; vlmc verify integrity {self.folder}"),
         ]
         return [f"{key:<16}{value}" for key, value in rows]
+
+    def _engine_rows(self) -> Iterator[tuple[str, str]]:
+        for engine in self.manifest.engines:
+            what = f"{engine.engine} for {engine.target}, {engine.precision}, {engine.file}"
+            yield "engine", f"{what}; accuracy {self.accuracy.status(engine)}"
+            for key, value in engine_rows(self.folder, self.manifest, engine):
+                yield f"  {key}", value
 
 
 def summarize(folder: Path) -> Summary:

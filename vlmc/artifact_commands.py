@@ -1,0 +1,114 @@
+"""The commands about finished artifacts, and the machine that is to run them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from vlmc.command import (
+    build_extra,
+    json_option,
+    print_artifact,
+    print_json,
+    reporting_errors,
+    resumable,
+)
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--engine", required=True, help="tensorrt-rtx or tensorrt.")
+@click.option(
+    "--target",
+    "targets",
+    required=True,
+    multiple=True,
+    metavar="SM",
+    help="The card, by its compute capability: sm89; repeatable.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The artifact's folder, to be made."
+)
+@json_option
+@reporting_errors
+def rebuild(
+    artifact: Path, engine: str, targets: tuple[str, ...], output: Path | None, as_json: bool
+) -> None:
+    """Build a new artifact with an engine for other cards from what ARTIFACT holds.
+
+    The source checkpoint is not needed. Engines for other cards are left out, the graph for the
+    CPU stays. Prints the new artifact's folder, without -o NAME-ID beside ARTIFACT.
+    """
+    with build_extra():
+        from vlmc.build.progress import BuildProgress
+        from vlmc.build.rebuild import engine_named
+        from vlmc.build.rebuild import rebuild as rebuild_artifact
+    name = engine_named(engine)
+    with resumable(), BuildProgress() as progress:
+        folder = rebuild_artifact(artifact, name, targets, output, progress.report)
+    print_artifact(folder, as_json)
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path), required=False)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@json_option
+@reporting_errors
+def doctor(artifact: Path | None, device: str, as_json: bool) -> None:
+    """Tell what this machine can run: driver, GPUs, packages.
+
+    With ARTIFACT: which of its engines is taken here and why not the others, and whether it
+    computes the golden features. Ends with 5 where none can be used.
+    """
+    from vlmc.verify.doctor import examine
+
+    diagnosis = examine(artifact, device)
+    if as_json:
+        print_json(diagnosis.plain())
+    else:
+        click.echo("\n".join(diagnosis.lines()))
+    sys.exit(diagnosis.exit_code)
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@json_option
+@reporting_errors
+def inspect(artifact: Path, as_json: bool) -> None:
+    """Tell what ARTIFACT holds: manifest, engines, sizes, accuracy status. Hashes nothing."""
+    from vlmc.artifact.summary import summarize
+
+    summary = summarize(artifact)
+    if as_json:
+        print_json(summary.plain())
+    else:
+        click.echo("\n".join(summary.lines()))
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="PEM file of an Ed25519 private key: openssl genpkey -algorithm ed25519 -out key.pem",
+)
+@json_option
+@reporting_errors
+def sign(artifact: Path, key: Path, as_json: bool) -> None:
+    """Check ARTIFACT, sign its identity, and print where the signature lies in it."""
+    from vlmc.artifact.integrity import open_artifact
+    from vlmc.artifact.signature import sign as sign_artifact
+
+    opened = open_artifact(artifact)
+    path = sign_artifact(opened, key)
+    if as_json:
+        print_json({"signature": str(path), "identity": opened.identity})
+    else:
+        click.echo(path)
+
+
+COMMANDS = (rebuild, doctor, inspect, sign)
+"""In the order of `vlmc --help`, which sorts them itself."""
