@@ -64,6 +64,7 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
         "image.tiles.tolerance",
         0.2,
     ),
+    "vision.precision": ("vision.precision=fp16", "engines.0.precision", "fp16"),
     "accuracy.min_feature_cosine": (
         "accuracy.min_feature_cosine=0.5",
         "engines.0.min_feature_cosine",
@@ -73,12 +74,16 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
 # Keys with one value that is built, which the manifest records, and those with tests of their own.
 SINGLE = {
     "version": "schema",
-    "vision.precision": "engines.0.precision",
     "language.scheme": "language_scheme",
 }
 ELSEWHERE = {
     "model.checkpoint",
     "model.template",
+    # They decide what ranges are measured on, which tests/compile shows.
+    "calibration.dataset",
+    "calibration.modality",
+    "calibration.samples",
+    "calibration.seed",
     # They act when the artifact is verified, which tests/verify shows.
     "accuracy.dataset",
     "accuracy.reference_dtype",

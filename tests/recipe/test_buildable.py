@@ -31,8 +31,6 @@ def refused(path: Path, text: str, *overrides: str) -> list[str]:
 
 
 LATER_KEYS = [
-    "calibration: {samples: 3}",
-    "calibration: {}",
     "runtime: {cuda_graphs: true}",
     "runtime: {prefix_cache: off}",
     "runtime: {max_batch_tokens: 16384}",
@@ -51,7 +49,6 @@ def test_key_without_effect_is_refused_where_it_is_written(key: str, path: Path)
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("fp32", "fp16", "vision.precision: fp16 is not supported by this version; allowed: fp32"),
         (
             "fp32}",
             "fp32, engines: [{}, {engine: inductor, targets: [sm90]}]}",
@@ -63,24 +60,10 @@ def test_key_without_effect_is_refused_where_it_is_written(key: str, path: Path)
             "language: {scheme: w4a16, method: rtn, keep: ['*.o_proj']}\nvision",
             "language.scheme: w4a16 is not supported by this version; allowed: none",
         ),
-        (
-            "{precision: fp32}",
-            "{}",
-            "vision.precision is left out, and its default fp16 is not supported by this version. "
-            "Write `vision: {precision: fp32}`.",
-        ),
     ],
 )
 def test_value_is_refused_with_what_is_built(old: str, new: str, said: str, path: Path) -> None:
     assert refused(path, MINIMAL.replace(old, new)) == [f"recipe.yaml:4: {said}"]
-
-
-def test_left_out_part_is_told_with_what_to_write(path: Path) -> None:
-    (message,) = refused(path, MINIMAL.replace("vision: {precision: fp32}\n", ""))
-    assert message == (
-        "recipe.yaml:1: vision.precision is left out, and its default fp16 is not supported by "
-        "this version. Write `vision: {precision: fp32}`."
-    )
 
 
 def test_override_is_told_as_such(path: Path) -> None:
@@ -88,13 +71,7 @@ def test_override_is_told_as_such(path: Path) -> None:
         path,
         MINIMAL,
         "runtime.prefix_cache=off",
-        "vision.precision=int8",
-        "calibration={dataset: x.jsonl}",
     ) == [
-        "--set vision.precision=int8: vision.precision: int8 is not supported by this version; "
-        "allowed: fp32",
-        "--set calibration={dataset: x.jsonl}: calibration.dataset is not supported by this "
-        "version; nothing that it builds is calibrated. Remove the key.",
         "--set runtime.prefix_cache=off: runtime.prefix_cache is not supported by this version; "
         "the runtime's settings are fixed in it. Remove the key.",
     ]
@@ -103,7 +80,7 @@ def test_override_is_told_as_such(path: Path) -> None:
 def test_every_key_is_told_once(path: Path) -> None:
     messages = refused(path, FULL)
     keys = [message.split(" ")[1].rstrip(":") for message in messages]
-    assert len(keys) == len(set(keys)) == 1 + 1 + 4 + 3
+    assert len(keys) == len(set(keys)) == 1 + 3
     assert all("is not supported by this version" in message for message in messages)
 
 
@@ -131,6 +108,7 @@ def test_an_artifacts_recipe_has_no_key_without_effect(path: Path) -> None:
         "image",
         "vision",
         "language",
+        "calibration",
         "accuracy",
     ]
     assert {*BUILDABLE} & {*NOT_ACTED_ON} == set()

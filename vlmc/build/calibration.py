@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlmc.build.estimate import Counts, Work, tower_operations
+from vlmc.build.estimate import Work
 from vlmc.build.footprint import quantized_parameters
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.image.tiles import TileRule, choose_grid
@@ -17,16 +17,12 @@ _TEXT_ONLY_TOKENS = 512
 
 
 def calibration_steps(
-    recipe: Recipe, rule: TileRule, counts: Counts, config: ModelConfig
+    recipe: Recipe, rule: TileRule, config: ModelConfig
 ) -> list[tuple[str, str, Work]]:
     """Name, reason and work of the steps that calibrate, for images of 640 · 480 pixels."""
     samples = recipe.calibration.samples
     grid = choose_grid(*_USUAL_SIZE, rule)
     steps = []
-    if recipe.vision.precision in ("int8", "fp8"):
-        operations = samples * grid.tiles * tower_operations(counts, config)
-        reason = f"{samples} samples through the tower"
-        steps.append(("vision.calibration", reason, Work(0, operations)))
     method = recipe.language.method
     if recipe.language.scheme == "w4a16" and _PASSES[method]:
         pictures = recipe.calibration.modality == "image_text"

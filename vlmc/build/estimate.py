@@ -15,12 +15,10 @@ from vlmc.text.tokenizer import TOKENIZER_FILES
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _STORED_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 
-# Sizes measured on built artifacts: a safetensors header's bytes for each tensor, what a graph
-# says of each block beside its weights, the golden tiles compressed (the same in every artifact),
-# and the share that fp32 features keep of their size.
+# Sizes measured on built artifacts: a safetensors header's bytes for each tensor, the golden tiles
+# compressed (the same in every artifact), and the share that fp32 features keep of their size.
 _HEADER_BYTES_PER_TENSOR = 110
-_GRAPH_BYTES_PER_BLOCK = 5_000
-_GOLDEN_TILES = 8
+GOLDEN_TILES = 8
 _GOLDEN_TILES_BYTES = 1_042_676
 _FEATURES_KEPT = 0.93
 _SETTINGS_BYTES = 1_000
@@ -97,27 +95,17 @@ def count(checkpoint: Checkpoint) -> Counts:
     )
 
 
-def work_of(step: str, counts: Counts, config: ModelConfig, language_bytes: int) -> Work:
-    """What a step of the build writes and computes, by its name; `language_bytes` are those of
-    the weights.
+def language_work(step: str, counts: Counts, language_bytes: int) -> Work:
+    """What a step of the language wing writes and computes, by its name; `language_bytes` are
+    those of the weights.
 
     Raises:
         KeyError: the step is not known here; whoever adds a step adds its work.
     """
-    header = _HEADER_BYTES_PER_TENSOR
-    features = _GOLDEN_TILES * TOKENS_PER_TILE * config.language.hidden_size * 4
-    operations = _GOLDEN_TILES * tower_operations(counts, config)
+    header = _HEADER_BYTES_PER_TENSOR * counts.language_tensors
     return {
-        "vision.weights": Work(counts.tower_stored_bytes + header * counts.tower_tensors),
-        "vision.graph": Work(
-            counts.tower_parameters * 4 + _GRAPH_BYTES_PER_BLOCK * config.vision_layers,
-            # The exporter runs the tower on two tiles while it traces.
-            operations=operations // 4,
-            exported_blocks=config.vision_layers,
-        ),
-        "vision.golden": Work(int(_GOLDEN_TILES_BYTES + _FEATURES_KEPT * features), operations),
         "language.settings": Work(_SETTINGS_BYTES),
-        "language.weights": Work(language_bytes + header * counts.language_tensors),
+        "language.weights": Work(language_bytes + header),
         "language.tokenizer": Work(counts.tokenizer_bytes),
     }[step]
 
@@ -130,6 +118,12 @@ def engine_work(counts: Counts, config: ModelConfig, weight_bytes: int, profiles
         counts.tower_parameters * weight_bytes + _PLAN_BYTES_PER_BLOCK * blocks,
         compiled_blocks=blocks,
     )
+
+
+def golden_bytes(config: ModelConfig) -> int:
+    """Size of the golden tiles with their features, compressed."""
+    features = GOLDEN_TILES * TOKENS_PER_TILE * config.language.hidden_size * 4
+    return int(_GOLDEN_TILES_BYTES + _FEATURES_KEPT * features)
 
 
 def tower_operations(counts: Counts, config: ModelConfig) -> int:

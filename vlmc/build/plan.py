@@ -14,12 +14,13 @@ from vlmc.build.compare import changes, nearest
 from vlmc.build.digests import UNKNOWN, FileDigests
 from vlmc.build.disk import Shortage, shortages
 from vlmc.build.engine_steps import wanted_engines
-from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, engine_work, work_of
+from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, engine_work, language_work
 from vlmc.build.footprint import PRECISION_BYTES, Memory, PlannedImage, plan_images, plan_memory
 from vlmc.build.resolve import resolve
 from vlmc.build.samples import read_samples
 from vlmc.build.step import Step
-from vlmc.build.steps import make_steps, source_files, with_needs
+from vlmc.build.steps import make_steps, source_files, wing, with_needs
+from vlmc.build.vision_work import vision_work
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration_set import CalibrationSet
 from vlmc.errors import RecipeError, UsageError
@@ -125,8 +126,11 @@ def make_plan(
     placed = {step.name for step in made}
     engines = {f"vision.{wanted.name}" for wanted in wanted_engines(recipe.vision.engines)} & placed
     made = with_needs(made)
+    vision = vision_work(resolved, counts, config)
     work = {
-        step.name: work_of(step.name, counts, config, memory.language_weights_bytes)
+        step.name: vision[step.name]
+        if wing(step) == "vision"
+        else language_work(step.name, counts, memory.language_weights_bytes)
         for step in made
         if step.name not in engines
     }
@@ -142,7 +146,7 @@ def make_plan(
     steps = _plan_steps(made, work, cache.entries())
     artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps if step.name in placed)
     new_cache_bytes = sum(step.bytes for step in steps if step.state != "hit")
-    later = calibration_steps(recipe, resolved.tiles, counts, config)
+    later = calibration_steps(recipe, resolved.tiles, config)
     return Plan(
         name=recipe.name,
         checkpoint=checkpoint.folder,

@@ -29,6 +29,7 @@ class Resolved:
     system_message: str
     language_dtype: Literal["float32", "bfloat16", "float16"]
     min_feature_cosine: float  # of the worst tile
+    graph_dtype: Literal["float32", "float16", "bfloat16"]  # of the tower outside 8-bit layers
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
@@ -75,7 +76,25 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
         system_message=message,
         language_dtype=cast(Literal["float32", "bfloat16", "float16"], dtype),
         min_feature_cosine=min_feature_cosine(recipe),
+        graph_dtype=_graph_dtype(recipe),
     )
+
+
+def _graph_dtype(recipe: Recipe) -> Literal["float32", "float16", "bfloat16"]:
+    """What the tower's graph computes in where nothing is on an 8-bit grid.
+
+    An artifact holds one graph. Engines for a GPU want fp16 around int8 and fp8; the CPU has fast
+    fp32 kernels only, so int8 for it alone is surrounded by fp32.
+    """
+    match recipe.vision.precision:
+        case "fp32":
+            return "float32"
+        case "bf16":
+            return "bfloat16"
+        case "int8" if all(part.engine == "onnxruntime" for part in recipe.vision.engines):
+            return "float32"
+        case _:
+            return "float16"
 
 
 def _written_out(
@@ -99,14 +118,20 @@ def _written_out(
         }
     )
     image = recipe.image.model_copy(update={"tiles": recipe.image.tiles.model_copy(update=written)})
-    dataset = recipe.accuracy.dataset
+    # Names only, as of the checkpoint.
+    dataset, samples = recipe.accuracy.dataset, recipe.calibration.dataset
     accuracy = recipe.accuracy.model_copy(
         update={
             "dataset": None if dataset is None else Path(dataset).name,
             "min_feature_cosine": min_feature_cosine(recipe),
         }
     )
-    return recipe.model_copy(update={"model": model, "image": image, "accuracy": accuracy})
+    calibration = recipe.calibration.model_copy(
+        update={"dataset": None if samples is None else Path(samples).name}
+    )
+    return recipe.model_copy(
+        update={"model": model, "image": image, "accuracy": accuracy, "calibration": calibration}
+    )
 
 
 def min_feature_cosine(recipe: Recipe) -> float:

@@ -10,7 +10,10 @@ from vlmc.recipe.schema import Recipe
 
 def calibrated_wings(recipe: Recipe) -> tuple[str, ...]:
     """The wings that look at samples: `vision`, `language`."""
-    vision = recipe.vision.precision in ("int8", "fp8")
+    images = recipe.calibration.dataset is not None and recipe.calibration.modality == "image_text"
+    precision = recipe.vision.precision
+    # fp16 looks for what would overflow, if it is given images to look at.
+    vision = precision in ("int8", "fp8") or (precision == "fp16" and images)
     language = recipe.language.scheme == "w4a16" and recipe.calibration.dataset is not None
     return ("vision",) * vision + ("language",) * language
 

@@ -42,7 +42,7 @@ def make_steps(
         UsageError: a package that the steps need is not installed.
     """
     return [
-        *vision_steps(resolved, checkpoint, digests),
+        *vision_steps(resolved, checkpoint, digests, samples),
         *language_steps(resolved, checkpoint, digests, samples),
     ]
 

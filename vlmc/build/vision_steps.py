@@ -9,35 +9,46 @@ from pathlib import Path
 from vlmc.build.engine_steps import engine_step, wanted_engines
 from vlmc.build.ingredients import tool_versions, weight_files
 from vlmc.build.resolve import Resolved
+from vlmc.build.samples import calibrated_wings
 from vlmc.build.step import Step
 from vlmc.checkpoint.source import Checkpoint
+from vlmc.compile.calibration_set import CalibrationSet
+
+_RANGES = "ranges.json"
 
 
 def vision_steps(
-    resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str]
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    samples: CalibrationSet | None,
 ) -> list[Step]:
-    """Weights, golden features, graph and engines of the tower."""
+    """Weights, golden features, ranges, graph and engines of the tower."""
     # Not config.json as a whole: most of what it says does not touch the tower.
-    config = checkpoint.config
+    config, precision = checkpoint.config, resolved.recipe.vision.precision
     tower: dict[str, object] = {
         "vision": asdict(config.vision),
         "select_layer": config.select_layer,
         "pixel_shuffle": config.pixel_shuffle,
         "hidden_size": config.language.hidden_size,
     }
-    precision: dict[str, object] = {"precision": resolved.recipe.vision.precision}
     inputs = weight_files(checkpoint, ("vision_model.", "mlp1."), digests)
+    needs: tuple[Step, ...] = ()
+    if precision in ("fp16", "int8", "fp8"):
+        needs = (_ranges_step(resolved, checkpoint, tower, inputs, samples),)
 
     def weights(folder: Path) -> None:
-
         from vlmc.compile.vision import write_weights
 
         write_weights(checkpoint, folder)
 
-    def graph(folder: Path) -> None:
-        from vlmc.compile.vision import write_graph
+    def graph(folder: Path, *ranges: Path) -> None:
+        from vlmc.compile.vision import GRAPH, fp32_tower, write_graph
+        from vlmc.models.ranges import read_ranges
 
-        write_graph(checkpoint, folder)
+        measured = read_ranges(ranges[0] / _RANGES) if ranges else None
+        tower = fp32_tower(checkpoint)
+        write_graph(tower, folder / GRAPH, precision, resolved.graph_dtype, measured)
 
     def golden(folder: Path) -> None:
         from vlmc.compile.vision import write_golden
@@ -46,11 +57,12 @@ def vision_steps(
 
     graph_step = Step(
         name="vision.graph",
-        version=1,
+        version=2,
         inputs=inputs,
-        parameters=tower | precision,
+        parameters=tower | {"precision": precision, "dtype": resolved.graph_dtype},
         tools=tool_versions("torch", "onnx", "onnx-ir", "onnxscript"),
         work=graph,
+        needs=needs,
     )
     return [
         Step(
@@ -69,6 +81,7 @@ def vision_steps(
             tools=tool_versions("torch", "numpy"),
             work=golden,
         ),
+        *needs,
         graph_step,
         *(
             engine_step(wanted, resolved.profiles, needs=(graph_step,))
@@ -76,3 +89,61 @@ def vision_steps(
             if wanted.engine != "onnxruntime"
         ),
     ]
+
+
+def _ranges_step(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    tower: Mapping[str, object],
+    weights: Mapping[str, str],
+    samples: CalibrationSet | None,
+) -> Step:
+    recipe = resolved.recipe
+    precision = recipe.vision.precision
+    seed = recipe.calibration.seed
+    inputs, parameters = dict(weights), {**tower, "precision": precision, "seed": seed}
+    tools = ["torch", "numpy"]
+    used = samples if "vision" in calibrated_wings(recipe) else None
+    if used is not None:
+        inputs["calibration samples"] = used.digest
+        parameters["tiles"] = str(resolved.tiles)
+        parameters["resampler"], parameters["exif"] = recipe.image.resampler, recipe.image.exif
+        tools += ["pillow", "opencv-python-headless"]
+    if precision in ("int8", "fp8"):
+        # It decides which layers stay in 16 bits; fp16 leaves none behind.
+        parameters["min_feature_cosine"] = resolved.min_feature_cosine
+
+    def work(folder: Path) -> None:
+        from vlmc.compile.calibration_tiles import CalibrationTiles
+        from vlmc.compile.measure import measure_ranges
+        from vlmc.compile.vision import fp32_tower
+        from vlmc.compile.vision_report import write_report
+        from vlmc.models.ranges import write_ranges
+
+        tiles = None
+        if used is not None:
+            tiles = CalibrationTiles(
+                used.images,
+                resolved.tiles,
+                resampler=recipe.image.resampler,
+                exif=recipe.image.exif,
+                seed=seed,
+            )
+        measured = measure_ranges(
+            fp32_tower(checkpoint),
+            precision,
+            tiles,
+            min_cosine=resolved.min_feature_cosine,
+            seed=seed,
+        )
+        write_ranges(measured.ranges, folder / _RANGES)
+        write_report(measured, precision, resolved.graph_dtype, used, folder)
+
+    return Step(
+        name="vision.ranges",
+        version=1,
+        inputs=inputs,
+        parameters=parameters,
+        tools=tool_versions(*tools),
+        work=work,
+    )

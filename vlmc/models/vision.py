@@ -45,6 +45,11 @@ class VisionTower(nn.Module):
         features: Tensor = self.mlp1(pixel_shuffle(patches, self.pixel_shuffle_version))
         return features
 
+    @property
+    def blocks(self) -> list[VisionBlock]:
+        """The encoder's blocks, in order."""
+        return list(self.vision_model.encoder.layers)  # type: ignore[arg-type]
+
 
 class VisionEncoder(nn.Module):
     """Patch embedding and pre-norm blocks. There is no norm before the first or after the last."""

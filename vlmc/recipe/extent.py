@@ -6,7 +6,6 @@ Whoever makes a key act takes it out of here.
 from __future__ import annotations
 
 BUILDABLE: dict[str, tuple[str, ...]] = {
-    "vision.precision": ("fp32",),
     "vision.engines.engine": ("onnxruntime", "tensorrt-rtx", "tensorrt"),
     "language.scheme": ("none",),
 }
@@ -17,7 +16,6 @@ NOT_ACTED_ON: dict[str, str] = {
     "language.group_size": "the language model keeps its own weights (scheme: none)",
     "language.symmetric": "the language model keeps its own weights (scheme: none)",
     "language.keep": "the language model keeps its own weights (scheme: none)",
-    "calibration": "nothing that it builds is calibrated",
     "runtime": "the runtime's settings are fixed in it",
 }
 """Key path → what holds instead. Refused where written, and left out of an artifact's recipe."""

@@ -42,6 +42,9 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # Spinning threads would take the cores from torch, which runs right after.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if precision == "fp8":
+            # Fusing Q/DQ nodes makes operators of fp8 that have no kernels; unfused they are exact.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]

@@ -1,0 +1,139 @@
+"""Run tiles through the tower and keep, in flat memory, what ranges follow from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vlmc.errors import CheckpointError
+from vlmc.image.decode import Pixels
+from vlmc.models.vision import VisionBlock, VisionTower, normalize_tiles
+
+_Hook = Callable[[nn.Module, tuple[Tensor], Tensor], None]
+# Tokens of all tiles whose inputs are kept for each linear; fewer where a tower is so wide that
+# they would take more than the bytes below.
+_ROWS = 1024
+_ROWS_BYTES = 1 << 30
+
+
+@dataclass(slots=True)
+class LinearInputs:
+    """Of one linear: its inputs' extremes for each channel, and the inputs of some tokens."""
+
+    minimum: Tensor  # (inputs,)
+    maximum: Tensor  # (inputs,)
+    output: float = 0.0  # largest magnitude, layer scale included
+    rows: list[Tensor] = field(default_factory=list)  # each (some, inputs) fp32
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Largest magnitude of each channel, (inputs,)."""
+        return torch.maximum(self.minimum.abs(), self.maximum.abs())
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """What all tiles together have shown."""
+
+    linears: dict[str, LinearInputs]
+    residual: list[float]  # of each block
+    features: list[Tensor]  # of the first tiles, each (256, hidden) fp32
+
+
+def observe(
+    tower: VisionTower, tiles: Iterable[Pixels], count: int, *, features: int, seed: int
+) -> Observations:
+    """Observe an fp32 tower on `count` uint8 tiles (448, 448, 3), one after another.
+
+    Keeps the features of the first `features` tiles. Memory does not grow with `count`.
+
+    Raises:
+        CheckpointError: a layer's input is not finite, or all zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = next(tower.parameters()).device
+    inputs = {name: linear.in_features for name, linear in linears_of(tower)}
+    rows = max(1, min(_ROWS, _ROWS_BYTES // (4 * sum(inputs.values()))) // count)
+    seen = Observations({}, [0.0] * len(tower.blocks), [])
+    with torch.inference_mode(), _hooked(tower, seen, rows, generator):
+        for tile in tiles:
+            pixels = normalize_tiles(torch.from_numpy(tile)[None].to(device), torch.float32)
+            found = tower(pixels)[0]
+            if len(seen.features) < features:
+                seen.features.append(found.cpu())
+    for name, linear in seen.linears.items():
+        if not linear.magnitude.isfinite().all() or not linear.magnitude.any():
+            kind = "all zero" if linear.magnitude.isfinite().all() else "not finite"
+            raise CheckpointError(
+                f"the input of {name} is {kind} on the calibration tiles, so it has no range. The "
+                "checkpoint's weights before it are damaged; `vlmc run` would answer nonsense too."
+            )
+    return seen
+
+
+def linears_of(tower: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """Every linear of blocks and projector, with its name, in the order of work."""
+    for name, module in tower.named_modules():
+        if isinstance(module, nn.Linear):
+            yield name, module
+
+
+@contextmanager
+def _hooked(
+    tower: VisionTower, seen: Observations, rows: int, generator: torch.Generator
+) -> Iterator[None]:
+    handles = []
+    for name, linear in linears_of(tower):
+        scale = scale_after(tower, name)
+        watch = _watch_linear(name, seen, rows, generator, scale)
+        handles.append(linear.register_forward_hook(watch))
+    for index, block in enumerate(tower.blocks):
+        watch_stream = _watch_stream(index, seen)
+        handles.append(block.norm2.register_forward_hook(watch_stream))
+        handles.append(block.register_forward_hook(watch_stream))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def scale_after(tower: VisionTower, name: str) -> Tensor | None:
+    """The layer scale that multiplies a linear's output, (outputs,), if one does."""
+    above, _, last = name.rpartition(".")
+    if last not in ("proj", "fc2"):
+        return None
+    block = tower.get_submodule(above.rpartition(".")[0])
+    if not isinstance(block, VisionBlock):
+        raise TypeError(f"{name} is in no block")
+    return block.ls1 if last == "proj" else block.ls2
+
+
+def _watch_linear(
+    name: str, seen: Observations, rows: int, generator: torch.Generator, scale: Tensor | None
+) -> _Hook:
+    def watch(module: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+        states = given[0].flatten(0, -2)  # (tokens, inputs)
+        low, high = states.amin(dim=0).cpu(), states.amax(dim=0).cpu()
+        found = seen.linears.setdefault(name, LinearInputs(low, high))
+        found.minimum = torch.minimum(found.minimum, low)
+        found.maximum = torch.maximum(found.maximum, high)
+        scaled = output if scale is None else output * scale
+        found.output = max(found.output, float(scaled.abs().max()))
+        chosen = torch.randperm(len(states), generator=generator)[:rows]
+        found.rows.append(states[chosen.to(states.device)].cpu())
+
+    return watch
+
+
+def _watch_stream(index: int, seen: Observations) -> _Hook:
+    def watch(module: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+        # Into the block's second norm, or out of the block.
+        states = output if isinstance(module, VisionBlock) else given[0]
+        seen.residual[index] = max(seen.residual[index], float(states.abs().max()))
+
+    return watch
