@@ -15,6 +15,7 @@ import vlmc
 from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.models.loading import load_decoder, load_tower
+from vlmc.runtime.load import load_language
 
 
 def anonymous_bytes(process: int | str = "self") -> int:
@@ -41,13 +42,16 @@ def load_source(folder: Path, dtype: torch.dtype) -> object:
 
 
 def main(how: str, folder: Path) -> None:
-    """`how` is the dtype to load a checkpoint in, or `artifact`."""
+    """`how` is the dtype to load a checkpoint in, `artifact`, or `language` for its language
+    folder."""
     load = vlmc.load  # imports the runtime
     torch.ones(64, 64).matmul(torch.ones(64, 64))  # starts torch's threads
     print(anonymous_bytes(), flush=True)
     sys.stdin.readline()
     if how == "artifact":
         held: object = load(folder, device="cpu")
+    elif how == "language":
+        held = load_language(folder, torch.bfloat16, torch.device("cpu"))
     else:
         held = load_source(folder, getattr(torch, how))
     print(anonymous_bytes(), "torch._inductor" in sys.modules, flush=True)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from tests.artifacts import build_from
 from tests.miniature import write_miniature
+from tests.models.quantized import FP8, w4a16, write_language
 from tests.peak_memory import anonymous_bytes
 from vlmc.checkpoint.config import read_config
 from vlmc.checkpoint.layout import original_shapes
@@ -92,6 +93,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_loading_a_checkpoint(dtype: str, growth: int, checkpoint: Path) -> None:
     size = (checkpoint / "model.safetensors").stat().st_size
     check(watch(dtype, checkpoint), growth * (size - MIB // 4))
+
+
+@pytest.mark.parametrize("layout", ["w4a16", "fp8"])
+def test_loading_quantized_weights(layout: str, tmp_path: Path) -> None:
+    """On the CPU they become dense, one linear at a time."""
+    quantization = FP8 if layout == "fp8" else w4a16(64, symmetric=False)
+    config = write_language(tmp_path, quantization, width=768, layers=4)
+    dense = 2 * (2 * config.vocab_size * 768 + 4 * (4 + 3 * 4) * 768 * 768)
+    check(watch("language", tmp_path), dense)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_nothing_is_deserialized_before_all_is_checked(
     def read(*_: object, **__: object) -> None:
         raise LookupError("was deserialized")
 
-    for reader in ("load_tokenizer", "_tensors", "read_language_config", "open_engine"):
+    for reader in ("load_tokenizer", "_Tensors", "read_language_config", "open_engine"):
         monkeypatch.setattr(f"vlmc.runtime.load.{reader}", read)
     with pytest.raises(IntegrityError, match="changed or damaged"):
         load(folder, device="cpu")

@@ -185,7 +185,7 @@ def read_config(folder: Path) -> ModelConfig:
             f"{folder} holds no config.json, so it is not a checkpoint. Give the folder of an "
             "original OpenGVLab InternVL2 model."
         )
-    return parse_config(_read(path), path)
+    return parse_config(read_values(path), path)
 
 
 def read_language_config(path: Path) -> LanguageConfig:
@@ -194,10 +194,15 @@ def read_language_config(path: Path) -> LanguageConfig:
     Raises:
         CheckpointError: as `read_config`.
     """
-    return parse_language_config(_read(path), path)
+    return parse_language_config(read_values(path), path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds something else.
+    """
     try:
         values = read_json(path)
     except (OSError, ValueError) as error:

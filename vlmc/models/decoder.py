@@ -26,7 +26,7 @@ class Decoder(nn.Module):
         self.embed_tokens = TokenEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = TokenHead(config.hidden_size, config.vocab_size, bias=False)
         self.rotary = RotaryEmbedding(config)
 
     def forward(
@@ -106,6 +106,33 @@ class TokenEmbedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Leave the weight as it is allocated."""
+
+
+class TokenHead(nn.Linear):
+    """The product with the vocabulary, whose size may be odd.
+
+    cuBLAS multiplies odd sizes several times slower, so on a GPU `weight` is the first rows of a
+    table of a round size.
+    """
+
+    _MULTIPLE = 64
+    padded: Tensor | None = None
+
+    def allocate(self, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+        """Memory for the weight, the rows that only pad being zero."""
+        rows = self.out_features
+        if device.type == "cuda":
+            rows += -rows % self._MULTIPLE
+        padded = torch.empty(rows, self.in_features, dtype=dtype, device=device)
+        padded[self.out_features :] = 0
+        self.weight = nn.Parameter(padded[: self.out_features], requires_grad=False)
+        self.padded = padded
+        return self.weight
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(…, hidden) → (…, vocabulary)."""
+        weight = self.weight if self.padded is None else self.padded
+        return functional.linear(states, weight)[..., : self.out_features]
 
 
 class _Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact, open_artifact
-from vlmc.checkpoint.config import read_language_config
+from vlmc.checkpoint.config import read_language_config, read_values
+from vlmc.checkpoint.quantization import find_quantization
 from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.errors import CheckpointError, IntegrityError
 from vlmc.image.tiles import TileRule, parse_tiles
@@ -108,12 +110,48 @@ def _language(
             f"{config.hidden_size}, the tokenizer has {tokenizer.vocab_size} tokens, and the "
             f"manifest's hidden_size is {expected}"
         )
-    return tokenizer, load_decoder(config, _tensors(folder), dtype=dtype, device=device)
+    return tokenizer, load_language(folder, dtype, device)
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the folder's safetensors files, mapped, one at a time."""
-    for path in sorted(folder.glob("*.safetensors")):
-        with open_safetensors(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping and has no iterator
-                yield name, file.get_tensor(name)
+def load_language(folder: Path, dtype: torch.dtype, device: torch.device) -> Decoder:
+    """The language model of an artifact's folder, quantized as its config.json says.
+
+    Raises:
+        CheckpointError: the weights and config.json disagree, or values are not finite; the
+            message names tensor and file.
+        HardwareError: the device cannot run the layout.
+    """
+    path = folder / "config.json"
+    tensors = _Tensors(folder)
+    try:
+        return load_decoder(
+            read_language_config(path),
+            tensors,
+            dtype=dtype,
+            device=device,
+            quantization=find_quantization(read_values(path), path),
+            tell=lambda line: print(line, file=sys.stderr),
+        )
+    except CheckpointError as error:
+        if tensors.file is None:
+            raise
+        raise CheckpointError(f"{tensors.file}: {error}") from error
+
+
+class _Tensors:
+    """Every tensor of a folder's safetensors files, mapped, one at a time.
+
+    `file` is the one that is read at the time, after the last the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file: Path | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        for path in sorted(self.folder.glob("*.safetensors")):
+            self.file = path
+            with open_safetensors(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 - it is no mapping and has no iterator
+                    yield name, file.get_tensor(name)
+        self.file = self.folder

@@ -1,0 +1,167 @@
+"""On CUDA, quantized linears compute what their dequantized twins do on the CPU.
+
+Each shape that humming-kernels meets first is compiled for 15 s, so there are few.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.quantized import FP8, fp8, int4, w4a16
+from tests.models.test_decoder import sequence
+from tests.models.test_linear import both
+from vlmc.checkpoint.quantization import Quantization
+from vlmc.errors import HardwareError
+from vlmc.models import speed
+from vlmc.models.dequantize import dequantize_int4, quantize_tokens
+from vlmc.models.loading import load_decoder
+from vlmc.models.w4a16 import Kernel, W4A16Linear, choose_kernel
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_humming = pytest.mark.skipif(find_spec("humming") is None, reason="needs humming-kernels")
+
+Folder = Callable[[str], Path]
+OUTPUTS, INPUTS = 384, 512
+ROWS = (1, 7, 32, 65, 300)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def weight(dtype: torch.dtype, group_size: int, symmetric: bool) -> tuple[Tensor, ...]:
+    """Packed, scales and zero points on the GPU, and the exact weight rounded to `dtype`."""
+    generator = torch.Generator().manual_seed(group_size)
+    tensors, _ = int4(
+        torch.randn(OUTPUTS, INPUTS, generator=generator) * 0.05, group_size, symmetric=symmetric
+    )
+    packed, scales = tensors["weight_packed"], tensors["weight_scale"].to(dtype)
+    zeros = tensors.get("weight_zero_point", torch.empty(0))
+    exact = dequantize_int4(packed, scales, None if symmetric else zeros, dtype)
+    return packed.cuda(), scales.cuda(), zeros.cuda(), exact
+
+
+def kernel_of(dtype: torch.dtype, group_size: int, symmetric: bool) -> tuple[Kernel, Tensor]:
+    packed, scales, zeros, exact = weight(dtype, group_size, symmetric)
+    told: list[str] = []
+    kernel = choose_kernel(packed, scales, None if symmetric else zeros, dtype, told.append)
+    return kernel, exact
+
+
+def check(kernel: Kernel, exact: Tensor) -> None:
+    """Dequantized to the bit, multiplied as closely as the dtype allows."""
+    assert torch.equal(kernel.dequantize().cpu(), exact)
+    generator = torch.Generator().manual_seed(3)
+    linear = W4A16Linear(kernel, None)
+    for count in ROWS:
+        rows = torch.randn(count, INPUTS, generator=generator).to(exact.dtype)
+        expected = rows.float() @ exact.float().T
+        found = [linear(rows.cuda())]
+        if count <= kernel.max_rows:
+            found.append(kernel.multiply(rows.cuda()))
+        for product in found:
+            error = (product.cpu().float() - expected).norm() / expected.norm()
+            assert float(error) < (0.01 if exact.dtype == torch.bfloat16 else 0.002), count
+
+
+@needs_humming
+@pytest.mark.parametrize(
+    ("dtype", "group_size", "symmetric"),
+    [
+        (torch.bfloat16, 128, False),
+        (torch.bfloat16, 32, True),
+        (torch.float16, 64, False),
+    ],
+    ids=str,
+)
+def test_humming(dtype: torch.dtype, group_size: int, symmetric: bool) -> None:
+    kernel, exact = kernel_of(dtype, group_size, symmetric)
+    assert kernel.name.startswith("humming")
+    check(kernel, exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group_size", [16, 32, 64, 128])
+def test_torch_alone(
+    dtype: torch.dtype, group_size: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmc.models.w4a16.humming_version", lambda: None)
+    kernel, exact = kernel_of(dtype, group_size, symmetric)
+    assert kernel.name == "torch"
+    assert (kernel.max_rows > 0) == (dtype == torch.bfloat16 and group_size >= 32)
+    check(kernel, exact)
+
+
+def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmc.models.w4a16.humming_version", lambda: None)
+    monkeypatch.setattr(speed, "_decided", {})
+    kernel, _ = kernel_of(torch.bfloat16, 64, True)
+    border = W4A16Linear(kernel, None).dequantized_from
+    path = tmp_path / "vlmc" / "kernels" / "w4a16-rows.json"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    ((key, kept),) = json.loads(path.read_text()).items()
+    assert torch.cuda.get_device_name() in key
+    assert border == min(kept, kernel.max_rows + 1)
+    path.write_text(json.dumps({key: 5}))
+    monkeypatch.setattr(speed, "_decided", {})
+    assert W4A16Linear(kernel, None).dequantized_from == 5
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 9),
+    reason="needs a GPU that multiplies fp8",
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_tokens_are_quantized_in_one_kernel(dtype: torch.dtype) -> None:
+    from vlmc.models.triton_kernels import quantize_rows
+
+    rows = torch.randn(33, 3000, device="cuda", dtype=dtype)
+    rows[5] = 0
+    values, scales = quantize_rows(rows)
+    expected, expected_scales = quantize_tokens(rows)
+    assert torch.equal(scales, expected_scales)
+    assert torch.equal(values.view(torch.uint8), expected.view(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("quantization", [w4a16(32, symmetric=False), FP8], ids=["w4a16", "fp8"])
+@pytest.mark.parametrize("name", ["internlm2-300m", "qwen2-300m", "phi3-300m"])
+@torch.inference_mode()
+def test_decoder(
+    name: str,
+    quantization: Quantization,
+    dtype: torch.dtype,
+    miniatures: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vlmc.models.w4a16.humming_version", lambda: None)
+    config, tensors, _ = both(miniatures(name), quantization)
+    here, there = (
+        load_decoder(config, tensors, dtype=kind, device=device, quantization=quantization)
+        for kind, device in ((torch.float32, "cpu"), (dtype, "cuda"))
+    )
+    states = sequence(here, 70)[None]
+    expected = here(states)
+    found = there(states.to("cuda", dtype)).cpu().float()
+    # fp8 rounds what differs in 16 bits to other values.
+    bound = 0.1 if quantization is FP8 else 0.02
+    assert float((found - expected).norm() / expected.norm()) < bound
+
+
+def test_fp8_says_which_sizes_it_cannot_multiply() -> None:
+    from vlmc.models.fp8 import Fp8Linear
+
+    tensors, _ = fp8(torch.randn(24, 40))
+    with pytest.raises(HardwareError, match=r"multiples of 16.*\[24, 40\]"):
+        Fp8Linear(
+            tensors["weight"].cuda(), tensors["weight_scale"].float().cuda(), None, torch.bfloat16
+        )

@@ -1,0 +1,188 @@
+"""4-bit weights through humming-kernels, which compiles a product for each shape and GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmc.errors import HardwareError
+from vlmc.models.kernel_cache import private_folder
+from vlmc.models.nibbles import TiledLayout, find_places
+from vlmc.models.triton_kernels import dequantize_tiles
+
+Tell = Callable[[str], None]
+
+_GROUPS = (32, 64, 128, 256)
+_TILE_N, _TILE_K = 64, 16
+_MULTIPLE_N, _MULTIPLE_K = 128, 64
+# Words of one row of tiles for each output: 16 inputs of 4 bits.
+_WORDS = 2
+_LOCKS = 2048
+_MANY_ROWS = 1 << 30
+_prepared: set[tuple[str, int]] = set()
+
+
+class HummingKernel:
+    """A weight in humming's layout, which is that of tensor-core fragments.
+
+    Its nibbles are only moved, so the weight can also be dequantized from it, for many rows.
+    """
+
+    def __init__(self, packed: Tensor, scales: Tensor, zeros: Tensor | None, tell: Tell) -> None:
+        """Take a weight in compressed-tensors' layout on a GPU, its scales in the dtype of the
+        activations; compile its kernels, or find them in the cache.
+
+        Raises:
+            HardwareError: they cannot be compiled here.
+        """
+        outputs, inputs = packed.shape[0], 8 * packed.shape[1]
+        self.name = f"humming {version('humming-kernels')}"
+        self.shape, self.group_size = (outputs, inputs), inputs // scales.shape[1]
+        self.symmetric, self.dtype = zeros is None, scales.dtype
+        self.max_rows = _MANY_ROWS
+        with _compiling(tell, self.shape, packed.device) as compiling:
+            self._config, tensors = _transform(packed, scales, zeros)
+            self._text = self._config.to_str()
+            if (self._text, packed.device.index) not in _prepared:
+                compiling()
+                from humming.kernel.humming import HummingKernel as Compiled
+
+                Compiled.prepare_kernels(self._text, None, None, packed.device)
+                _prepared.add((self._text, packed.device.index))
+        self.words = tensors["weight"]
+        self.scales = tensors["weight_scale"]  # (groups, outputs), columns moved
+        self.zeros = tensors.get("zero_point")  # (groups, outputs / 8), columns moved
+        self.locks = torch.zeros(_LOCKS, dtype=torch.int32, device=packed.device)
+        places, columns = _probe(self.dtype, packed.device)
+        self.layout = TiledLayout(
+            _TILE_N, _TILE_K, _WORDS * _TILE_N, _WORDS * outputs, places, columns
+        )
+
+    @staticmethod
+    def takes(packed: Tensor, scales: Tensor) -> bool:
+        """Whether the kernels are made for this size."""
+        outputs, inputs = packed.shape[0], 8 * packed.shape[1]
+        fits = outputs % _MULTIPLE_N == 0 and inputs % _MULTIPLE_K == 0
+        return fits and inputs // scales.shape[1] in _GROUPS
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """(rows, inputs) → (rows, outputs)."""
+        from humming.forward import humming_forward
+
+        product: Tensor = humming_forward(
+            self._config,
+            inputs=rows,
+            weight=self.words,
+            weight_scale=self.scales,
+            zero_point=self.zeros,
+            locks=self.locks,
+        )
+        return product
+
+    def dequantize(self) -> Tensor:
+        """The weight (outputs, inputs), as exact as its dtype."""
+        zeros = None if self.zeros is None else self.zeros.T
+        return dequantize_tiles(self.words, self.layout, self.scales.T, zeros, self.shape)
+
+
+def _transform(
+    packed: Tensor, scales: Tensor, zeros: Tensor | None
+) -> tuple[Any, dict[str, Tensor]]:
+    _import()
+    from humming import dtypes
+    from humming.schema import HummingWeightSchema
+    from humming.transform import prepare_and_transform_humming_tensors
+
+    outputs, inputs = packed.shape[0], 8 * packed.shape[1]
+    tensors = {"weight": packed.contiguous(), "weight_scale": scales.contiguous()}
+    if zeros is not None:
+        tensors["zero_point"] = zeros.contiguous()
+    with torch.cuda.device(packed.device):
+        config, transformed = prepare_and_transform_humming_tensors(
+            tensors,
+            outputs,
+            inputs,
+            HummingWeightSchema(
+                b_dtype=dtypes.DataType.from_str("uint4"),
+                bs_dtype=dtypes.DataType.from_torch_dtype(scales.dtype),
+                weight_scale_group_size=inputs // scales.shape[1],
+                has_zero_point=zeros is not None,
+            ),
+            torch_dtype=scales.dtype,
+            device=packed.device,
+        )
+    found: dict[str, Tensor] = transformed
+    return config, found
+
+
+@cache
+def _probe(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Places of the elements of a tile, and of the columns of scales, in this version's layout."""
+    scales = torch.arange(64, dtype=dtype, device=device)[:, None]
+
+    def repack(packed: Tensor) -> Tensor:
+        # A tile is (64, 16); humming packs no fewer inputs than 64, in rows of 16.
+        padded = torch.nn.functional.pad(packed, (0, 6))
+        _, tensors = _transform(padded, scales.expand(-1, 2).contiguous(), None)
+        return tensors["weight"][0]
+
+    places = find_places(repack, _TILE_N, _TILE_K, device)
+    zeros = torch.zeros(64, 8, dtype=torch.int32, device=device)
+    _, tensors = _transform(zeros, scales.expand(-1, 2).contiguous(), None)
+    columns = torch.empty(64, dtype=torch.int32, device=device)
+    columns[tensors["weight_scale"][0].long()] = torch.arange(64, dtype=torch.int32, device=device)
+    return places, columns
+
+
+@cache
+def _import() -> None:
+    """Import humming with its compiled kernels in vlmc's folder of the user's caches."""
+    folder = private_folder() / "humming"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("HUMMING_CACHE_DIR", str(folder))
+    os.environ.setdefault("HUMMING_TMP_DIR", str(folder / "locks"))
+    # Importing it would start a process that builds what its wheel already holds.
+    with _variable("HUMMING_DISABLE_PARALLEL_BUILD", "1"):
+        import humming.forward  # noqa: F401
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def _compiling(
+    tell: Tell, shape: tuple[int, int], device: torch.device
+) -> Iterator[Callable[[], None]]:
+    """Tell of the compilation, and of its failure what to do."""
+
+    def begin() -> None:
+        tell(
+            f"preparing 4-bit kernels for {shape[1]} inputs and {shape[0]} outputs (15 s the "
+            "first time on a GPU, then kept)"
+        )
+
+    try:
+        yield begin
+    except (RuntimeError, OSError, AssertionError) as error:
+        raise HardwareError(
+            f"humming-kernels could not make its kernels for {torch.cuda.get_device_name(device)}: "
+            f"{error}. It needs CUDA's runtime headers and NVRTC of torch's own CUDA version: pip "
+            "install 'vlmc[cuda]', or remove humming-kernels to run through torch alone."
+        ) from error
