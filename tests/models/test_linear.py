@@ -17,7 +17,7 @@ from vlmc.checkpoint.packed import unpack
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import CheckpointError
 from vlmc.models.decoder import Decoder
-from vlmc.models.dequantize import dequantize_fp8, dequantize_int4, quantize_tokens
+from vlmc.models.dequantize import dequantize_fp8, dequantize_int4, quantize_tokens, round_tokens
 from vlmc.models.fp8 import DenseFp8Linear
 from vlmc.models.linear import JoinedLinear
 from vlmc.models.loading import load_decoder
@@ -129,9 +129,23 @@ def test_rows_are_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(found, exact_fp8)
 
 
-def test_a_token_of_zeros_is_zero() -> None:
-    values, scales = quantize_tokens(torch.zeros(2, 32))
-    assert torch.equal(values.float() * scales, torch.zeros(2, 32))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_is_that_of_e4m3_to_the_bit(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmc.models.dequantize._CACHED", 3000)
+    generator = torch.Generator().manual_seed(4)
+    states = torch.randn(40, 1000, generator=generator) * torch.logspace(-6, 6, 40)[:, None]
+    states[3] = 0
+    states[4, 2:] *= 1e-5  # less than the smallest step
+    every = torch.arange(128, dtype=torch.uint8).view(torch.float8_e4m3fn).float()[:127]
+    states[5, :253] = torch.cat((every, (every[1:] + every[:-1]) / 2))  # and all halves between
+    states = states.to(dtype)
+    before = states.clone()
+    values, scales = quantize_tokens(states)
+    assert torch.equal(round_tokens(states), (values.float() * scales).to(dtype))
+    assert torch.equal(states, before)
+    assert not round_tokens(states)[3].any()
 
 
 def test_places_of_a_layout_are_found() -> None:

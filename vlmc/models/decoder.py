@@ -111,8 +111,8 @@ class TokenEmbedding(nn.Embedding):
 class TokenHead(nn.Linear):
     """The product with the vocabulary, whose size may be odd.
 
-    cuBLAS multiplies odd sizes several times slower, so on a GPU `weight` is the first rows of a
-    table of a round size.
+    cuBLAS has its quick kernels for round sizes, so on a GPU `weight` is the first rows of a table
+    of such a size.
     """
 
     _MULTIPLE = 64

@@ -8,6 +8,9 @@ from torch import Tensor
 from vlmc.checkpoint.packed import SYMMETRIC_ZERO, unpack
 
 E4M3_MAX = 448.0
+# Of activations: few enough to stay in a core's cache from one pass to the next.
+_CACHED = 1 << 16
+_EXPONENT = 0x7F800000  # its bits in fp32
 # Rows made at a time: their fp32 and integer forms exist beside the result.
 ELEMENTS = 1 << 18
 
@@ -51,6 +54,29 @@ def quantize_tokens(states: Tensor) -> tuple[Tensor, Tensor]:
     """E4M3 values and fp32 scales (tokens, 1) of `states` (tokens, inputs), each token by itself:
     its largest value becomes 448."""
     wide = states.float()
-    # A token of zeros alone has any scale.
-    scales = (wide.abs().amax(dim=-1, keepdim=True) * (1 / E4M3_MAX)).clamp(min=1e-12)
+    scales = _token_scales(wide)
     return (wide / scales).to(torch.float8_e4m3fn), scales
+
+
+def round_tokens(states: Tensor) -> Tensor:
+    """What `quantize_tokens` says of `states` (tokens, inputs), as numbers in their dtype.
+
+    To the bit, and on a CPU many times as quick as converting to E4M3 and back.
+    """
+    rounded = torch.empty_like(states)
+    rows = max(1, _CACHED // states.shape[-1])
+    for start in range(0, len(states), rows):
+        wide = states[start : start + rows].float()
+        scales = _token_scales(wide)
+        wide = wide / scales
+        # E4M3 has steps of an eighth of the power of two below a value, at least 2^-9. Adding
+        # 1.5 · 2^23 steps leaves no finer digits, and rounds halves to even.
+        power = (wide.view(torch.int32) & _EXPONENT).view(torch.float32)
+        far = power.clamp_(min=2.0**-6).mul_(1.5 * 2.0**20)
+        rounded[start : start + rows] = wide.add_(far).sub_(far).mul_(scales)
+    return rounded
+
+
+def _token_scales(wide: Tensor) -> Tensor:
+    # A token of zeros alone has any scale.
+    return (wide.abs().amax(dim=-1, keepdim=True) * (1 / E4M3_MAX)).clamp(min=1e-12)

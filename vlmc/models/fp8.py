@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmc.errors import HardwareError
-from vlmc.models.dequantize import quantize_tokens
+from vlmc.models.dequantize import quantize_tokens, round_tokens
 
 # https://docs.nvidia.com/cuda/cuda-c-programming-guide, table of tensor core formats.
 MIN_CAPABILITY = (8, 9)
@@ -65,10 +65,8 @@ class DenseFp8Linear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(…, inputs) → (…, outputs) in the same dtype."""
-        rows = states.reshape(-1, states.shape[-1])
-        values, scales = quantize_tokens(rows)
-        rounded = (values.float() * scales).to(states.dtype).view(states.shape)
-        return functional.linear(rounded, self.weight, self.bias)
+        rounded = round_tokens(states.reshape(-1, states.shape[-1]))
+        return functional.linear(rounded.view(states.shape), self.weight, self.bias)
 
 
 def multiply_fp8(states: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:

@@ -174,8 +174,8 @@ def _compiling(
 
     def begin() -> None:
         tell(
-            f"preparing 4-bit kernels for {shape[1]} inputs and {shape[0]} outputs (15 s the "
-            "first time on a GPU, then kept)"
+            f"preparing 4-bit kernels for {shape[1]} inputs and {shape[0]} outputs (15 s on 16 "
+            "cores the first time on a GPU, then kept)"
         )
 
     try:

@@ -156,6 +156,6 @@ def _is_finite(tensor: Tensor) -> bool:
     if tensor.dtype == torch.float8_e4m3fn:
         rows = max(1, ELEMENTS // tensor.shape[-1])
         return not any(
-            bool((part.view(torch.uint8) & 127 == 127).any()) for part in tensor.split(rows)
+            bool((part.view(torch.uint8) & 127 == 127).any()) for part in torch.split(tensor, rows)
         )
     return bool(torch.isfinite(tensor).all())
