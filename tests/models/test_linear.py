@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from vlmc.models.fp8 import DenseFp8Linear
 from vlmc.models.linear import JoinedLinear
 from vlmc.models.loading import load_decoder
 from vlmc.models.nibbles import find_places
+from vlmc.models.w4a16 import humming_version
 
 Folder = Callable[[str], Path]
 # All four language models; InternLM2's tensors come split into Llama's.
@@ -206,3 +208,25 @@ def test_layouts_of_source_checkpoints_are_converted_before(miniature: Path) -> 
     config, tensors, _ = both(miniature, w4a16(32, symmetric=True))
     with pytest.raises(CheckpointError, match="layout awq are converted when an artifact is built"):
         load(config, tensors, Quantization("awq", 32, False, ("Linear",)))
+
+
+@pytest.mark.parametrize("installed", [None, "0.1.18", "0.2.0"])
+def test_lost_speed_is_told(installed: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr("vlmc.models.w4a16.version", version)
+    humming_version.cache_clear()
+    with pytest.warns(UserWarning, match=r"18\.0 ms instead of 4\.7 .*'vlmc\[cuda\]'"):
+        assert humming_version() is None
+    humming_version.cache_clear()
+
+
+@pytest.mark.parametrize("installed", ["0.1.19", "0.1.20.post1"])
+def test_the_fitting_package_is_taken(installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmc.models.w4a16.version", lambda _: installed)
+    humming_version.cache_clear()
+    assert humming_version() == installed
+    humming_version.cache_clear()

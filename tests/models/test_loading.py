@@ -106,3 +106,17 @@ def test_the_tower_names_what_it_lacks(miniatures: Folder) -> None:
     del vision["vision_model.encoder.layers.1.attn.q_norm.weight"]
     with pytest.raises(CheckpointError, match=r"first vision_model.*1\.attn\.q_norm\.weight"):
         load_tower(config, vision.items(), dtype=torch.float32, device="cpu")
+
+
+def test_the_head_is_padded_and_nobody_sees_it(miniature: Path) -> None:
+    config, _, language = parts(miniature)
+    assert config.language.vocab_size % 64
+    head = fill(config, list(language.items())).lm_head
+    assert head.padded is not None
+    assert len(head.padded) % 64 == 0
+    assert not head.padded[config.language.vocab_size :].any()
+    assert torch.equal(head.weight, language["lm_head.weight"].float())
+    states = torch.randn(3, config.language.hidden_size)
+    found = head(states)
+    assert found.shape == (3, config.language.vocab_size)
+    torch.testing.assert_close(found, states @ head.weight.T)

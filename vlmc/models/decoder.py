@@ -111,8 +111,8 @@ class TokenEmbedding(nn.Embedding):
 class TokenHead(nn.Linear):
     """The product with the vocabulary, whose size may be odd.
 
-    cuBLAS has its quick kernels for round sizes, so on a GPU `weight` is the first rows of a table
-    of such a size.
+    cuBLAS has its quick kernels for round sizes, so `weight` is the first rows of a table of such a
+    size.
     """
 
     _MULTIPLE = 64
@@ -120,9 +120,7 @@ class TokenHead(nn.Linear):
 
     def allocate(self, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
         """Memory for the weight, the rows that only pad being zero."""
-        rows = self.out_features
-        if device.type == "cuda":
-            rows += -rows % self._MULTIPLE
+        rows = self.out_features + -self.out_features % self._MULTIPLE
         padded = torch.empty(rows, self.in_features, dtype=dtype, device=device)
         padded[self.out_features :] = 0
         self.weight = nn.Parameter(padded[: self.out_features], requires_grad=False)
