@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmc.errors import HardwareError
-from vlmc.models.kernel_cache import private_folder
+from vlmc.machine.user_cache import user_cache
 from vlmc.models.nibbles import TiledLayout, find_places
 from vlmc.models.triton_kernels import dequantize_tiles
 
@@ -144,8 +144,9 @@ def _probe(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 @cache
 def _import() -> None:
     """Import humming with its compiled kernels in vlmc's folder of the user's caches."""
-    folder = private_folder() / "humming"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = user_cache("kernels") / "humming"
+    for made in (folder.parent, folder):
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("HUMMING_CACHE_DIR", str(folder))
     os.environ.setdefault("HUMMING_TMP_DIR", str(folder / "locks"))
     # Importing it would start a process that builds what its wheel already holds.

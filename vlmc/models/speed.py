@@ -6,7 +6,6 @@ Measured once for a shape, a kernel and a GPU, and kept in the user's cache fold
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from vlmc.models.kernel_cache import private_folder
+from vlmc.machine.user_cache import read_private, user_cache, write_private
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,19 +94,17 @@ def _key(kernel: Kernel) -> str:
 
 
 def _path() -> Path:
-    return private_folder() / "w4a16-rows.json"
+    return user_cache("kernels") / "w4a16-rows.json"
 
 
 def _read(path: Path) -> dict[str, int]:
-    """What is kept; nothing of a file that cannot be read or was damaged, which is made again."""
+    """What is kept; nothing of a file that is not the user's or was damaged, which is made anew."""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_private(path) or b"{}")
         return {str(key): int(value) for key, value in values.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
 def _write(path: Path, values: dict[str, int]) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_private(path, json.dumps(values, indent=1, sort_keys=True).encode() + b"\n")
