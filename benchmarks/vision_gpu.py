@@ -1,0 +1,265 @@
+"""The vision tower on a GPU: `python benchmarks/vision_gpu.py --json results.json`.
+
+InternViT-300M's shape with pixel shuffle and a projector to 4096, random weights of a realistic
+scale from a fixed seed, uint8 tiles in. In one run: eager and plainly compiled torch, and the
+inductor engine in each precision, loaded as an artifact's would be. Milliseconds a tile are medians
+over device events; beside them TFLOP/s and the fraction of what an 8192³ matrix product reaches in
+the same run, in 16 bits for every variant. Cosines are of the worst tile to fp32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmc.artifact.manifest import Engine, Profile
+from vlmc.checkpoint.config import VisionConfig
+from vlmc.compile.inductor import compile_tower
+from vlmc.models.fuse import fuse
+from vlmc.models.fused_plan import FusedPlan
+from vlmc.models.inductor_needs import needs_of
+from vlmc.models.vision import VisionTower, normalize_tiles
+from vlmc.runtime.engines.inductor_engine import InductorEngine
+
+DEVICE = torch.device("cuda", 0)
+BATCHES = (1, 4, 13, 26, 52)
+VISION = VisionConfig(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
+LANGUAGE_HIDDEN = 4096
+
+
+def flops(projector: bool) -> float:
+    """Of one tile: two for each multiplication of matrix products, attention's among them."""
+    tokens, hidden, inner = 1025, VISION.hidden_size, VISION.intermediate_size
+    block = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 4 * tokens**2 * hidden
+    embedding = 2 * 1024 * 588 * hidden
+    projected = 2 * 256 * (4 * hidden * LANGUAGE_HIDDEN + LANGUAGE_HIDDEN**2)
+    return VISION.layers * block + embedding + projector * projected
+
+
+def random_tower() -> VisionTower:
+    """The same weights every time: unit variance kept by linears, layer scales near 0.1."""
+    language = SimpleNamespace(hidden_size=LANGUAGE_HIDDEN)
+    config: Any = SimpleNamespace(
+        vision=VISION, vision_layers=VISION.layers, pixel_shuffle="v2", language=language
+    )
+    with DEVICE:
+        tower = VisionTower(config)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in tower.named_parameters():
+            drawn = torch.randn(parameter.shape, device=DEVICE, generator=generator)
+            if name.endswith(("ls1", "ls2")):
+                parameter.copy_(0.1 + 0.02 * drawn)
+            elif ("norm" in name or name.startswith("mlp1.0")) and name.endswith("weight"):
+                parameter.copy_(1 + 0.1 * drawn)
+            elif name.endswith("bias"):
+                parameter.copy_(0.02 * drawn)
+            elif name.endswith("embedding"):
+                parameter.copy_(0.1 * drawn)
+            else:
+                parameter.copy_(drawn / parameter[0].numel() ** 0.5)
+    return tower.eval()
+
+
+def random_tiles(count: int, seed: int = 1) -> Tensor:
+    """uint8 (count, 448, 448, 3): a third noise, the others smooth."""
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+    shape = (count, 448, 448, 3)
+    noise = torch.randint(0, 256, shape, device=DEVICE, generator=generator, dtype=torch.uint8)
+    small = torch.rand(count, 3, 7, 7, device=DEVICE, generator=generator)
+    large = nn.functional.interpolate(small, size=448, mode="bicubic").clamp(0, 1)
+    smooth = large.mul(255).to(torch.uint8).permute(0, 2, 3, 1)
+    noisy = (torch.arange(count, device=DEVICE) % 3 == 0).view(count, 1, 1, 1)
+    return torch.where(noisy, noise, smooth).contiguous()
+
+
+def clips_of(tower: VisionTower, tiles: Tensor) -> dict[str, float]:
+    """The largest magnitude of each linear's input."""
+    clips: dict[str, float] = {}
+    handles = []
+    for name, module in tower.named_modules():
+        if isinstance(module, nn.Linear):
+
+            def note(_: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
+                clips[name] = max(clips.get(name, 0.0), float(given[0].abs().max()))
+
+            handles.append(module.register_forward_pre_hook(note))
+    with torch.inference_mode():
+        tower(normalize_tiles(tiles, torch.float32))
+    for handle in handles:
+        handle.remove()
+    return clips
+
+
+def milliseconds(run: Callable[[], object], repeats: int) -> float:
+    """Median over device events, after a warm-up; weights and activations exceed the cache."""
+    for _ in range(5):
+        run()
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return sorted(times)[len(times) // 2]
+
+
+def graph_of(run: Callable[[], object]) -> Callable[[], object]:
+    """`run` captured in a CUDA graph."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def matmul_peak(dtype: torch.dtype, repeats: int) -> float:
+    """TFLOP/s of an 8192³ matrix product of random values."""
+    left, right = (torch.randn(8192, 8192, device=DEVICE).to(dtype) for _ in range(2))
+    if dtype == torch.float8_e4m3fn:
+        one = torch.ones((), device=DEVICE)
+
+        def run() -> Tensor:
+            return torch._scaled_mm(
+                left, right.T, one, one, out_dtype=torch.float16, use_fast_accum=True
+            )
+    else:
+
+        def run() -> Tensor:
+            return left @ right
+
+    return 2 * 8192**3 / milliseconds(run, repeats) / 1e9
+
+
+class Measured:
+    """Results of one run, printed as they come."""
+
+    def __init__(self, repeats: int) -> None:
+        self.repeats = repeats
+        self.peaks = {
+            str(dtype).removeprefix("torch."): matmul_peak(dtype, repeats)
+            for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
+        }
+        print({name: f"{peak:.0f} TFLOP/s" for name, peak in self.peaks.items()}, flush=True)
+        self.rows: list[dict[str, object]] = []
+
+    def add(
+        self,
+        variant: str,
+        tiles: int,
+        run: Callable[[], object],
+        projector: bool = True,
+        **more: object,
+    ) -> None:
+        """Time `run` over that many tiles."""
+        spent = milliseconds(run, self.repeats) / tiles
+        rate = flops(projector) / spent / 1e9
+        row = {"variant": variant, "tiles": tiles, "projector": projector, "ms_a_tile": spent}
+        row |= {"tflops": rate, "of_fp16_peak": rate / self.peaks["float16"], **more}
+        self.rows.append(row)
+        print(
+            f"{variant:24} {tiles:3} tiles {spent:7.3f} ms a tile {rate:6.0f} TFLOP/s "
+            f"{row['of_fp16_peak']:6.1%} {more or ''}",
+            flush=True,
+        )
+
+
+def measure_torch(measured: Measured, tower: VisionTower, batches: tuple[int, ...]) -> None:
+    """fp16 `VisionTower`, eager and compiled; eager also without the projector."""
+    compiled = torch.compile(tower)
+    for count in batches:
+        tiles = random_tiles(count)
+        measured.add("eager fp16", count, lambda t=tiles: tower(normalize_tiles(t, torch.float16)))
+        measured.add(
+            "eager fp16",
+            count,
+            lambda t=tiles: tower.vision_model(normalize_tiles(t, torch.float16)),
+            projector=False,
+        )
+        measured.add(
+            "compiled fp16", count, lambda t=tiles: compiled(normalize_tiles(t, torch.float16))
+        )
+
+
+def measure_engine(
+    measured: Measured, tower: VisionTower, precision: str, folder: Path, batches: tuple[int, ...]
+) -> None:
+    """The inductor engine: compiled, loaded, compared with fp32, timed."""
+    clips = clips_of(tower, random_tiles(8, seed=7)) if precision == "fp8" else {}
+    plan = FusedPlan(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
+    package, start = folder / f"{precision}.pt2", time.perf_counter()
+    compile_tower(fuse(tower, plan), package, opt_tiles=13)
+    compile_s, needs = time.perf_counter() - start, needs_of(DEVICE)
+    profiles = (Profile(1, 1, 4), Profile(5, 13, max(batches)))
+    entry = Engine(
+        engine="inductor",
+        target=needs.target,
+        precision=precision,
+        file=package.name,
+        profiles=profiles,
+        versions=needs.versions(),
+        device_memory_bytes=None,
+        min_feature_cosine=0.9,
+    )
+    start = time.perf_counter()
+    engine = InductorEngine(package, entry, tower, plan, DEVICE)
+    seconds = {"compile_s": compile_s, "load_s": time.perf_counter() - start}
+    print(f"{precision} {package.stat().st_size / 1e6:.1f} MB {seconds}", flush=True)
+    for count in batches:
+        tiles = random_tiles(count)
+        with torch.inference_mode():
+            expected = [tower(normalize_tiles(part, torch.float32)) for part in tiles.split(1)]
+        found = engine.infer(tiles).float().flatten(1)
+        cosines = nn.functional.cosine_similarity(found, torch.cat(expected).flatten(1))
+        cosine = float(cosines.min())
+
+        def run(tiles: Tensor = tiles) -> Tensor:
+            return engine.infer(tiles)
+
+        measured.add(f"inductor {precision}", count, run, cosine=cosine, **seconds)
+        measured.add(f"inductor {precision} graph", count, graph_of(run))
+    engine.close()
+
+
+def main() -> None:
+    """Measure and print; with `--json` also write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--precisions", nargs="+", default=["fp16", "bf16", "fp8"])
+    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
+    options = parser.parse_args()
+    batches = tuple(options.batches)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    tower = random_tower()
+    measured = Measured(options.repeats)
+    with torch.inference_mode():
+        measure_torch(measured, random_tower().half(), batches)
+    with tempfile.TemporaryDirectory() as name:
+        for precision in options.precisions:
+            measure_engine(measured, tower, precision, Path(name), batches)
+    if options.json:
+        result = {
+            "gpu": torch.cuda.get_device_name(DEVICE),
+            "versions": needs_of(DEVICE).versions(),
+            "gflop_a_tile": flops(True) / 1e9,
+            "peaks_tflops": measured.peaks,
+            "rows": measured.rows,
+        }
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The inductor engine on CUDA: compiled, loaded in a fresh process, against the fp32 tower."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.fused import TOWERS, clips_of, reference, some_tiles, tower_of, worst_cosine
+from vlmc.artifact.manifest import Engine, Profile
+from vlmc.errors import HardwareError
+from vlmc.models.fused_plan import FusedPlan
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+Folder = Callable[[str], Path]
+CUDA = torch.device("cuda", 0)
+PROFILES = (Profile(1, 1, 3), Profile(4, 5, 7))
+COUNTS = sorted({n for p in PROFILES for n in (p.min, p.opt, p.max)} | {16})
+LEAST = {"fp16": 0.9999, "bf16": 0.999, "fp8": 0.995}
+# Loads and runs what is on disk, with every way to compile taken away.
+FRESH = """
+import sys
+from pathlib import Path
+from unittest import mock
+import torch
+from tests.gpu.test_inductor import CUDA, entry_of, plan_of
+from tests.models.fused import some_tiles, tower_of
+from vlmc.runtime.engines.inductor_engine import InductorEngine
+
+package, checkpoint, precision, output = sys.argv[1:]
+tower = tower_of(Path(checkpoint))
+plan = plan_of(precision, tower)
+refuse = mock.Mock(side_effect=AssertionError("something was compiled"))
+with mock.patch("subprocess.Popen", refuse), mock.patch("triton.compile", refuse):
+    engine = InductorEngine(Path(package), entry_of(precision), tower, plan, CUDA)
+    features = engine.infer(some_tiles(2).to(CUDA)).cpu()
+assert not any(name.startswith("vlmc.compile") for name in sys.modules)
+torch.save(features, output)
+"""
+
+
+def plan_of(precision: str, tower: torch.nn.Module) -> FusedPlan:
+    """As calibration on three tiles gives it."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    clips = clips_of(tower, some_tiles(3)) if precision == "fp8" else {}  # type: ignore[arg-type]
+    return FusedPlan(dtype, clips)
+
+
+def entry_of(precision: str) -> Engine:
+    """What a manifest says of a package compiled here."""
+    from vlmc.models.inductor_needs import needs_of
+
+    needs = needs_of(CUDA)
+    return Engine(
+        engine="inductor",
+        target=needs.target,
+        precision=precision,
+        file=f"vision/inductor-{needs.target}.pt2",
+        profiles=PROFILES,
+        versions=needs.versions(),
+        device_memory_bytes=None,
+        min_feature_cosine=LEAST[precision],
+    )
+
+
+@pytest.fixture(scope="module")
+def package(
+    tmp_path_factory: pytest.TempPathFactory, miniatures: Folder
+) -> Callable[[str, str], Path]:
+    """`package(miniature, precision)`, compiled once."""
+    from vlmc.compile.inductor import compile_tower
+    from vlmc.models.fuse import fuse
+
+    compiled: dict[tuple[str, str], Path] = {}
+
+    def compile_once(name: str, precision: str) -> Path:
+        if (name, precision) not in compiled:
+            folder = tmp_path_factory.mktemp("inductor") / "vision"
+            folder.mkdir()
+            path = folder / "inductor.pt2"
+            tower = tower_of(miniatures(name))
+            compile_tower(fuse(tower, plan_of(precision, tower)).to(CUDA), path, opt_tiles=5)
+            compiled[name, precision] = path
+        return compiled[name, precision]
+
+    return compile_once
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [(TOWERS[0], "fp16"), (TOWERS[0], "bf16"), (TOWERS[0], "fp8"), (TOWERS[1], "fp16")],
+)
+def test_every_profile_against_fp32(
+    name: str, precision: str, package: Callable[[str, str], Path], miniatures: Folder
+) -> None:
+    from vlmc.runtime.engines.inductor_engine import InductorEngine
+
+    tower = tower_of(miniatures(name))
+    engine = InductorEngine(
+        package(name, precision), entry_of(precision), tower, plan_of(precision, tower), CUDA
+    )
+    for count in COUNTS:
+        pixels = some_tiles(count)
+        found = engine.infer(pixels.to(CUDA))
+        assert found.shape[:2] == (count, 256)
+        assert worst_cosine(found, reference(tower, pixels)) >= LEAST[precision]
+        given = torch.empty_like(found)
+        stream = torch.cuda.Stream()
+        assert engine.infer(pixels.to(CUDA), out=given, stream=stream) is given
+        stream.synchronize()
+        assert torch.equal(given, found)
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
+def test_a_fresh_process_loads_it_without_compiling(
+    precision: str, package: Callable[[str, str], Path], miniatures: Folder, tmp_path: Path
+) -> None:
+    output, name = tmp_path / "features", TOWERS[0]
+    command = [sys.executable, "-c", FRESH, str(package(name, precision)), str(miniatures(name))]
+    subprocess.run([*command, precision, str(output)], check=True)
+    found: Tensor = torch.load(output, weights_only=True)
+    expected = reference(tower_of(miniatures(name)), some_tiles(2))
+    assert worst_cosine(found, expected) >= LEAST[precision]
+
+
+def test_one_tile_through_a_cuda_graph(
+    package: Callable[[str, str], Path], miniatures: Folder
+) -> None:
+    from vlmc.runtime.engines.inductor_engine import InductorEngine
+
+    tower = tower_of(miniatures(TOWERS[0]))
+    engine = InductorEngine(
+        package(TOWERS[0], "fp16"), entry_of("fp16"), tower, plan_of("fp16", tower), CUDA
+    )
+    tiles = some_tiles(1).to(CUDA)
+    engine.infer(tiles)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = engine.infer(tiles, stream=torch.cuda.current_stream())
+    other = some_tiles(3)[2:]
+    tiles.copy_(other)
+    graph.replay()
+    assert worst_cosine(found, reference(tower, other)) >= LEAST["fp16"]
+
+
+def test_what_does_not_fit_is_refused(
+    package: Callable[[str, str], Path], miniatures: Folder
+) -> None:
+    from vlmc.runtime.engines.inductor_engine import InductorEngine
+
+    tower, entry = tower_of(miniatures(TOWERS[0])), entry_of("fp16")
+    plan, path = plan_of("fp16", tower), package(TOWERS[0], "fp16")
+    other = replace(entry, versions={**entry.versions, "torch": "1.0"})
+    with pytest.raises(HardwareError, match=r"torch 1\.0, and here is .* --engine inductor"):
+        InductorEngine(path, other, tower, plan, CUDA)
+    with pytest.raises(HardwareError, match="another tower or precision"):
+        InductorEngine(
+            package(TOWERS[0], "fp8"), entry, tower_of(miniatures(TOWERS[0])), plan, CUDA
+        )

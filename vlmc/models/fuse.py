@@ -1,0 +1,138 @@
+"""From the tower's own weights to those of the fused tower: folded, cast and quantized."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vlmc.image.preprocess import MEAN, STD
+from vlmc.models.fused_plan import FP8_MAX, PROJECTOR, FusedPlan, linear_name
+from vlmc.models.fused_tower import (
+    CENTRE,
+    PIXELS,
+    SPAN,
+    FusedAddition,
+    FusedBlock,
+    FusedLinear,
+    FusedMLP,
+    FusedNorm,
+    FusedTower,
+)
+from vlmc.models.vision import VisionBlock, VisionTower
+
+
+@torch.no_grad()
+def fuse(tower: VisionTower, plan: FusedPlan) -> FusedTower:
+    """The fused tower on the tower's device, the same bits for the same weights and plan.
+
+    The tower may be in any dtype; everything is folded in fp32 and rounded once. `plan.clips` are
+    of the tower as it is given, after any migration of its channels.
+    """
+    layers = cast("list[VisionBlock]", list(cast(nn.ModuleList, tower.vision_model.encoder.layers)))
+    residual = torch.float32 if plan.wide_residual else plan.dtype
+    embedding, positions = _embedding(tower, plan)
+    norm, first, second = tower.mlp1[0], cast(nn.Linear, tower.mlp1[1]), tower.mlp1[3]
+    second = cast(nn.Linear, second)
+    return FusedTower(
+        embedding=embedding,
+        positions=positions,
+        norms=[_norm(block.norm1) for block in layers],
+        blocks=[_block(block, index, plan) for index, block in enumerate(layers)],
+        projector_norm=_norm(norm),
+        projector=FusedMLP(
+            _linear(first.weight, PROJECTOR[0], plan),
+            first.bias.float(),
+            _linear(second.weight, PROJECTOR[1], plan),
+        ),
+        projector_bias=second.bias.float(),
+        pixel_shuffle_version=tower.pixel_shuffle_version,
+        dtype=plan.dtype,
+        residual_dtype=residual,
+    ).eval()
+
+
+def _block(block: VisionBlock, index: int, plan: FusedPlan) -> FusedBlock:
+    attention, mlp = block.attn, block.mlp
+    names = [linear_name(index, name) for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    qkv, proj, first, second = names
+    proj_linear, proj_gain = _linear_and_gain(attention.proj.weight, proj, plan)
+    second_linear, mlp_gain = _linear_and_gain(mlp.fc2.weight, second, plan)
+    qkv_bias, proj_bias = None, attention.proj.bias.float()
+    if attention.qkv.bias is not None:
+        qkv_bias = attention.qkv.bias.detach().float().clone()
+        values = slice(2 * qkv_bias.shape[0] // 3, None)
+        # Weights of attention sum to one, so a bias of values comes out of it unchanged.
+        proj_bias = proj_bias + attention.proj.weight.float() @ qkv_bias[values]
+        qkv_bias[values] = 0
+        qkv_bias = qkv_bias.to(torch.float32 if plan.mode(qkv) == "wide" else plan.dtype)
+    ls1, ls2 = block.ls1.float(), block.ls2.float()
+    return FusedBlock(
+        heads=attention.heads,
+        dtype=plan.dtype,
+        qkv=_linear(attention.qkv.weight, qkv, plan, qkv_bias),
+        query_norm=None if attention.q_norm is None else _norm(attention.q_norm),
+        key_norm=None if attention.k_norm is None else _norm(attention.k_norm),
+        proj=proj_linear,
+        proj_addition=FusedAddition(proj_gain * ls1, proj_bias * ls1),
+        norm=_norm(block.norm2),
+        mlp=FusedMLP(_linear(mlp.fc1.weight, first, plan), mlp.fc1.bias.float(), second_linear),
+        mlp_addition=FusedAddition(mlp_gain * ls2, mlp.fc2.bias.float() * ls2),
+    )
+
+
+def _linear(weight: Tensor, name: str, plan: FusedPlan, bias: Tensor | None = None) -> FusedLinear:
+    """With one scale for the whole weight where it is quantized."""
+    if plan.mode(name) != "fp8":
+        return FusedLinear(weight.detach().to(plan.input_dtype(name)), bias)
+    wide = weight.detach().float()
+    scale = wide.abs().amax().clamp_min(torch.finfo(torch.float32).tiny) / FP8_MAX
+    scales = _input_scale(name, plan, wide), scale
+    return FusedLinear(_rounded(wide / scale), bias, scales)
+
+
+def _linear_and_gain(weight: Tensor, name: str, plan: FusedPlan) -> tuple[FusedLinear, Tensor]:
+    """With a scale for each output, which its `gain` (outputs) undoes after the product."""
+    outputs = torch.ones(weight.shape[0], device=weight.device)
+    if plan.mode(name) != "fp8":
+        return _linear(weight, name, plan), outputs
+    wide = weight.detach().float()
+    scales = wide.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / FP8_MAX
+    # The product leaves in 16 bits, so it is brought to its true size but for a ratio near one.
+    scale = scales.amax()
+    input_and_weight = _input_scale(name, plan, wide), scale
+    linear = FusedLinear(_rounded(wide / scales[:, None]), scales=input_and_weight)
+    return linear, scales / scale
+
+
+def _rounded(values: Tensor) -> Tensor:
+    return values.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+
+
+def _input_scale(name: str, plan: FusedPlan, like: Tensor) -> Tensor:
+    return like.new_tensor(plan.clips[name] / FP8_MAX)
+
+
+def _norm(norm: nn.Module) -> FusedNorm:
+    weight = norm.weight.detach().float()  # type: ignore[operator]
+    if isinstance(norm, nn.LayerNorm):
+        return FusedNorm(weight, norm.bias.detach().float(), norm.eps)
+    return FusedNorm(weight, None, float(norm.eps))  # type: ignore[arg-type]
+
+
+def _embedding(tower: VisionTower, plan: FusedPlan) -> tuple[FusedLinear, Tensor]:
+    """The patch embedding of centred pixels, and positions (1025, hidden) with every constant."""
+    embeddings = tower.vision_model.embeddings
+    kernel = embeddings.patch_embedding.weight.float()  # (hidden, 3, 14, 14)
+    bias = embeddings.patch_embedding.bias
+    mean, deviation = (kernel.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    scaled = kernel / deviation
+    constant = (scaled * (CENTRE / 255 - mean)).sum(dim=(1, 2, 3))
+    weight = kernel.new_zeros((len(kernel), PIXELS))
+    flat = (scaled * (SPAN / 255)).permute(0, 2, 3, 1).flatten(1)  # as tiles lie in memory
+    weight[:, : flat.shape[1]] = flat
+    positions = embeddings.positions()[0].float()
+    patches = positions[1:] + constant + (0 if bias is None else bias.float())
+    first = positions[:1] + embeddings.class_embedding[0].float()
+    return FusedLinear(weight.to(plan.dtype)), torch.cat((patches, first))
