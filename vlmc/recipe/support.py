@@ -30,7 +30,7 @@ RUNS_ON: dict[EngineName, str] = {
     "onnxruntime": "any CPU; takes no targets",
     "tensorrt": "the targets named; without targets, the GPU of the machine that builds",
     "tensorrt-rtx": "the targets named, which it needs; built on any machine, with or without GPU",
-    "inductor": "the targets named; without targets, any GPU. Compiled where it is loaded",
+    "inductor": "as tensorrt; built on a machine with such a GPU",
 }
 
 MIN_FEATURE_COSINE: dict[Precision, float] = {

@@ -14,6 +14,7 @@ from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan
 from vlmc.models.inductor_needs import Needs, needs_of
 from vlmc.models.vision import VisionTower
+from vlmc.runtime.engines.aoti_package import AotiPackage, rebuild
 
 
 class InductorEngine:
@@ -49,15 +50,9 @@ class InductorEngine:
         self._largest = max((profile.max for profile in entry.profiles), default=None)
         self.device_memory_bytes = entry.device_memory_bytes or 0
         with torch.cuda.device(device):
-            # Without its own locks and events, which a CUDA graph cannot hold.
-            self._package = torch._inductor.aoti_load_package(
-                str(package), run_single_threaded=True, device_index=device.index or 0
-            )
             fused = fuse(tower, plan).to(device)
             self._outputs = fused.projector_bias.shape[0]
-            # The package points to them and does not keep them alive.
-            self._weights = dict(fused.state_dict())
-            self._give_weights(package)
+            self._package = AotiPackage(package, fused.state_dict(), device)
 
     def infer(
         self, tiles: Tensor, out: Tensor | None = None, stream: torch.cuda.Stream | None = None
@@ -68,35 +63,19 @@ class InductorEngine:
             count = tiles.shape[0]
             step = self._largest or count
             if out is None and count <= step:
-                return self._run(tiles)
+                return self._package.run(tiles.contiguous())
             if out is None:
                 shape = (count, 256, self._outputs)
                 out = torch.empty(shape, dtype=self._dtype, device=self.device)
             for start in range(0, count, step):
-                out[start : start + step] = self._run(tiles[start : start + step])
+                part = slice(start, start + step)
+                out[part] = self._package.run(tiles[part].contiguous())
             return out
 
     def close(self) -> None:
         """Free kernels and weights."""
         torch.cuda.synchronize(self.device)
-        del self._package
-        self._weights.clear()
-
-    def _run(self, tiles: Tensor) -> Tensor:
-        features: Tensor = self._package(tiles.contiguous())
-        return features
-
-    def _give_weights(self, package: Path) -> None:
-        wanted = set(self._package.get_constant_fqns())
-        if wanted - self._weights.keys():
-            raise HardwareError(
-                f"{package} asks for weights that the tower does not have, first "
-                f"{min(wanted - self._weights.keys())}: it was compiled for another tower or "
-                f"precision. {_rebuild(package, None)}"
-            )
-        given = {name: self._weights[name] for name in wanted}
-        self._package.load_constants(given, check_full_update=True, user_managed=True)
-        self._weights = given
+        self._package.close()
 
 
 def check_versions(package: Path, entry: Engine, device: torch.device) -> None:
@@ -130,17 +109,9 @@ def refuse_other(package: Path, versions: Mapping[str, str], target: str, here: 
     other = [f"{what} {then}, and here is {now}" for what, then, now, fits in pairs if not fits]
     if other:
         raise HardwareError(
-            f"{package} was compiled for {'; for '.join(other)}. {_rebuild(package, here.target)}"
+            f"{package} was compiled for {'; for '.join(other)}. {rebuild(package, here.target)}"
         )
 
 
 def _parts(version: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in (version or "").split(".") if part.isdigit())
-
-
-def _rebuild(package: Path, target: str | None) -> str:
-    artifact = package.parent.parent
-    return (
-        f"Compile it for this machine with `vlmc rebuild {artifact} --engine inductor --target "
-        f"{target or 'smXX'}`."
-    )
