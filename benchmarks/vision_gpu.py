@@ -15,8 +15,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +25,7 @@ from vlmc.compile.inductor import compile_tower
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan
 from vlmc.models.inductor_needs import needs_of
+from vlmc.models.stored_tower import StoredConfig
 from vlmc.models.vision import VisionTower, normalize_tiles
 from vlmc.runtime.engines.inductor_engine import InductorEngine
 
@@ -47,12 +46,8 @@ def flops(projector: bool) -> float:
 
 def random_tower() -> VisionTower:
     """The same weights every time: unit variance kept by linears, layer scales near 0.1."""
-    language = SimpleNamespace(hidden_size=LANGUAGE_HIDDEN)
-    config: Any = SimpleNamespace(
-        vision=VISION, vision_layers=VISION.layers, pixel_shuffle="v2", language=language
-    )
     with DEVICE:
-        tower = VisionTower(config)
+        tower = VisionTower(StoredConfig(VISION, -1, "v2", LANGUAGE_HIDDEN))
     generator = torch.Generator(DEVICE).manual_seed(0)
     with torch.no_grad():
         for name, parameter in tower.named_parameters():

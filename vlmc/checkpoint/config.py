@@ -104,8 +104,17 @@ class ModelConfig:
     @property
     def vision_layers(self) -> int:
         """Blocks that `select_layer` needs; the ones after it never run."""
-        last = self.vision.layers
-        return last + 1 + self.select_layer if self.select_layer < 0 else self.select_layer
+        return layers_needed(self.vision, self.select_layer)
+
+    @property
+    def hidden_size(self) -> int:
+        """Of the language model, which is what image features have."""
+        return self.language.hidden_size
+
+
+def layers_needed(vision: VisionConfig, select_layer: int) -> int:
+    """Blocks whose output `select_layer` asks for; the ones after it never run."""
+    return vision.layers + 1 + select_layer if select_layer < 0 else select_layer
 
 
 class _Section:

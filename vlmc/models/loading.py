@@ -8,17 +8,17 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from vlmc.checkpoint.config import LanguageConfig, ModelConfig
+from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import CheckpointError
 from vlmc.models.decoder import Decoder, TokenHead
 from vlmc.models.linear import QuantizedTensors, check_shape
 from vlmc.models.placement import Placed, arrange, place, replace
-from vlmc.models.vision import VisionTower
+from vlmc.models.vision import TowerConfig, VisionTower
 
 
 def load_tower(
-    config: ModelConfig,
+    config: TowerConfig,
     tensors: Iterable[tuple[str, Tensor]],
     *,
     dtype: torch.dtype,

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmc.checkpoint.config import ModelConfig, VisionConfig
+from vlmc.checkpoint.config import VisionConfig
 from vlmc.image.preprocess import MEAN, STD
 from vlmc.models.norm import RMSNorm
+
+
+class TowerConfig(Protocol):
+    """What of a model's configuration the tower is made from."""
+
+    @property
+    def vision(self) -> VisionConfig:
+        """The encoder."""
+
+    @property
+    def vision_layers(self) -> int:
+        """Blocks that are needed."""
+
+    @property
+    def pixel_shuffle(self) -> Literal["v1", "v2"]:
+        """Order of the tokens."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Of the language model, which is what features have."""
 
 
 class VisionTower(nn.Module):
@@ -19,12 +39,12 @@ class VisionTower(nn.Module):
     Only the blocks that `select_layer` needs are built.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.pixel_shuffle_version = config.pixel_shuffle
         self.vision_model = VisionEncoder(config.vision, config.vision_layers)
         shuffled = 4 * config.vision.hidden_size
-        hidden = config.language.hidden_size
+        hidden = config.hidden_size
         self.mlp1 = nn.Sequential(
             nn.LayerNorm(shuffled),
             nn.Linear(shuffled, hidden),
