@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from vlmc.artifact.manifest import Engine, Profile
 from vlmc.checkpoint.config import VisionConfig
 from vlmc.compile.inductor import compile_tower
+from vlmc.machine.inductor_needs import needs_of
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan
-from vlmc.models.inductor_needs import needs_of
 from vlmc.models.stored_tower import StoredConfig
 from vlmc.models.vision import VisionTower, normalize_tiles
 from vlmc.runtime.engines.inductor_engine import InductorEngine

@@ -55,7 +55,7 @@ def plan_of(precision: str, tower: torch.nn.Module) -> FusedPlan:
 
 def entry_of(precision: str) -> Engine:
     """What a manifest says of a package compiled here."""
-    from vlmc.models.inductor_needs import needs_of
+    from vlmc.machine.inductor_needs import needs_of
 
     needs = needs_of(CUDA)
     return Engine(

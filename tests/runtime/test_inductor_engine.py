@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlmc.errors import HardwareError
-from vlmc.models.inductor_needs import Needs
+from vlmc.machine.inductor_needs import Needs
 from vlmc.runtime.engines.inductor_engine import refuse_other
 
 HERE = Needs(target="sm90", torch="2.11.0+cu130", cuda="13.0", driver="580.95.05")

@@ -9,8 +9,8 @@ from zipfile import ZipFile
 import torch
 
 from vlmc.errors import BuildError, HardwareError
+from vlmc.machine.inductor_needs import needs_of
 from vlmc.models.fused_tower import FusedTower
-from vlmc.models.inductor_needs import needs_of
 
 MAX_TILES = 4096
 CONFIGS = {

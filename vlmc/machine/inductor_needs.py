@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from vlmc.machine.gpu import driver_version, gpu_of
 
-_DRIVER = Path("/sys/module/nvidia/version")
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,11 @@ class Needs:
 
 def needs_of(device: torch.device) -> Needs:
     """What a package compiled on `device` needs, which is what one loaded there finds."""
-    major, minor = torch.cuda.get_device_capability(device)
+    import torch
+
     return Needs(
-        target=f"sm{major}{minor}",
+        target=gpu_of(device.index or 0).target,
         torch=str(torch.__version__),
         cuda=str(torch.version.cuda),
-        driver=_DRIVER.read_text(encoding="ascii").strip() if _DRIVER.exists() else "unknown",
+        driver=driver_version() or "unknown",
     )
