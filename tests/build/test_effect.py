@@ -59,6 +59,7 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
         "engines.0.profiles.0.max",
         26,
     ),
+    "language.scheme": ("language.scheme=fp8", "language_scheme", "fp8"),
     "image.tiles.tolerance": (
         "image.tiles={rule: native, tolerance: 0.2}",
         "image.tiles.tolerance",
@@ -74,11 +75,15 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
 # Keys with one value that is built, which the manifest records, and those with tests of their own.
 SINGLE = {
     "version": "schema",
-    "language.scheme": "language_scheme",
 }
 ELSEWHERE = {
     "model.checkpoint",
     "model.template",
+    # They make other weights, which tests/build/test_quantized.py shows.
+    "language.method",
+    "language.group_size",
+    "language.symmetric",
+    "language.keep",
     # They decide what ranges are measured on, which tests/compile shows.
     "calibration.dataset",
     "calibration.modality",

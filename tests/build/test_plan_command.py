@@ -45,10 +45,10 @@ def test_the_tables_name_everything(recipe: Path) -> None:
 
 
 def test_what_this_version_does_not_build_is_planned_and_said(recipe: Path) -> None:
-    done = plan(recipe, "--set", "language.scheme=fp8")
+    done = plan(recipe, "--set", "runtime.cuda_graphs=false")
     assert done.exit_code == 0
     assert "`vlmc build` refuses the recipe" in done.stdout
-    assert "language.scheme: fp8 is not supported by this version" in done.stdout
+    assert "runtime.cuda_graphs is not supported by this version" in done.stdout
 
 
 @pytest.mark.parametrize("size", ["480", "480x", "0x320", "480x320x3", "-1x5", "480×320"])

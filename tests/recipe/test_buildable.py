@@ -55,11 +55,6 @@ def test_key_without_effect_is_refused_where_it_is_written(key: str, path: Path)
             "vision.engines[1].engine: inductor is not supported by this version; allowed: "
             "onnxruntime, tensorrt-rtx, tensorrt",
         ),
-        (
-            "vision",
-            "language: {scheme: w4a16, method: rtn, keep: ['*.o_proj']}\nvision",
-            "language.scheme: w4a16 is not supported by this version; allowed: none",
-        ),
     ],
 )
 def test_value_is_refused_with_what_is_built(old: str, new: str, said: str, path: Path) -> None:
@@ -87,7 +82,7 @@ def test_every_key_is_told_once(path: Path) -> None:
 def test_what_acts_is_built(path: Path) -> None:
     path.write_text(
         MINIMAL.replace("fp32}", "fp32, engines: [{engine: onnxruntime}]}")
-        + "language: {scheme: none}\nimage: {exif: apply}\n"
+        + "language: {scheme: w4a16, group_size: 32}\ncalibration: {dataset: x.jsonl}\n"
     )
     check_buildable(read_recipe(path))
 
@@ -112,3 +107,9 @@ def test_an_artifacts_recipe_has_no_key_without_effect(path: Path) -> None:
         "accuracy",
     ]
     assert {*BUILDABLE} & {*NOT_ACTED_ON} == set()
+    path.write_text(f"{MINIMAL}language: {{scheme: fp8}}\n")
+    assert read_recipe(path).plain()["language"] == {"scheme": "fp8", "keep": []}
+    path.write_text(f"{MINIMAL}language: {{scheme: w4a16}}\ncalibration: {{dataset: x.jsonl}}\n")
+    plain = read_recipe(path).plain()
+    assert plain["language"].keys() == {"scheme", "method", "group_size", "symmetric", "keep"}
+    assert plain["calibration"].keys() == {"dataset", "modality", "samples", "seed"}

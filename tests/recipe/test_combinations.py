@@ -151,8 +151,16 @@ def vision(precision: str, *engines: str) -> str:
             "vision: {precision: int8}\ncalibration:\n  modality: text\n  dataset: some.jsonl",
             "7: calibration.modality is text, and vision.precision int8 is calibrated on images",
         ),
+        ("calibration: {dataset: some.jsonl}", "5: calibration has no effect: int8 and fp8"),
+        (
+            "language: {scheme: w4a16, method: rtn}\ncalibration: {samples: 3}",
+            "6: calibration has no effect",
+        ),
         ("calibration: {samples: 0}", "5: calibration.samples is 0: it must be greater than or"),
-        ("calibration: {dataset: ~nobody-of-this-name/x}", "5: calibration.dataset is '~nobody"),
+        (
+            "language: {scheme: w4a16}\ncalibration: {dataset: ~nobody-of-this-name/x}",
+            "6: calibration.dataset is '~nobody",
+        ),
         # What runtime and accuracy may hold.
         ("runtime: {max_batch_tokens: 255}", "5: runtime.max_batch_tokens is 255: it must be"),
         ("runtime: {prefix_cache: images}", "is 'images', allowed: off, text, content"),

@@ -23,7 +23,7 @@ from vlmc.build.files import check_writable, explaining
 from vlmc.build.ingredients import tool_versions
 from vlmc.build.partial import partial_folder
 from vlmc.build.resolve import Resolved, resolve
-from vlmc.build.samples import calibrated_wings, read_samples
+from vlmc.build.samples import read_samples
 from vlmc.build.step import Step
 from vlmc.build.steps import make_steps, select, source_files, wing
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
@@ -197,7 +197,7 @@ def _manifest(
     reports: Path,
 ) -> Manifest:
     image = resolved.recipe.image
-    wings = calibrated_wings(resolved.recipe)
+    wings = resolved.recipe.calibrated_wings
     return Manifest(
         name=resolved.recipe.name,
         vlmc=vlmc.__version__,

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from vlmc.build.estimate import Work
+from dataclasses import replace
+
+from vlmc.build.estimate import BYTES_PER_SECOND, DTYPE_BYTES, Counts, Work, tower_operations
 from vlmc.build.footprint import quantized_parameters
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.image.tiles import TileRule, choose_grid
+from vlmc.recipe.fit import linear_layers
 from vlmc.recipe.schema import Recipe
 
 # Passes of every sample through the layers. awq runs each layer for its inputs, for the twenty
-# scales that it tries, and once more for the next layer; gptq for its Hessian and once more.
-_PASSES = {"awq": 22, "gptq": 2, "rtn": 0}
+# scales that it tries, and for what comes out before and after; gptq and rtn lack the search.
+_PASSES = {"awq": 24, "gptq": 4, "rtn": 3}
 _USUAL_SIZE = (640, 480)
 _TEXT_TOKENS = 64
-_TEXT_ONLY_TOKENS = 512
+_IMPORT_SECONDS = 8.0
 
 
-def calibration_steps(
-    recipe: Recipe, rule: TileRule, config: ModelConfig
-) -> list[tuple[str, str, Work]]:
-    """Name, reason and work of the steps that calibrate, for images of 640 · 480 pixels."""
-    samples = recipe.calibration.samples
+def quantization_work(
+    recipe: Recipe,
+    rule: TileRule,
+    counts: Counts,
+    config: ModelConfig,
+    dtype: str,
+    weights: Work,
+) -> dict[str, Work]:
+    """Work of the steps that quantize the language model, by name, for images of 640 · 480
+    pixels; `weights` is what writing it is without that."""
+    if recipe.language.scheme != "w4a16":
+        return {}
+    samples = recipe.calibration.samples if recipe.calibrated_wings else 0
     grid = choose_grid(*_USUAL_SIZE, rule)
-    steps = []
-    method = recipe.language.method
-    if recipe.language.scheme == "w4a16" and _PASSES[method]:
-        pictures = recipe.calibration.modality == "image_text"
-        tokens = samples * (grid.tokens + _TEXT_TOKENS if pictures else _TEXT_ONLY_TOKENS)
-        weights = quantized_parameters(config.language)
-        operations = 2 * weights * tokens * _PASSES[method]
-        reason = f"{samples} samples of {tokens // samples} tokens, {_PASSES[method]} passes"
-        steps.append(("language.calibration", reason, Work(0, operations)))
-    return steps
+    pictures = recipe.calibration.modality == "image_text"
+    tokens = samples * (_TEXT_TOKENS + (grid.tokens if pictures else 0))
+    tower = samples * grid.tiles * tower_operations(counts, config) if pictures else 0
+    linears = quantized_parameters(config.language)
+    passes = 2 * linears * tokens * _PASSES[recipe.language.method]
+    # GPTQ's Hessians, a square of the inputs for every token, and their factors.
+    squares = sum(inputs**2 for inputs in linear_layers(config.language).values())
+    cubes = sum(inputs**3 for inputs in linear_layers(config.language).values())
+    hessians = 2 * squares * tokens + 2 * cubes if recipe.language.method == "gptq" else 0
+    embedded = tokens * config.language.hidden_size * DTYPE_BYTES[dtype]
+    # The layers are written out once for the process that quantizes them.
+    scratch = linears * DTYPE_BYTES[dtype] / BYTES_PER_SECOND
+    return {
+        "language.calibration": Work(embedded, tower),
+        "language.weights": replace(
+            weights, operations=passes + hessians, extra_seconds=scratch + _IMPORT_SECONDS
+        ),
+    }

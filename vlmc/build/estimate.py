@@ -53,6 +53,7 @@ class Work:
     operations: int = 0
     exported_blocks: int = 0
     compiled_blocks: int = 0  # of all profiles of an engine
+    extra_seconds: float = 0.0  # that go by neither
 
     @property
     def seconds(self) -> float:
@@ -64,6 +65,7 @@ class Work:
             + self.output_bytes / BYTES_PER_SECOND
             + (export if self.exported_blocks else 0.0)
             + self.compiled_blocks * _COMPILE_SECONDS_PER_BLOCK
+            + self.extra_seconds
         )
 
 
@@ -105,6 +107,7 @@ def language_work(step: str, counts: Counts, language_bytes: int) -> Work:
     header = _HEADER_BYTES_PER_TENSOR * counts.language_tensors
     return {
         "language.settings": Work(_SETTINGS_BYTES),
+        "language.calibration": Work(0),
         "language.weights": Work(language_bytes + header),
         "language.tokenizer": Work(counts.tokenizer_bytes),
     }[step]

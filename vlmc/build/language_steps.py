@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
+from vlmc.artifact.manifest import ImageRules
 from vlmc.build.ingredients import tool_versions, weight_files
 from vlmc.build.resolve import Resolved
-from vlmc.build.step import Step
+from vlmc.build.step import REPORT, Step
 from vlmc.checkpoint.huggingface import language_config_json
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration_set import CalibrationSet
+from vlmc.compile.quantization_config import fp8_config, w4a16_config
+from vlmc.compile.quantize.settings import Settings
 from vlmc.compile.settings import copy_tokenizer, write_settings
+from vlmc.recipe.fit import linear_layers
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import TOKENIZER_FILES
+
+CALIBRATION = "language.calibration"
 
 
 def language_steps(
@@ -25,39 +34,32 @@ def language_steps(
     samples: CalibrationSet | None,
 ) -> list[Step]:
     """Settings, tokenizer and weights of the language model."""
-    config, tokenizer = checkpoint.config.language, checkpoint.tokenizer
+    tokenizer = checkpoint.tokenizer
     prompts = PromptBuilder(tokenizer, TEMPLATES[resolved.template], resolved.system_message)
-    dtype = resolved.language_dtype
-    settings = language_config_json(
-        config,
-        dtype=dtype,
+    config = language_config_json(
+        checkpoint.config.language,
+        dtype=resolved.language_dtype,
         bos_id=tokenizer.bos_id,
         eos_id=prompts.stop_id,
         pad_id=tokenizer.pad_id,
     )
-    layout = {
-        "architecture": config.architecture,
-        "kv_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-    }
-    inputs = weight_files(checkpoint, ("language_model.",), digests)
     files = {name: digests[name] for name in TOKENIZER_FILES if name in digests}
-
-    def weights(folder: Path) -> None:
-
-        from vlmc.compile.language import write_weights
-
-        write_weights(checkpoint, folder, dtype)
-
+    match resolved.recipe.language.scheme:
+        case "none":
+            weights = _plain_weights(resolved, checkpoint, digests)
+            settings = _settings(config)
+        case "fp8":
+            kept = _kept(resolved, checkpoint)
+            weights = _fp8_weights(resolved, checkpoint, digests, kept)
+            settings = _settings(config | {"quantization_config": fp8_config(kept)})
+        case "w4a16":
+            needs: tuple[Step, ...] = ()
+            if samples is not None:
+                needs = (_calibration(resolved, checkpoint, digests, samples, prompts, files),)
+            weights = _w4a16_weights(resolved, checkpoint, digests, config, needs)
+            settings = _w4a16_settings(resolved, config, weights)
     return [
-        Step(
-            name="language.settings",
-            version=1,
-            inputs={},
-            parameters=settings,
-            tools={},
-            work=partial(write_settings, settings),
-        ),
+        settings,
         Step(
             name="language.tokenizer",
             version=1,
@@ -66,12 +68,176 @@ def language_steps(
             tools={},
             work=partial(copy_tokenizer, checkpoint.folder),
         ),
-        Step(
-            name="language.weights",
-            version=1,
-            inputs=inputs,
-            parameters=layout | {"dtype": dtype},
-            tools=tool_versions("torch", "safetensors"),
-            work=weights,
+        weights,
+    ]
+
+
+def _settings(config: Mapping[str, object]) -> Step:
+    return Step(
+        name="language.settings",
+        version=1,
+        inputs={},
+        parameters=config,
+        tools={},
+        work=partial(write_settings, config),
+    )
+
+
+def _w4a16_settings(resolved: Resolved, config: Mapping[str, object], weights: Step) -> Step:
+    """What could not be quantized is known only when the weights are there."""
+    part = resolved.recipe.language
+
+    def settings(folder: Path, made: Path) -> None:
+        from vlmc.compile.quantize.report import NAME
+        from vlmc.compile.quantize.result import kept_names
+
+        report = json.loads((made / REPORT / f"{NAME}.json").read_bytes())
+        quantization = w4a16_config(part.group_size, part.symmetric, kept_names(report))
+        write_settings({**config, "quantization_config": quantization}, folder)
+
+    return replace(_settings(config), work=settings, needs=(weights,))
+
+
+def _plain_weights(resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str]) -> Step:
+    dtype = resolved.language_dtype
+
+    def weights(folder: Path) -> None:
+        from vlmc.compile.language import write_weights
+
+        write_weights(checkpoint, folder, dtype)
+
+    return Step(
+        name="language.weights",
+        version=1,
+        inputs=weight_files(checkpoint, ("language_model.",), digests),
+        parameters=_layout(checkpoint) | {"dtype": dtype},
+        tools=tool_versions("torch", "safetensors"),
+        work=weights,
+    )
+
+
+def _fp8_weights(
+    resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str], kept: list[str]
+) -> Step:
+    plain = _plain_weights(resolved, checkpoint, digests)
+    quantized = linear_layers(checkpoint.config.language).keys() - set(kept)
+
+    def weights(folder: Path) -> None:
+        from vlmc.compile.language import write_fp8
+
+        write_fp8(checkpoint, folder, resolved.language_dtype, quantized)
+
+    parameters = {**plain.parameters, "scheme": "fp8", "keep": kept}
+    return replace(plain, parameters=parameters, work=weights)
+
+
+def _w4a16_weights(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    config: Mapping[str, object],
+    needs: tuple[Step, ...],
+) -> Step:
+    part = resolved.recipe.language
+    settings = Settings(
+        method=part.method,
+        group_size=part.group_size,
+        symmetric=part.symmetric,
+        dtype=resolved.language_dtype,
+        layers=checkpoint.config.language.layers,
+        keep=tuple(_kept(resolved, checkpoint)),
+    )
+
+    def weights(folder: Path, embeddings: Path | None = None) -> None:
+        from vlmc.compile.language import write_quantized
+
+        samples = None if embeddings is None else str(embeddings.absolute())
+        write_quantized(checkpoint, folder, replace(settings, samples=samples), config)
+
+    return Step(
+        name="language.weights",
+        version=1,
+        inputs=weight_files(checkpoint, ("language_model.",), digests),
+        # The configuration tells how positions turn, which calibration runs through.
+        parameters={**asdict(settings), **_layout(checkpoint), "config": config, "scheme": "w4a16"},
+        tools=tool_versions(
+            "torch", "safetensors", "transformers", "llmcompressor", "compressed-tensors"
         ),
+        work=weights,
+        needs=needs,
+        # Sums of floats go by the machine's threads.
+        reproducible=part.method == "rtn",
+    )
+
+
+def _calibration(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    samples: CalibrationSet,
+    prompts: PromptBuilder,
+    tokenizer_files: Mapping[str, str],
+) -> Step:
+    """The samples embedded; the artifact holds nothing of it."""
+    rules = resolved.recipe.image
+    image = ImageRules(rules.resampler, rules.exif, resolved.tiles, resolved.published_tiles)
+    config = checkpoint.config
+    pictures = bool(samples.images)
+
+    def embeddings(folder: Path) -> None:
+        import torch
+
+        from vlmc.compile.quantize.embeddings import write_embeddings
+
+        dtype = getattr(torch, resolved.language_dtype)
+        write_embeddings(checkpoint, samples, prompts, image, dtype, folder)
+
+    parameters: dict[str, object] = {
+        "template": resolved.template,
+        "system_message": resolved.system_message,
+        "dtype": resolved.language_dtype,
+        "samples": len(samples.samples),
+    }
+    prefixes: tuple[str, ...] = ("language_model.",)
+    if pictures:
+        prefixes += ("vision_model.", "mlp1.")
+        parameters |= {
+            "resampler": rules.resampler,
+            "exif": rules.exif,
+            "tiles": asdict(resolved.tiles),
+            "vision": asdict(config.vision),
+            "select_layer": config.select_layer,
+            "pixel_shuffle": config.pixel_shuffle,
+        }
+    return Step(
+        name=CALIBRATION,
+        version=1,
+        inputs={
+            "calibration": samples.digest,
+            **tokenizer_files,
+            **weight_files(checkpoint, prefixes, digests),
+        },
+        parameters=parameters,
+        tools=tool_versions("torch", "pillow", "opencv-python-headless"),
+        work=embeddings,
+        reproducible=False,
+    )
+
+
+def _layout(checkpoint: Checkpoint) -> dict[str, object]:
+    config = checkpoint.config.language
+    return {
+        "architecture": config.architecture,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+    }
+
+
+def _kept(resolved: Resolved, checkpoint: Checkpoint) -> list[str]:
+    """The linears that `language.keep` leaves in 16 bits."""
+    patterns = resolved.recipe.language.keep
+    return [
+        name
+        for name in linear_layers(checkpoint.config.language)
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
     ]

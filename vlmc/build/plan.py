@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlmc.build.cache import CachedStep, StepCache
-from vlmc.build.calibration import calibration_steps
+from vlmc.build.calibration import quantization_work
 from vlmc.build.compare import changes, nearest
 from vlmc.build.digests import UNKNOWN, FileDigests
 from vlmc.build.disk import Shortage, shortages
@@ -27,7 +27,7 @@ from vlmc.errors import RecipeError, UsageError
 from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.schema import Recipe
 
-State = Literal["hit", "miss", "unknown", "not built"]
+State = Literal["hit", "miss", "unknown"]
 Basis = Literal["earlier build", "estimate"]
 
 USUAL_SIZES = ((448, 448), (480, 320), (640, 480), (1080, 1440), (1920, 1080), (4032, 3024))
@@ -143,21 +143,17 @@ def make_plan(
             len(recipe.vision.profiles),
         ),
     )
+    work |= quantization_work(
+        recipe, resolved.tiles, counts, config, resolved.language_dtype, work["language.weights"]
+    )
     steps = _plan_steps(made, work, cache.entries())
     artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps if step.name in placed)
     new_cache_bytes = sum(step.bytes for step in steps if step.state != "hit")
-    later = calibration_steps(recipe, resolved.tiles, config)
     return Plan(
         name=recipe.name,
         checkpoint=checkpoint.folder,
         refusals=_refusals(recipe) + refused,
-        steps=(
-            *steps,
-            *(
-                PlannedStep(name, "not built", reason, None, 0, work.seconds, "estimate", None)
-                for name, reason, work in later
-            ),
-        ),
+        steps=tuple(steps),
         images=plan_images(sizes, resolved.tiles, memory.cache_bytes_per_token),
         memory=memory,
         artifact_bytes=artifact_bytes,

@@ -9,7 +9,6 @@ from pathlib import Path
 from vlmc.build.engine_steps import engine_step, wanted_engines
 from vlmc.build.ingredients import tool_versions, weight_files
 from vlmc.build.resolve import Resolved
-from vlmc.build.samples import calibrated_wings
 from vlmc.build.step import Step
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration_set import CalibrationSet
@@ -103,7 +102,7 @@ def _ranges_step(
     seed = recipe.calibration.seed
     inputs, parameters = dict(weights), {**tower, "precision": precision, "seed": seed}
     tools = ["torch", "numpy"]
-    used = samples if "vision" in calibrated_wings(recipe) else None
+    used = samples if "vision" in recipe.calibrated_wings else None
     if used is not None:
         inputs["calibration samples"] = used.digest
         parameters["tiles"] = str(resolved.tiles)

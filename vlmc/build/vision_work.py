@@ -11,7 +11,6 @@ from vlmc.build.estimate import (
     tower_operations,
 )
 from vlmc.build.resolve import Resolved
-from vlmc.build.samples import calibrated_wings
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.image.tiles import choose_grid
 
@@ -36,7 +35,7 @@ def vision_work(resolved: Resolved, counts: Counts, config: ModelConfig) -> dict
     wide = DTYPE_BYTES[resolved.graph_dtype]
     graph_bytes = counts.tower_parameters * wide + _GRAPH_BYTES_PER_BLOCK * config.vision_layers
     tiles = GOLDEN_TILES
-    if "vision" in calibrated_wings(recipe):
+    if "vision" in recipe.calibrated_wings:
         an_image = min(choose_grid(*_USUAL_SIZE, resolved.tiles).tiles, _TILES_AN_IMAGE)
         tiles += recipe.calibration.samples * an_image
     if recipe.vision.precision in ("int8", "fp8"):

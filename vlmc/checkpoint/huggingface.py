@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vlmc.checkpoint.weights import Weights
 
+EMBEDDING = "model.embed_tokens.weight"
 _PREFIX = "language_model."
 _INTERNLM2_NAMES = {
     "attention.wo": "self_attn.o_proj",
@@ -26,10 +27,15 @@ _INTERNLM2_NAMES = {
 }
 
 
-def language_tensors(weights: Weights, config: LanguageConfig) -> Iterator[tuple[str, Tensor]]:
-    """The language model's tensors under Hugging Face names, one at a time, mapped not copied."""
+def language_tensors(
+    weights: Weights, config: LanguageConfig, within: str = ""
+) -> Iterator[tuple[str, Tensor]]:
+    """The language model's tensors under Hugging Face names, one at a time, mapped not copied.
+
+    `within` takes those alone whose original name begins so, `model.layers.0.` for a layer's.
+    """
     for name in weights:
-        if not name.startswith(_PREFIX) or name.endswith("rotary_emb.inv_freq"):
+        if not name.startswith(_PREFIX + within) or name.endswith("rotary_emb.inv_freq"):
             continue
         plain = name.removeprefix(_PREFIX)
         if config.architecture == "InternLM2ForCausalLM":
@@ -42,7 +48,7 @@ def _from_internlm2(
     name: str, tensor: Tensor, config: LanguageConfig
 ) -> Iterator[tuple[str, Tensor]]:
     if name == "model.tok_embeddings.weight":
-        yield "model.embed_tokens.weight", tensor
+        yield EMBEDDING, tensor
     elif name == "output.weight":
         yield "lm_head.weight", tensor
     elif ".attention.wqkv." in name:

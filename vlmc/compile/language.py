@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,18 +13,60 @@ from torch import Tensor
 
 from vlmc.checkpoint.huggingface import language_tensors
 from vlmc.checkpoint.source import Checkpoint
+from vlmc.compile.fp8 import fp8_tensors
+from vlmc.compile.quantize.job import check_finite, layer_tensors, write_job
+from vlmc.compile.quantize.report import write_report
+from vlmc.compile.quantize.result import quantized_tensors, read_report
+from vlmc.compile.quantize.run import run_job
+from vlmc.compile.quantize.settings import Dtype, Settings
 from vlmc.compile.settings import write_json
 
 SHARD_BYTES = 4 << 30
+REPORT = "report"
 
 
-def write_weights(
-    checkpoint: Checkpoint, folder: Path, dtype: Literal["float32", "bfloat16", "float16"]
-) -> None:
+def write_weights(checkpoint: Checkpoint, folder: Path, dtype: Dtype) -> None:
     """Write the language model's weights in `dtype` as safetensors."""
     tensors = language_tensors(checkpoint.weights, checkpoint.config.language)
     target = getattr(torch, dtype)
     write_shards(folder, ((name, tensor.to(target).contiguous()) for name, tensor in tensors))
+
+
+def write_fp8(
+    checkpoint: Checkpoint, folder: Path, dtype: Dtype, quantized: Collection[str]
+) -> None:
+    """Write the language model with the linears in `quantized` in fp8, and the rest in `dtype`.
+
+    Raises:
+        CheckpointError: a weight is no finite number.
+    """
+    check_finite(checkpoint)
+    tensors = language_tensors(checkpoint.weights, checkpoint.config.language)
+    target = getattr(torch, dtype)
+    cast = ((name, tensor.to(target).contiguous()) for name, tensor in tensors)
+    write_shards(folder, fp8_tensors(cast, quantized))
+
+
+def write_quantized(
+    checkpoint: Checkpoint, folder: Path, settings: Settings, config: Mapping[str, Any]
+) -> None:
+    """Write the language model in 4 bits as safetensors, and `report/language-quantization.json`
+    and `.svg`; `config` is the unquantized model's config.json.
+
+    Raises:
+        CheckpointError: a weight is no finite number.
+        BuildError: the process that quantizes failed.
+    """
+    check_finite(checkpoint)
+    # Beside the step's own folder, and on its disk: the job is as large as the model.
+    with TemporaryDirectory(dir=folder.parent, prefix=".quantize-") as name:
+        job = Path(name)
+        write_job(job, layer_tensors(checkpoint, settings), settings, config)
+        run_job(job)
+        measured = read_report(job)
+        write_shards(folder, quantized_tensors(job, checkpoint, settings))
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    write_report(folder / REPORT, settings, measured, stored_bytes=stored)
 
 
 def write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]]) -> None:

@@ -72,11 +72,11 @@ def _leads(above: list[str], names: list[str]) -> bool:
 
 
 def _explained_by_value(recipe: Recipe, key: KeyPath) -> bool:
-    """Whether the value beside the key, which is refused, is the reason for it: the method of a
-    scheme that is not built, or the targets of such an engine."""
+    """Whether the value beside the key, which is refused, is the reason for it: the targets of an
+    engine that is not built."""
     names = [part for part in key if isinstance(part, str)]
-    chosen = {"language": "language.scheme", "vision": "vision.engines.engine"}.get(names[0])
-    if chosen is None or names[:2] == ["vision", "profiles"]:
+    chosen = "vision.engines.engine"
+    if names[:2] != ["vision", "engines"]:
         return False
     above = key[:-1]
     return any(

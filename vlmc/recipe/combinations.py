@@ -7,16 +7,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from vlmc.errors import UsageError
 from vlmc.image.tiles import TileRule
 from vlmc.recipe.document import KeyPath, Problem, key_text
-from vlmc.recipe.schema import Recipe
+from vlmc.recipe.schema import LANGUAGE_KEYS, Recipe
 from vlmc.recipe.support import NOT_BY_TARGET, Precision, precisions_of, refusal, targets_of
-
-_SCHEMES: dict[str, tuple[str, ...]] = {
-    "method": ("w4a16",),
-    "group_size": ("w4a16",),
-    "symmetric": ("w4a16",),
-    "keep": ("w4a16", "fp8"),
-}
-"""Key of `language` → the schemes that act on it."""
 
 
 def impossible(recipe: Recipe) -> Iterator[Problem]:
@@ -129,7 +121,7 @@ def _profiles(recipe: Recipe) -> Iterator[Problem]:
 
 def _language(recipe: Recipe) -> Iterator[Problem]:
     scheme = recipe.language.scheme
-    for name, schemes in _SCHEMES.items():
+    for name, schemes in LANGUAGE_KEYS.items():
         if name in recipe.language.model_fields_set and scheme not in schemes:
             yield (
                 ("language", name),
@@ -156,6 +148,12 @@ def _calibration(recipe: Recipe) -> Iterator[Problem]:
             ("vision", "precision") if vision else ("language", "scheme"),
             f"{asking} needs calibration.dataset: a file of JSON lines "
             '{"image": path, "prompt": text} of images as they will be asked about',
+        )
+    if "calibration" in recipe.model_fields_set and not recipe.calibrated_wings:
+        yield (
+            ("calibration",),
+            "calibration has no effect: int8 and fp8 of vision.precision and w4a16 of "
+            "language.scheme are calibrated, and the recipe asks for neither. Remove the key",
         )
     if vision and recipe.calibration.modality == "text":
         yield (

@@ -7,15 +7,10 @@ from __future__ import annotations
 
 BUILDABLE: dict[str, tuple[str, ...]] = {
     "vision.engines.engine": ("onnxruntime", "tensorrt-rtx", "tensorrt"),
-    "language.scheme": ("none",),
 }
 """Key path → the values that this version builds, of those that the schema knows."""
 
 NOT_ACTED_ON: dict[str, str] = {
-    "language.method": "the language model keeps its own weights (scheme: none)",
-    "language.group_size": "the language model keeps its own weights (scheme: none)",
-    "language.symmetric": "the language model keeps its own weights (scheme: none)",
-    "language.keep": "the language model keeps its own weights (scheme: none)",
     "runtime": "the runtime's settings are fixed in it",
 }
 """Key path → what holds instead. Refused where written, and left out of an artifact's recipe."""

@@ -26,6 +26,13 @@ from vlmc.recipe.document import Document, KeyPath, Problem
 from vlmc.recipe.extent import NOT_ACTED_ON
 from vlmc.recipe.support import EngineName, Precision, Target
 
+LANGUAGE_KEYS: dict[str, tuple[str, ...]] = {
+    "method": ("w4a16",),
+    "group_size": ("w4a16",),
+    "symmetric": ("w4a16",),
+    "keep": ("w4a16", "fp8"),
+}
+"""Key of `language` → the schemes that act on it."""
 NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
@@ -224,7 +231,23 @@ class Recipe(Part):
                 del engine["targets"]
         for key in NOT_ACTED_ON:
             _drop(values, key.split("."))
+        for name, schemes in LANGUAGE_KEYS.items():
+            if self.language.scheme not in schemes:
+                del values["language"][name]
+        if not self.calibrated_wings:
+            del values["calibration"]
         return values
+
+    @property
+    def calibrated_wings(self) -> tuple[str, ...]:
+        """What looks at calibration samples: `vision`, `language`. Rounding to the nearest does
+        so only to report what it cost, fp16 only to find what would overflow; both need none."""
+        scheme, dataset = self.language.scheme, self.calibration.dataset
+        language = scheme == "w4a16" and (self.language.method != "rtn" or dataset is not None)
+        images = dataset is not None and self.calibration.modality == "image_text"
+        precision = self.vision.precision
+        vision = precision in ("int8", "fp8") or (precision == "fp16" and images)
+        return ("vision",) * vision + ("language",) * language
 
     def given(self) -> tuple[KeyPath, ...]:
         """The key paths that the recipe or a `--set` writes, in the schema's order."""

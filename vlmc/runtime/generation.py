@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlmc.models.cache import KVCache
 from vlmc.models.decoder import Decoder
+from vlmc.models.splice import splice
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,7 @@ def embed(
     decoder: Decoder, ids: Sequence[int], image_token_id: int, features: Sequence[Tensor]
 ) -> Tensor:
     """Token embeddings (tokens, hidden) with image tokens overwritten, in order, by `features`."""
-    tokens = torch.tensor(ids, device=decoder.embed_tokens.weight.device)
-    embedded: Tensor = decoder.embed_tokens(tokens)
-    if features:
-        embedded[tokens == image_token_id] = torch.cat(list(features)).to(embedded.dtype)
-    return embedded
+    return splice(decoder.embed_tokens.weight, ids, image_token_id, features)
 
 
 def prefill(decoder: Decoder, rows: Sequence[Tensor], shared: int, *, room: int) -> Prefilled:

@@ -1,0 +1,53 @@
+"""`quantization_config` of a config.json, as compressed-tensors defines it; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+HEAD = "lm_head"
+
+
+def w4a16_config(group_size: int, symmetric: bool, keep: Iterable[str]) -> dict[str, Any]:
+    """4-bit weights in groups along the inputs; `keep` names linears left in 16 bits."""
+    weights = {
+        # GPTQ's order of work leaves no trace in the groups.
+        "actorder": None,
+        "block_structure": None,
+        "dynamic": False,
+        "group_size": group_size,
+        "num_bits": 4,
+        "strategy": "group",
+        "symmetric": symmetric,
+        "type": "int",
+    }
+    return _config("pack-quantized", weights, None, keep)
+
+
+def fp8_config(keep: Iterable[str]) -> dict[str, Any]:
+    """E4M3 weights with a scale for each output, activations scaled token by token as they come."""
+    common = {"block_structure": None, "num_bits": 8, "symmetric": True, "type": "float"}
+    weights = common | {"dynamic": False, "strategy": "channel"}
+    activations = common | {"dynamic": True, "strategy": "token"}
+    return _config("float-quantized", weights, activations, keep)
+
+
+def _config(
+    layout: str, weights: dict[str, Any], activations: dict[str, Any] | None, keep: Iterable[str]
+) -> dict[str, Any]:
+    group = {
+        "format": layout,
+        "input_activations": activations,
+        "output_activations": None,
+        "targets": ["Linear"],
+        "weights": weights,
+    }
+    return {
+        "config_groups": {"group_0": group},
+        "format": layout,
+        "global_compression_ratio": None,
+        "ignore": [HEAD, *keep],
+        "kv_cache_scheme": None,
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+    }

@@ -1,0 +1,90 @@
+"""`python -m vlmc.compile.quantize.worker JOB`: quantize the layers of a job, one after the other.
+
+A process of its own, since llmcompressor patches what it touches. A layer's folder goes when its
+result is written, so that disk and memory hold one layer twice at most.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vlmc.compile.quantize.attempts import Note, quantize_layer
+from vlmc.compile.quantize.embeddings import read_embeddings
+from vlmc.compile.quantize.job import (
+    REPORT,
+    RESULT,
+    layer_folder,
+    local_keep,
+    read_settings,
+    result_file,
+)
+from vlmc.compile.quantize.measure import LinearReport
+from vlmc.compile.quantize.settings import held_out
+from vlmc.compile.settings import write_json
+
+
+def main(folder: Path) -> None:
+    """Work on the job in `folder`; a line on stdout after each layer."""
+    # Trained weights hold numbers so small that a CPU takes fifty times as long for them.
+    torch.set_flush_denormal(True)
+    settings = read_settings(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Few CPUs compute 16 bits faster than 32.
+    dtype = torch.float32 if device.type == "cpu" else getattr(torch, settings.dtype)
+    inputs: list[Tensor] = []
+    if settings.samples is not None:
+        inputs = [states[None].to(dtype) for states in read_embeddings(Path(settings.samples))]
+    linears: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
+    layer_seconds: list[float] = []
+    for index in range(settings.layers):
+        start = time.perf_counter()
+        source = layer_folder(folder, index)
+        result = quantize_layer(
+            source,
+            inputs,
+            held_out(len(inputs)),
+            settings,
+            keep=local_keep(settings.keep, index),
+            dtype=dtype,
+            device=device,
+        )
+        prefix = f"model.layers.{index}"
+        tensors = {f"{prefix}.{name}": tensor for name, tensor in result.tensors.items()}
+        save_file(tensors, result_file(folder, index), metadata={"format": "pt"})
+        linears += [_named(report, prefix) for report in result.linears]
+        notes += [_named(note, prefix) for note in result.notes]
+        inputs = result.outputs
+        shutil.rmtree(source)
+        layer_seconds.append(round(time.perf_counter() - start, 3))
+        print(f"layer {index + 1} of {settings.layers}, {layer_seconds[-1]:.1f} s", flush=True)
+    values = {
+        "linears": linears,
+        "notes": notes,
+        "device": device.type,
+        "layer_seconds": layer_seconds,
+        "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_device_memory_bytes": (
+            torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+        ),
+    }
+    write_json(folder / RESULT / REPORT, values)
+
+
+def _named(part: LinearReport | Note, prefix: str) -> dict[str, Any]:
+    """The JSON form, under the name in the whole model."""
+    return asdict(part) | {"name": f"{prefix}.{part.name}".rstrip(".")}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
