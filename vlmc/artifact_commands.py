@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -87,6 +88,38 @@ def inspect(artifact: Path, as_json: bool) -> None:
         click.echo("\n".join(summary.lines()))
 
 
+@click.command("export")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "layout",
+    required=True,
+    type=click.Choice(["awq", "gptq"]),
+    help="AWQ's GEMM layout, or GPTQ's without act-order.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The folder to be made.",
+)
+@json_option
+@reporting_errors
+def export_weights(
+    artifact: Path, layout: Literal["awq", "gptq"], output: Path, as_json: bool
+) -> None:
+    """Write the 4-bit language model of ARTIFACT, the same integers, for other engines to read."""
+    from vlmc.artifact.integrity import open_artifact
+    from vlmc.build.export import export
+
+    export(open_artifact(artifact), layout, output)
+    if as_json:
+        print_json({"folder": str(output), "format": layout})
+    else:
+        click.echo(output)
+
+
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
@@ -110,5 +143,5 @@ def sign(artifact: Path, key: Path, as_json: bool) -> None:
         click.echo(path)
 
 
-COMMANDS = (rebuild, doctor, inspect, sign)
+COMMANDS = (rebuild, doctor, inspect, export_weights, sign)
 """In the order of `vlmc --help`, which sorts them itself."""
