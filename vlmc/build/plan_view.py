@@ -12,7 +12,7 @@ from vlmc.build.amounts import bytes_text, duration_text
 from vlmc.build.plan import Plan, PlannedStep
 
 _WIDE = 200
-_STYLES = {"hit": "green", "miss": "yellow", "unknown": "magenta", "not built": "red"}
+_STYLES = {"hit": "green", "miss": "yellow", "unknown": "magenta"}
 
 
 def show_plan(plan: Plan, console: Console | None = None) -> None:
