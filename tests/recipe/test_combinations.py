@@ -151,7 +151,10 @@ def vision(precision: str, *engines: str) -> str:
             "vision: {precision: int8}\ncalibration:\n  modality: text\n  dataset: some.jsonl",
             "7: calibration.modality is text, and vision.precision int8 is calibrated on images",
         ),
-        ("calibration: {dataset: some.jsonl}", "5: calibration has no effect: int8 and fp8"),
+        (
+            "vision: {precision: fp32}\ncalibration: {dataset: some.jsonl}",
+            "6: calibration has no effect: fp16, int8 and fp8",
+        ),
         (
             "language: {scheme: w4a16, method: rtn}\ncalibration: {samples: 3}",
             "6: calibration has no effect",

@@ -152,8 +152,9 @@ def _calibration(recipe: Recipe) -> Iterator[Problem]:
     if "calibration" in recipe.model_fields_set and not recipe.calibrated_wings:
         yield (
             ("calibration",),
-            "calibration has no effect: int8 and fp8 of vision.precision and w4a16 of "
-            "language.scheme are calibrated, and the recipe asks for neither. Remove the key",
+            "calibration has no effect: fp16, int8 and fp8 of vision.precision look at its images, "
+            "w4a16 of language.scheme at its samples, and the recipe asks for neither. Remove the "
+            "key",
         )
     if vision and recipe.calibration.modality == "text":
         yield (

@@ -1,0 +1,126 @@
+"""Features and answers of an artifact's vision engine against those of the fp32 one.
+
+python -m benchmarks.vision_accuracy FP32_ARTIFACT ARTIFACT … --dataset eval.jsonl
+
+Every artifact's bundled graph runs on the CPU through ONNX Runtime; `--bf16` adds the tower in
+bf16 through torch, since no runtime of a CPU has kernels for that graph. Cosines are of flattened
+tiles, the worst tile counts; the language model and the tile rule are the artifacts' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vlmc
+from vlmc.compile.typed_tower import TypedTower
+from vlmc.image.decode import decode
+from vlmc.image.preprocess import make_tiles
+from vlmc.models.stored_tower import read_tower
+from vlmc.runtime.load import load
+from vlmc.verify.metrics import Judged, score
+
+TOKENS_PER_TILE = 256
+
+
+def main() -> None:
+    """Print one JSON line for each artifact."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("reference", type=Path, help="the artifact in fp32")
+    parser.add_argument("artifacts", type=Path, nargs="*")
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--images", type=int, help="only so many")
+    parser.add_argument("--bf16", action="store_true", help="the fp32 artifact's tower in bf16")
+    options = parser.parse_args()
+    lines = [json.loads(line) for line in options.dataset.open(encoding="utf-8")]
+    chosen = list(dict.fromkeys(line["image"] for line in lines))[: options.images]
+    lines = [line for line in lines if line["image"] in set(chosen)]
+    images = [options.dataset.parent / image for image in chosen]
+    expected = list(features_of(options.reference, images))
+    said = answers_of(options.reference, lines, options.dataset.parent)
+    show("fp32", expected, expected, lines, said, said)
+    for artifact in options.artifacts:
+        found = features_of(artifact, images)
+        answers = answers_of(artifact, lines, options.dataset.parent)
+        show(str(artifact), found, expected, lines, answers, said)
+    if options.bf16:
+        show("bf16", bf16_features(options.reference, images), expected, lines, None, said)
+
+
+def features_of(artifact: Path, images: list[Path]) -> Iterator[Tensor]:
+    """Features of each image, (tiles, 256 · hidden) fp32."""
+    with load(artifact, device="cpu", engine="onnxruntime") as model:
+        for image in images:
+            (features,) = model.encode([image])
+            yield features.float().reshape(len(features) // TOKENS_PER_TILE, -1)
+
+
+def bf16_features(artifact: Path, images: list[Path]) -> Iterator[Tensor]:
+    """As `features_of`, by the typed tower in bf16."""
+    opened = vlmc.open_artifact(artifact)
+    rules = opened.manifest.image
+    stored = read_tower(opened.path("vision/tower.safetensors"), dtype=torch.float32, device="cpu")
+    tower = TypedTower(stored, torch.bfloat16)
+    for image in images:
+        tiles = make_tiles(decode(image, exif=rules.exif), rules.tiles, rules.resampler)
+        with torch.inference_mode():
+            yield tower(torch.from_numpy(tiles)).float().flatten(1)
+
+
+def answers_of(artifact: Path, lines: list[dict[str, Any]], folder: Path) -> list[str]:
+    """The answer to each line."""
+    with load(artifact, device="cpu", engine="onnxruntime") as model:
+        requests = ((folder / line["image"], line["prompt"]) for line in lines)
+        return [answer.text for answer in model.stream(requests)]
+
+
+def show(
+    name: str,
+    found: Any,
+    expected: list[Tensor],
+    lines: list[dict[str, Any]],
+    answers: list[str] | None,
+    reference: list[str],
+) -> None:
+    """Print the figures of one artifact."""
+    cosines = torch.cat(
+        [
+            torch.cosine_similarity(one.double(), other.double(), dim=1)
+            for one, other in zip(found, expected, strict=True)
+        ]
+    )
+    values: dict[str, Any] = {
+        "artifact": name,
+        "tiles": len(cosines),
+        "worst_cosine": float(cosines.min()),
+        "mean_cosine": float(cosines.mean()),
+    }
+    if answers is not None:
+        equal = sum(one == other for one, other in zip(answers, reference, strict=True))
+        recall, before = recall_of(lines, answers), recall_of(lines, reference)
+        values |= {
+            "questions": len(lines),
+            "agreement": equal / len(lines),
+            "recall": recall,
+            "recall_drop": before - recall,
+        }
+    print(json.dumps(values), flush=True)
+
+
+def recall_of(lines: list[dict[str, Any]], answers: list[str]) -> float:
+    """Recall of the positive labels."""
+    judged = [
+        Judged(line["question"], line["label"], answer, tuple(line.get("positive", ())))
+        for line, answer in zip(lines, answers, strict=True)
+    ]
+    return score(judged).recall.value
+
+
+if __name__ == "__main__":
+    main()
