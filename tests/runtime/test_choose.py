@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.artifacts import copy_with
-from vlmc import load
+from vlmc import load, open_artifact
 from vlmc.artifact.manifest import Manifest, read_manifest
-from vlmc.errors import HardwareError
+from vlmc.errors import HardwareError, IntegrityError
 from vlmc.machine.gpu import Gpu
+from vlmc.machine.inductor_needs import Needs
 from vlmc.machine.package import EnginePackage
-from vlmc.runtime.engines.choose import choose, find_device, judge
+from vlmc.models.fused_plan import FusedPlan
+from vlmc.runtime.engines.choose import choose, find_device, judge, open_engine
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 FOLDER = Path("artifacts/x")
 RTX = "1.7.1.116"
+NEEDS = Needs(target="sm90", torch="2.11.0+cu130", cuda="13.0", driver="580.95.05")
 
 
 def entry(engine: str, target: str, version: str = RTX) -> dict[str, Any]:
@@ -123,6 +128,59 @@ def test_cpu_runs_the_graph_of_an_artifact_for_gpus(manifest: Any) -> None:
         "vision/model.onnx",
     )
     assert chosen.profiles[0].max == 13
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, None),
+        ({"driver": "590.1"}, None),
+        ({"driver": "570.1"}, "the driver 580.95.05, and here is 570.1"),
+        ({"torch": "2.11.0+cu129"}, "torch 2.11.0+cu130, and here is 2.11.0+cu129"),
+        ({"cuda": "12.9"}, "CUDA 13.0, and here is 12.9"),
+    ],
+)
+def test_package_of_kernels_fits_what_it_was_compiled_with(
+    change: dict[str, str],
+    told: str | None,
+    manifest: Any,
+    gpu: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu("sm90", torch="2.11.0")
+    monkeypatch.setattr(
+        "vlmc.runtime.engines.choose.needs_of", lambda device: replace(NEEDS, **change)
+    )
+    made = entry("inductor", "sm90", "2.11.0")
+    made["versions"] |= NEEDS.versions()
+    held = manifest(made)
+    if told is None:
+        assert choose(held, FOLDER, CUDA).engine == "inductor"
+        return
+    with pytest.raises(HardwareError) as caught:
+        choose(held, FOLDER, CUDA)
+    assert f"inductor for sm90 was compiled for {told};" in str(caught.value)
+    assert "vlmc rebuild artifacts/x --engine inductor --target sm90" in str(caught.value)
+
+
+def test_package_of_kernels_gets_the_artifacts_tower(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(
+        "vlmc.runtime.engines.inductor_engine.InductorEngine", lambda *values: given.extend(values)
+    )
+    opened = open_artifact(artifact)
+    described = replace(opened.manifest.engines[0], engine="inductor", target="sm90")
+    open_engine(opened, described, CPU)
+    package, told, tower, plan, device = given
+    assert (package, told, device) == (artifact / described.file, described, CPU)
+    assert plan == FusedPlan(torch.float32)
+    stored = load_file(artifact / "vision" / "tower.safetensors")
+    weights = tower.state_dict()
+    assert all(torch.equal(weights[name], stored[name].float()) for name in stored)
+    with pytest.raises(IntegrityError, match=r"holds no vision/ranges\.json"):
+        open_engine(opened, replace(described, precision="fp8"), CPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")

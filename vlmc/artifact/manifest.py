@@ -19,6 +19,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+MEASURED = ("fp16", "int8", "fp8")
+"""Precisions that a tower is measured for: their artifacts hold `vision/ranges.json`."""
 SCHEMES = ("none", "w4a16", "fp8")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

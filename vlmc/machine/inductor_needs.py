@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmc.machine.gpu import driver_version, gpu_of
@@ -35,3 +39,38 @@ def needs_of(device: torch.device) -> Needs:
         cuda=str(torch.version.cuda),
         driver=driver_version() or "unknown",
     )
+
+
+def differences(versions: Mapping[str, str], target: str, here: Needs) -> list[str]:
+    """In what a package, by its target and the versions that a manifest has of it, does not fit
+    `here`; each tells both sides, such as `CUDA 12.9, and here is 13.0`.
+
+    Kernels and their launcher fit one SM, torch and CUDA; drivers run what older ones ran.
+    """
+    torch, cuda, driver = (versions.get(name) for name in ("torch", "cuda", "driver"))
+    pairs = [
+        ("the GPU", target, here.target, target == here.target),
+        ("torch", torch, here.torch, torch == here.torch),
+        ("CUDA", cuda, here.cuda, cuda == here.cuda),
+        ("the driver", driver, here.driver, _parts(driver) <= _parts(here.driver)),
+    ]
+    return [f"{what} {then}, and here is {now}" for what, then, now, fits in pairs if not fits]
+
+
+def torch_cuda() -> str:
+    """The CUDA that the installed torch is for, such as 13.0, or `none`. Imports no torch."""
+    spec = find_spec("torch")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    for folder in folders:
+        for node in ast.parse((Path(folder) / "version.py").read_bytes()).body:
+            match node:
+                case (
+                    ast.AnnAssign(target=ast.Name("cuda"), value=ast.Constant(str(version)))
+                    | ast.Assign(targets=[ast.Name("cuda")], value=ast.Constant(str(version)))
+                ):
+                    return version
+    return "none"
+
+
+def _parts(version: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in (version or "").split(".") if part.isdigit())

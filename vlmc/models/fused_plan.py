@@ -8,9 +8,19 @@ from typing import Literal
 
 import torch
 
+from vlmc.artifact.manifest import MEASURED
+from vlmc.errors import IntegrityError
+from vlmc.models.ranges import Ranges
+
 Mode = Literal["wide", "16bit", "fp8"]
 
 FP8_MAX = 448.0  # of E4M3
+_DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float16,
+}
 PROJECTOR = ("mlp1.1", "mlp1.3")
 
 
@@ -43,3 +53,27 @@ class FusedPlan:
         """What the linear takes."""
         modes = {"wide": torch.float32, "16bit": self.dtype, "fp8": torch.float8_e4m3fn}
         return modes[self.mode(linear)]
+
+
+def plan_from(precision: str, ranges: Ranges | None) -> FusedPlan:
+    """The plan of an artifact's precision, from what was measured of its tower.
+
+    Raises:
+        IntegrityError: a fused tower has no such precision, or it takes ranges and there are none.
+    """
+    dtype = _DTYPES.get(precision)
+    if dtype is None or (ranges is None and precision in MEASURED):
+        raise IntegrityError(
+            f"an artifact has no tower for inductor in {precision}"
+            f"{'' if ranges is not None else ' without ranges.json'}; build it again"
+        )
+    if ranges is None:
+        return FusedPlan(dtype)
+    clips = {
+        name: linear.clip
+        for name, linear in ranges.linears.items()
+        if precision == "fp8" and linear.clip is not None and name not in ranges.keep_16bit
+    }
+    wide = frozenset(ranges.keep_fp32)
+    linears = frozenset(ranges.linears)
+    return FusedPlan(dtype, clips, wide & linears, wide_residual=bool(wide - linears))

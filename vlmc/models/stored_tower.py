@@ -12,7 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from vlmc.checkpoint.config import VisionConfig, layers_needed
 from vlmc.errors import CheckpointError, IntegrityError
+from vlmc.models.fused_plan import FusedPlan, plan_from
 from vlmc.models.loading import load_tower
+from vlmc.models.ranges import migrate, read_ranges
 from vlmc.models.vision import VisionTower
 
 TOWER = "tower.safetensors"
@@ -49,3 +51,27 @@ def read_tower(path: Path, *, dtype: torch.dtype, device: torch.device | str) ->
         raise IntegrityError(
             f"{path} is no tower of an artifact ({error}); copy the artifact again"
         ) from error
+
+
+def read_planned(
+    tower: Path, ranges: Path | None, precision: str, device: torch.device
+) -> tuple[VisionTower, FusedPlan]:
+    """The fp32 tower on `device`, its channels migrated, and what to fuse it by.
+
+    A package is compiled from it and loaded with it, so both sides have the same weights.
+
+    Raises:
+        IntegrityError: a file is not what `vlmc build` writes, or the precision takes ranges and
+            there are none.
+    """
+    measured = None if ranges is None else read_ranges(ranges)
+    plan = plan_from(precision, measured)
+    read = read_tower(tower, dtype=torch.float32, device=device)
+    if measured is not None:
+        try:
+            migrate(read, measured)
+        except (KeyError, RuntimeError) as error:
+            raise IntegrityError(
+                f"{ranges} is of another tower ({error}); build the artifact again"
+            ) from error
+    return read, plan

@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 
 from vlmc.artifact.integrity import Artifact
-from vlmc.artifact.manifest import Engine, Manifest
+from vlmc.artifact.manifest import MEASURED, Engine, Manifest
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.gpu import gpu_is_there, gpu_of
+from vlmc.machine.inductor_needs import differences, needs_of
 from vlmc.machine.package import PACKAGES
 from vlmc.runtime.engines.engine import VisionEngine
 
 GRAPH = "vision/model.onnx"
+TOWER, RANGES = "vision/tower.safetensors", "vision/ranges.json"
 CPU = torch.device("cpu")
 # TensorRT-RTX is for workstation cards.
 _DATA_CENTER = ("sm90", "sm100")
@@ -120,6 +122,9 @@ def misfit(engine: Engine, device: torch.device) -> str | None:
         return f"needs {package.module} {needed}, which is not installed: {package.install}"
     if here != needed:
         return f"was built with {package.module} {needed}, and {here} is installed"
+    if engine.engine == "inductor":
+        other = differences(engine.versions, engine.target, needs_of(device))
+        return f"was compiled for {'; for '.join(other)}" if other else None
     return None
 
 
@@ -164,10 +169,27 @@ def _open_tensorrt(artifact: Artifact, engine: Engine, device: torch.device) -> 
     return TensorRTEngine(plan, engine, device, artifact.manifest.payload[engine.file].sha256)
 
 
+def _open_inductor(artifact: Artifact, engine: Engine, device: torch.device) -> VisionEngine:
+    from vlmc.models.stored_tower import read_planned
+    from vlmc.runtime.engines.inductor_engine import InductorEngine
+
+    ranges = artifact.path(RANGES) if engine.precision in MEASURED else None
+    package = artifact.path(engine.file)
+    try:
+        tower, plan = read_planned(artifact.path(TOWER), ranges, engine.precision, device)
+        return InductorEngine(package, engine, tower, plan, device)
+    except torch.OutOfMemoryError as error:
+        raise HardwareError(
+            f"{device} has too little memory free for the tower of {artifact.folder}: {error}. End "
+            "what else runs there, or run on the CPU with device='cpu' (--device cpu)."
+        ) from error
+
+
 _OPENERS = {
     "onnxruntime": _open_onnxruntime,
     "tensorrt": _open_tensorrt,
     "tensorrt-rtx": _open_tensorrt,
+    "inductor": _open_inductor,
 }
 """Engine → what loads one. Each imports its library when it is called."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vlmc.artifact.manifest import Engine
 from vlmc.errors import HardwareError
-from vlmc.machine.inductor_needs import Needs, needs_of
+from vlmc.machine.inductor_needs import Needs, differences, needs_of
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan
 from vlmc.models.vision import VisionTower
@@ -90,28 +90,11 @@ def check_versions(package: Path, entry: Engine, device: torch.device) -> None:
 def refuse_other(package: Path, versions: Mapping[str, str], target: str, here: Needs) -> None:
     """Compare what a package was compiled with, as the manifest has it, with what is `here`.
 
-    Kernels and their launcher fit one SM, torch and CUDA; drivers run what older ones ran.
-
     Raises:
         HardwareError: they differ; says both.
     """
-    pairs = [
-        ("the GPU", target, here.target, target == here.target),
-        ("torch", versions.get("torch"), here.torch, versions.get("torch") == here.torch),
-        ("CUDA", versions.get("cuda"), here.cuda, versions.get("cuda") == here.cuda),
-        (
-            "the driver",
-            versions.get("driver"),
-            here.driver,
-            _parts(versions.get("driver")) <= _parts(here.driver),
-        ),
-    ]
-    other = [f"{what} {then}, and here is {now}" for what, then, now, fits in pairs if not fits]
+    other = differences(versions, target, here)
     if other:
         raise HardwareError(
             f"{package} was compiled for {'; for '.join(other)}. {rebuild(package, here.target)}"
         )
-
-
-def _parts(version: str | None) -> tuple[int, ...]:
-    return tuple(int(part) for part in (version or "").split(".") if part.isdigit())
