@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vlmc.recipe.extent import BUILDABLE
 from vlmc.recipe.schema import Recipe
 from vlmc.recipe.support import (
     CARDS,
@@ -40,7 +39,6 @@ def engines_markdown() -> str:
         for target in (None,) if engine == "onnxruntime" else TARGETS:
             on = "CPU" if target is None else f"{target} ({CARDS[target]})"
             rows.append([engine, on, *(_cell(engine, p, target, reasons) for p in PRECISIONS)])
-    built = ", ".join(f"`{key}: {' or '.join(values)}`" for key, values in BUILDABLE.items())
     return "\n".join(
         [
             "# Engines, precisions and cards",
@@ -52,10 +50,6 @@ def engines_markdown() -> str:
             "matrices and the engines' own limits, not that it was measured there; a number is the "
             "reason",
             "why not, below.",
-            "",
-            "This version builds these alone; it plans the others, and `vlmc build` refuses them "
-            "before any",
-            f"work: {built}.",
             "",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tests.artifacts import write_recipe
+from tests.build.inductor import NEEDS, compiles_here
 from tests.build.test_steps import keys, steps_of
+from vlmc.artifact.engine_rows import engine_layers
+from vlmc.artifact.integrity import open_artifact
 from vlmc.build.cache import StepCache
 from vlmc.build.engine_steps import Wanted, wanted_engines
 from vlmc.build.plan import make_plan
+from vlmc.build.step import Step
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.gpu import Gpu
 from vlmc.machine.package import EnginePackage
@@ -20,6 +25,8 @@ from vlmc.recipe.schema import EnginePart
 
 RTX = "vision.engines=[{engine: tensorrt-rtx, targets: [sm86, sm89]}, {engine: onnxruntime}]"
 LOCAL = "vision.engines=[{engine: tensorrt}, {engine: onnxruntime}]"
+INDUCTOR = "vision.engines=[{engine: inductor, targets: [sm90]}, {engine: onnxruntime}]"
+PACKAGE = "vision.inductor-sm90"
 PLANS = {"vision.tensorrt-rtx-sm86", "vision.tensorrt-rtx-sm89"}
 
 
@@ -71,10 +78,72 @@ def test_build_without_the_gpu_says_who_must_build(
 ) -> None:
     monkeypatch.setattr("vlmc.build.engine_steps.gpus", lambda: ())
     monkeypatch.setattr("vlmc.compile.tensorrt.gpus", lambda: ())
+    monkeypatch.setattr("vlmc.compile.inductor.gpus", lambda: ())
     with pytest.raises(HardwareError, match="holds tensorrt without targets"):
         quick_build([LOCAL])
     with pytest.raises(HardwareError, match="must run on a machine with an sm89 GPU"):
         quick_build([LOCAL.replace("tensorrt}", "tensorrt, targets: [sm89]}")])
+    with pytest.raises(HardwareError, match="holds inductor without targets"):
+        quick_build([LOCAL.replace("tensorrt}", "inductor}")])
+    with pytest.raises(
+        HardwareError,
+        match=rf"{PACKAGE} must run on a machine with an sm90 GPU, .*no GPU.*--steps {PACKAGE}",
+    ):
+        quick_build([INDUCTOR])
+
+
+def test_inductor_is_made_of_the_tower_and_not_of_the_graph(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*overrides: str) -> Step:
+        steps = steps_of(miniature, tmp_path / "recipe.yaml", (INDUCTOR, *overrides))
+        return next(step for step in steps if step.name == PACKAGE)
+
+    assert [need.name for need in made().needs] == ["vision.weights"]
+    alone = INDUCTOR.replace(", {engine: onnxruntime}", "")
+    bf16 = made(alone, "vision.precision=bf16")  # which onnxruntime does not run
+    assert [need.name for need in bf16.needs] == ["vision.weights"]
+    fp16 = made("vision.precision=fp16")
+    assert [need.name for need in fp16.needs] == ["vision.weights", "vision.ranges"]
+    keys = {made().key, fp16.key, bf16.key}
+    keys.add(made("vision.profiles=[{min: 1, opt: 1, max: 13}]").key)
+    monkeypatch.setattr("vlmc.build.engine_steps.torch_cuda", lambda: "99.9")
+    keys.add(made().key)
+    monkeypatch.setattr(EnginePackage, "version", property(lambda package: "9.9"))
+    keys.add(made().key)
+    assert len(keys) == 6
+
+
+def test_inductor_is_planned_without_a_gpu(miniature: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", miniature), (INDUCTOR,))
+    plan = make_plan(recipe, StepCache(tmp_path / "cache"))
+    (step,) = (step for step in plan.steps if step.name == PACKAGE)
+    assert plan.refusals == ()
+    assert (step.state, step.reason) == ("miss", "never made in this cache")
+    assert step.bytes > 0
+    assert step.seconds > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_package_of_another_machine_is_taken_from_the_cache(
+    precision: str,
+    quick_build: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLMC_CACHE", str(tmp_path / "cache"))
+    overrides = [INDUCTOR, f"vision.precision={precision}"]
+    with monkeypatch.context() as there:
+        compiles_here(there)
+        first = quick_build(overrides, tmp_path / "first")
+    folder = quick_build(overrides, tmp_path / "second")
+    assert (folder / "manifest.json").read_bytes() == (first / "manifest.json").read_bytes()
+    manifest = open_artifact(folder).manifest
+    package, graph = manifest.engines
+    assert (package.file, package.precision) == ("vision/inductor-sm90.pt2", precision)
+    assert package.versions == {"inductor": version("torch"), **NEEDS.versions()}
+    assert package.profiles == graph.profiles
+    assert (engine_layers(folder, manifest, package) or {})["matrix_multiply"].keys() == {precision}
 
 
 @pytest.mark.skipif(

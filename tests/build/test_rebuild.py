@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from tests.build.inductor import NEEDS, compiles_here
 from tests.test_cli import call
 from vlmc import load
 from vlmc.artifact.engine_rows import engine_layers
@@ -137,8 +139,9 @@ def test_rebuild_of_one_without_plans_and_again(
         ("tensorrt-rtx", "sm90", "refuses Hopper. Allowed with tensorrt-rtx and fp32: sm80, sm86"),
         ("tensorrt-rtx", "sm88", "no such target is known (known: sm75, sm80"),
         ("tensorrt-rtx", "sm75", "no fp32 matrix products"),
+        ("inductor", "sm88", "no such target is known"),
         ("onnxruntime", "sm89", "nothing to rebuild"),
-        ("openvino", "sm89", "is not one of onnxruntime, tensorrt-rtx, tensorrt"),
+        ("openvino", "sm89", "is not one of onnxruntime, tensorrt, tensorrt-rtx, inductor"),
     ],
 )
 def test_what_cannot_be(engine: str, target: str, said: str, artifact: Path) -> None:
@@ -175,6 +178,35 @@ def test_file_changed_while_it_is_copied(
     assert result.exit_code == 4
     assert "golden.npz was changed while it was copied" in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_rebuild_with_inductor(
+    precision: str,
+    quick_build: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = quick_build([f"vision.precision={precision}"], tmp_path / "source")
+    arguments = ("rebuild", source, "--engine", "inductor", "--target", "sm90")
+    monkeypatch.setattr("vlmc.compile.inductor.gpus", lambda: ())
+    refused = call(*arguments, "-o", tmp_path / "nowhere")
+    assert (refused.exit_code, "on a machine with an sm90 GPU" in refused.stderr) == (5, True)
+    assert not (tmp_path / "nowhere").exists()
+    compiles_here(monkeypatch)
+    done = call(*arguments, "-o", tmp_path / "new")
+    assert done.exit_code == 0, done.stderr
+    package, graph = open_artifact(tmp_path / "new").manifest.engines
+    assert (package.engine, package.precision) == ("inductor", precision)
+    assert package.versions == {"inductor": version("torch"), **NEEDS.versions()}
+    assert graph == open_artifact(source).manifest.engines[0]
+    recipe = read_recipe(tmp_path / "new" / "recipe.yaml")
+    assert [(part.engine, part.targets) for part in recipe.vision.engines] == [
+        ("inductor", ("sm90",)),
+        ("onnxruntime", ()),
+    ]
+    told = call("inspect", tmp_path / "new").stdout
+    assert f"cuda {NEEDS.cuda}, driver {NEEDS.driver}, inductor {version('torch')}" in told
 
 
 def test_artifact_without_engines(artifact: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ On the GPU they are in tests/gpu.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
@@ -12,20 +13,40 @@ from zipfile import ZipFile
 import pytest
 import torch
 
-from tests.models.fused import TOWERS, some_tiles, tower_of
-from vlmc.compile.inductor import check_runtime, compile_tower, device_for
+from tests.models.fused import TOWERS, some_tiles
+from vlmc.artifact.hashing import file_sha256
+from vlmc.artifact.manifest import Profile
+from vlmc.checkpoint.source import open_checkpoint
+from vlmc.compile.inductor import build_package, check_profiles, check_runtime, device_for
+from vlmc.compile.vision import TOWER, write_weights
 from vlmc.errors import BuildError, HardwareError
+from vlmc.machine.gpu import Gpu
+from vlmc.machine.inductor_needs import Needs
 from vlmc.models.fuse import fuse
-from vlmc.models.fused_plan import FusedPlan
+from vlmc.models.stored_tower import read_planned
 from vlmc.runtime.engines.aoti_package import AotiPackage
 
-FP32 = FusedPlan(torch.float32)
+HERE = Needs(target="sm90", torch="2.11.0+cu130", cuda="13.0", driver="580.95.05")
 CPU = torch.device("cpu")
 
 
 def test_a_target_that_no_gpu_here_has_is_refused() -> None:
-    with pytest.raises(HardwareError, match=r"inductor engine for sm61 is compiled on such a GPU"):
+    with pytest.raises(HardwareError, match=r"must run on a machine with an sm61 GPU.*--steps"):
         device_for("sm61")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
+def test_a_gpu_that_torch_does_not_see_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = (Gpu("NVIDIA H100", "sm90", 80 << 30),)
+    monkeypatch.setattr("vlmc.compile.inductor.gpus", lambda: cards)
+    with pytest.raises(HardwareError, match=r"NVIDIA H100 \(sm90\), which torch .* does not see"):
+        device_for("sm90")
+
+
+def test_a_batch_that_no_package_runs_is_refused() -> None:
+    check_profiles([Profile(1, 4, 4096)])
+    with pytest.raises(BuildError, match=r"profiles\[1\] has max 4097, .* at most 4096 tiles"):
+        check_profiles([Profile(1, 4, 13), Profile(14, 26, 4097)])
 
 
 @pytest.mark.parametrize("linked", ["shared", "static", "nothing"])
@@ -44,10 +65,20 @@ def test_a_cpp_runtime_of_its_own_is_found(linked: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow  # the C++ compiler takes a minute
 def test_weights_stay_outside_and_any_batch_runs(
-    miniatures: Callable[[str], Path], tmp_path: Path
+    miniatures: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fused, package = fuse(tower_of(miniatures(TOWERS[0])), FP32), tmp_path / "inductor.pt2"
-    compile_tower(fused, package, opt_tiles=3)
+    monkeypatch.setattr("vlmc.compile.inductor.device_for", lambda target: CPU)
+    monkeypatch.setattr("vlmc.compile.inductor.needs_of", lambda device: HERE)
+    with open_checkpoint(miniatures(TOWERS[0])) as checkpoint:
+        write_weights(checkpoint, tmp_path)
+    profiles = [Profile(1, 1, 2), Profile(3, 3, 8)]
+    build_package(
+        tmp_path / TOWER, None, tmp_path, target="sm90", precision="fp32", profiles=profiles
+    )
+    package = tmp_path / "inductor-sm90.pt2"
+    report = json.loads((tmp_path / "report" / "vision-inductor-sm90.json").read_text())
+    assert (report["sha256"], report["needs"]) == (file_sha256(package), HERE.versions())
+    fused = fuse(*read_planned(tmp_path / TOWER, None, "fp32", CPU))
     weights = dict(fused.state_dict())
     # The same kernels, other weights.
     other = {name: tensor * 1.5 for name, tensor in weights.items()}

@@ -152,6 +152,23 @@ def test_one_tile_through_a_cuda_graph(
     assert worst_cosine(found, reference(tower, other)) >= LEAST["fp16"]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_artifact_is_built_for_this_gpu_and_answers(
+    precision: str, miniature: Path, tmp_path: Path
+) -> None:
+    """Its features pass the self-test when it is loaded."""
+    from tests.artifacts import build_from
+    from vlmc import load
+
+    engines = "vision.engines=[{engine: inductor}]"
+    source = build_from(
+        miniature, tmp_path / "artifact", (engines, f"vision.precision={precision}")
+    )
+    with load(source, tiles="single") as model:
+        assert model.engine == "inductor on cuda:0"
+        assert model.generate([(None, "Hello")])
+
+
 def test_what_does_not_fit_is_refused(
     package: Callable[[str, str], Path], miniatures: Folder
 ) -> None:

@@ -8,18 +8,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmc.artifact.manifest import Engine, Profile
+from vlmc.artifact.manifest import MEASURED, Engine, Profile
 from vlmc.build.ingredients import tool_versions
 from vlmc.build.step import Step
 from vlmc.errors import HardwareError
 from vlmc.machine.gpu import gpus
+from vlmc.machine.inductor_needs import torch_cuda
 from vlmc.machine.package import PACKAGES
 from vlmc.recipe.schema import EnginePart
 from vlmc.recipe.support import EngineName, Precision
 
 GRAPH = "vision/model.onnx"
+TOWER, RANGES = "vision/tower.safetensors", "vision/ranges.json"
 _EXPORTERS = ("onnx", "onnxscript", "torch")
-_SUFFIXES: dict[EngineName, str] = {"tensorrt": "engine", "tensorrt-rtx": "engine"}
+_SUFFIXES: dict[EngineName, str] = {
+    "tensorrt": "engine",
+    "tensorrt-rtx": "engine",
+    "inductor": "pt2",
+}
 # Stands for the machine's GPU where there is none: planned, and refused when it is to run.
 _NO_GPU = "local"
 
@@ -57,42 +63,70 @@ def wanted_engines(parts: Iterable[EnginePart]) -> list[Wanted]:
     return wanted
 
 
+def made_of(engine: EngineName, precision: Precision, name: str) -> bool:
+    """Whether the engine is made of an artifact's file: the graph and its weights, or for inductor
+    the tower and its ranges."""
+    if engine == "inductor":
+        return name == TOWER or (name == RANGES and precision in MEASURED)
+    return name.startswith(GRAPH)
+
+
 def engine_step(
     wanted: Wanted,
     profiles: Sequence[Profile],
+    precision: Precision,
     *,
     needs: tuple[Step, ...] = (),
     inputs: Mapping[str, str] | None = None,
     vision: Path | None = None,
 ) -> Step:
-    """The step that makes an engine from the graph.
+    """The step that makes an engine.
 
-    The graph comes from the step in `needs`, or from an artifact's folder `vision`, whose files'
-    digests `inputs` then holds.
+    What it is `made_of` comes from the steps in `needs`, the tower's before that of its ranges, or
+    from an artifact's folder `vision`, whose files' digests `inputs` then holds.
     """
     engine, target = wanted.engine, wanted.target
+    # A machine without the package plans the step, and another makes it.
+    tools: dict[str, str] = {engine: PACKAGES[engine].version or "not installed"}
+    parameters: dict[str, object] = {"profiles": [asdict(profile) for profile in profiles]}
+    if engine == "inductor":
+        # Of the others the graph says it.
+        parameters["precision"] = precision
+        tools["cuda"] = torch_cuda()
 
     def work(folder: Path, *needed: Path) -> None:
-        from vlmc.compile.tensorrt import build_plan
-
         if target == _NO_GPU:
             raise HardwareError(
                 f"vision.engines holds {engine} without targets, which is for the GPU of the "
                 "machine that builds, and this one has none. Build on a machine with the GPU, or "
                 "name targets."
             )
-        source = needed[0] if vision is None else vision
+        sources = needed if vision is None else (vision,)
+        if engine == "inductor":
+            from vlmc.compile.inductor import build_package
+
+            ranges = sources[-1] / Path(RANGES).name if precision in MEASURED else None
+            build_package(
+                sources[0] / Path(TOWER).name,
+                ranges,
+                folder,
+                target=target,
+                precision=precision,
+                profiles=profiles,
+            )
+            return
+        from vlmc.compile.tensorrt import build_plan
+
         build_plan(
-            source / Path(GRAPH).name, folder, engine=engine, target=target, profiles=profiles
+            sources[0] / Path(GRAPH).name, folder, engine=engine, target=target, profiles=profiles
         )
 
     return Step(
         name=f"vision.{wanted.name}",
         version=1,
         inputs=inputs or {},
-        parameters={"profiles": [asdict(profile) for profile in profiles]},
-        # A machine without the package plans the step, and another makes it.
-        tools={engine: PACKAGES[engine].version or "not installed"},
+        parameters=parameters,
+        tools=tools,
         work=work,
         needs=needs,
         reproducible=False,
@@ -112,7 +146,7 @@ def manifest_engine(
     versions = tool_versions(*_EXPORTERS)
     if wanted.engine != "onnxruntime":
         known = json.loads((reports / f"vision-{wanted.name}.json").read_bytes())
-        versions = {wanted.engine: known["version"]}
+        versions = {wanted.engine: known["version"], **known.get("needs", {})}
         cuda = PACKAGES[wanted.engine].cuda
         if cuda is not None:
             versions["cuda"] = cuda

@@ -30,6 +30,10 @@ _EXPORT_SECONDS, _EXPORT_SECONDS_PER_BLOCK = 2.0, 0.7
 # TensorRT-RTX, a block in a profile: kernels for other sizes have the weights in common.
 _COMPILE_SECONDS_PER_BLOCK = 0.28
 _PLAN_BYTES_PER_BLOCK = 600_000
+# AOTInductor: orders of magnitude, until one is measured. One package runs every profile, and its
+# weights stay in the tower's file.
+_PACKAGE_BYTES = 5_000_000
+_PACKAGE_SECONDS, _PACKAGE_SECONDS_PER_BLOCK = 60.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +118,19 @@ def language_work(step: str, counts: Counts, language_bytes: int) -> Work:
 
 
 def engine_work(counts: Counts, config: ModelConfig, weight_bytes: int, profiles: int) -> Work:
-    """What an engine's step writes: its weights, of `weight_bytes` each, and kernels for every
-    profile."""
+    """What the step of a TensorRT engine writes: its weights, of `weight_bytes` each, and kernels
+    for every profile."""
     blocks = profiles * config.vision_layers
     return Work(
         counts.tower_parameters * weight_bytes + _PLAN_BYTES_PER_BLOCK * blocks,
         compiled_blocks=blocks,
     )
+
+
+def package_work(config: ModelConfig) -> Work:
+    """What the step of an inductor engine writes: kernels alone."""
+    seconds = _PACKAGE_SECONDS + _PACKAGE_SECONDS_PER_BLOCK * config.vision_layers
+    return Work(_PACKAGE_BYTES, extra_seconds=seconds)
 
 
 def golden_bytes(config: ModelConfig) -> int:

@@ -14,7 +14,14 @@ from vlmc.build.compare import changes, nearest
 from vlmc.build.digests import UNKNOWN, FileDigests
 from vlmc.build.disk import Shortage, shortages
 from vlmc.build.engine_steps import wanted_engines
-from vlmc.build.estimate import BYTES_PER_SECOND, Work, count, engine_work, language_work
+from vlmc.build.estimate import (
+    BYTES_PER_SECOND,
+    Work,
+    count,
+    engine_work,
+    language_work,
+    package_work,
+)
 from vlmc.build.footprint import PRECISION_BYTES, Memory, PlannedImage, plan_images, plan_memory
 from vlmc.build.resolve import resolve
 from vlmc.build.samples import read_samples
@@ -124,7 +131,11 @@ def make_plan(
         samples, refused = _samples(recipe)
         made = make_steps(resolved, checkpoint, digests, samples)
     placed = {step.name for step in made}
-    engines = {f"vision.{wanted.name}" for wanted in wanted_engines(recipe.vision.engines)} & placed
+    engines = {
+        f"vision.{wanted.name}": wanted.engine
+        for wanted in wanted_engines(recipe.vision.engines)
+        if wanted.engine != "onnxruntime"
+    }
     made = with_needs(made)
     vision = vision_work(resolved, counts, config)
     work = {
@@ -134,15 +145,13 @@ def make_plan(
         for step in made
         if step.name not in engines
     }
-    work |= dict.fromkeys(
-        engines,
-        engine_work(
-            counts,
-            config,
-            PRECISION_BYTES[recipe.vision.precision],
-            len(recipe.vision.profiles),
-        ),
+    plan_work = engine_work(
+        counts, config, PRECISION_BYTES[recipe.vision.precision], len(recipe.vision.profiles)
     )
+    work |= {
+        name: package_work(config) if engine == "inductor" else plan_work
+        for name, engine in engines.items()
+    }
     work |= quantization_work(
         recipe, resolved.tiles, counts, config, resolved.language_dtype, work["language.weights"]
     )

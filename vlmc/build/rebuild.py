@@ -16,14 +16,14 @@ from vlmc.artifact.integrity import REPORTS, Artifact, open_artifact
 from vlmc.artifact.manifest import Engine, Manifest
 from vlmc.artifact.write import publish, seal
 from vlmc.build.cache import StepCache
-from vlmc.build.engine_steps import Wanted, engine_step, manifest_engine
+from vlmc.build.engine_steps import Wanted, engine_step, made_of, manifest_engine
 from vlmc.build.events import Note, Report, StepsPlanned
 from vlmc.build.executor import Outcome, place, run_step
 from vlmc.build.files import copy_file, explaining
 from vlmc.build.partial import partial_folder
 from vlmc.errors import IntegrityError, UsageError
-from vlmc.recipe.extent import BUILDABLE
 from vlmc.recipe.support import (
+    ENGINES,
     TARGETS,
     EngineName,
     Precision,
@@ -67,10 +67,11 @@ def rebuild(
         engine_step(
             one,
             first.profiles,
+            precision,
             inputs={
                 name: entry.sha256
                 for name, entry in old.manifest.payload.items()
-                if name.startswith("vision/model.onnx")
+                if made_of(engine, precision, name)
             },
             vision=old.folder / "vision",
         )
@@ -116,12 +117,11 @@ def engine_named(text: str) -> EngineName:
     """The engine that `--engine` names.
 
     Raises:
-        UsageError: this version builds none of that name.
+        UsageError: there is none of that name.
     """
-    known = BUILDABLE["vision.engines.engine"]
-    if text not in known:
-        raise UsageError(f"--engine {text} is not one of {', '.join(known)}")
-    return cast(EngineName, text)
+    if text not in ENGINES:
+        raise UsageError(f"--engine {text} is not one of {', '.join(ENGINES)}")
+    return text
 
 
 def _first(old: Artifact) -> Engine:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from vlmc.artifact.manifest import MEASURED
 from vlmc.build.engine_steps import engine_step, wanted_engines
 from vlmc.build.ingredients import tool_versions, weight_files
 from vlmc.build.resolve import Resolved
@@ -33,7 +34,7 @@ def vision_steps(
     }
     inputs = weight_files(checkpoint, ("vision_model.", "mlp1."), digests)
     needs: tuple[Step, ...] = ()
-    if precision in ("fp16", "int8", "fp8"):
+    if precision in MEASURED:
         needs = (_ranges_step(resolved, checkpoint, tower, inputs, samples),)
 
     def weights(folder: Path) -> None:
@@ -54,6 +55,14 @@ def vision_steps(
 
         write_golden(checkpoint, folder)
 
+    weights_step = Step(
+        name="vision.weights",
+        version=1,
+        inputs=inputs,
+        parameters=tower,
+        tools=tool_versions("torch", "safetensors"),
+        work=weights,
+    )
     graph_step = Step(
         name="vision.graph",
         version=2,
@@ -64,14 +73,7 @@ def vision_steps(
         needs=needs,
     )
     return [
-        Step(
-            name="vision.weights",
-            version=1,
-            inputs=inputs,
-            parameters=tower,
-            tools=tool_versions("torch", "safetensors"),
-            work=weights,
-        ),
+        weights_step,
         Step(
             name="vision.golden",
             version=1,
@@ -83,7 +85,12 @@ def vision_steps(
         *needs,
         graph_step,
         *(
-            engine_step(wanted, resolved.profiles, needs=(graph_step,))
+            engine_step(
+                wanted,
+                resolved.profiles,
+                precision,
+                needs=(weights_step, *needs) if wanted.engine == "inductor" else (graph_step,),
+            )
             for wanted in wanted_engines(resolved.recipe.vision.engines)
             if wanted.engine != "onnxruntime"
         ),

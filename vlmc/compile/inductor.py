@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from zipfile import ZipFile
 
 import torch
 
+from vlmc.artifact.hashing import file_sha256
+from vlmc.artifact.manifest import Profile
+from vlmc.compile.settings import write_json
 from vlmc.errors import BuildError, HardwareError
+from vlmc.machine.gpu import gpus
 from vlmc.machine.inductor_needs import needs_of
-from vlmc.models.fused_tower import FusedTower
+from vlmc.machine.package import PACKAGES
+from vlmc.models.fuse import fuse
+from vlmc.models.fused_tower import FusedLinear, FusedTower
+from vlmc.models.stored_tower import read_planned
 
 MAX_TILES = 4096
 CONFIGS = {
@@ -18,6 +27,71 @@ CONFIGS = {
     # Otherwise small weights would become part of the kernels.
     "always_keep_tensor_constants": True,
 }
+
+_PRECISIONS = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float8_e4m3fn: "fp8",
+}
+
+
+def build_package(
+    tower: Path,
+    ranges: Path | None,
+    folder: Path,
+    *,
+    target: str,
+    precision: str,
+    profiles: Sequence[Profile],
+) -> None:
+    """Compile an artifact's tower for `target` into the folder as `inductor-sm90.pt2`, say, and
+    write what is known of it below `report/`. One package runs every profile.
+
+    Raises:
+        HardwareError: no GPU of this machine is the target.
+        IntegrityError: `tower` or `ranges` is not what `vlmc build` writes.
+        BuildError: a profile takes more tiles than a package runs, or torch cannot load it.
+    """
+    check_profiles(profiles)
+    device = device_for(target)
+    read, plan = read_planned(tower, ranges, precision, device)
+    fused = fuse(read, plan)
+    del read  # the compiler takes memory of the GPU too
+    path = folder / f"inductor-{target}.pt2"
+    compile_tower(fused, path, opt_tiles=max(profile.opt for profile in profiles))
+    values = {
+        "engine": "inductor",
+        "target": target,
+        "version": PACKAGES["inductor"].version,
+        "needs": needs_of(device).versions(),
+        "sha256": file_sha256(path),
+        "device_memory_bytes": None,
+        "layers": linears_by_precision(fused),
+    }
+    (folder / "report").mkdir()
+    write_json(folder / "report" / f"vision-inductor-{target}.json", values)
+
+
+def check_profiles(profiles: Sequence[Profile]) -> None:
+    """Refuse batches that a package does not run.
+
+    Raises:
+        BuildError: naming the first such profile.
+    """
+    for index, profile in enumerate(profiles):
+        if profile.max > MAX_TILES:
+            raise BuildError(
+                f"vision.profiles[{index}] has max {profile.max}, and inductor takes at most "
+                f"{MAX_TILES} tiles at once. Lower its max: larger batches are split."
+            )
+
+
+def linears_by_precision(tower: FusedTower) -> dict[str, dict[str, int]]:
+    """Kind of layer → precision → number of layers: of the linears, by what they multiply."""
+    linears = (module for module in tower.modules() if isinstance(module, FusedLinear))
+    counts = Counter(_PRECISIONS[linear.weight.dtype] for linear in linears)
+    return {"matrix_multiply": dict(sorted(counts.items()))}
 
 
 def compile_tower(tower: FusedTower, path: Path, opt_tiles: int) -> None:
@@ -69,8 +143,11 @@ def device_for(target: str) -> torch.device:
     found = [needs_of(torch.device("cuda", index)).target for index in range(count)]
     if target in found:
         return torch.device("cuda", found.index(target))
-    here = f"the GPUs here are {', '.join(found)}" if found else "torch sees no GPU here"
+    here = ", ".join(f"{gpu.name} ({gpu.target})" for gpu in gpus()) or "no GPU"
+    unseen = f", which torch {torch.__version__} does not see" if gpus() and not found else ""
     raise HardwareError(
-        f"the inductor engine for {target} is compiled on such a GPU, and {here}. Build it on a "
-        "machine that has one, or take another engine."
+        f"the step vision.inductor-{target} must run on a machine with an {target} GPU, and this "
+        f"one has {here}{unseen}. Run the same command there. With VLMC_CACHE naming the same "
+        "folder on both, and the same packages installed, a build here takes that step from "
+        f"there: --steps vision.inductor-{target} makes it alone."
     )

@@ -5,11 +5,6 @@ Whoever makes a key act takes it out of here.
 
 from __future__ import annotations
 
-BUILDABLE: dict[str, tuple[str, ...]] = {
-    "vision.engines.engine": ("onnxruntime", "tensorrt-rtx", "tensorrt"),
-}
-"""Key path → the values that this version builds, of those that the schema knows."""
-
 NOT_ACTED_ON: dict[str, str] = {
     "runtime": "the runtime's settings are fixed in it",
 }
