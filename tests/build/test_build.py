@@ -105,12 +105,6 @@ def test_recipe_in_the_artifact_is_a_whole_recipe(quick_build: Build, miniature:
             "profiles": [{"min": 1, "opt": 4, "max": 13}],
         },
         "language": {"scheme": "none"},
-        "calibration": {
-            "dataset": None,
-            "modality": "image_text",
-            "samples": 128,
-            "seed": 0,
-        },
         "accuracy": {
             "dataset": None,
             "reference_dtype": "auto",
