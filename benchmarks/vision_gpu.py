@@ -14,6 +14,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from vlmc.artifact.manifest import Engine, Profile
 from vlmc.checkpoint.config import VisionConfig
-from vlmc.compile.inductor import compile_tower
+from vlmc.compile.inductor import compile_tower, memory_of_runs
 from vlmc.machine.inductor_needs import needs_of
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan
@@ -188,15 +190,30 @@ def measure_torch(measured: Measured, tower: VisionTower, batches: tuple[int, ..
         )
 
 
-def measure_engine(
-    measured: Measured, tower: VisionTower, precision: str, folder: Path, batches: tuple[int, ...]
-) -> None:
-    """The inductor engine: compiled, loaded, compared with fp32, timed."""
+def plan_of(tower: VisionTower, precision: str) -> FusedPlan:
+    """As calibration on eight tiles gives it."""
     clips = clips_of(tower, random_tiles(8, seed=7)) if precision == "fp8" else {}
-    plan = FusedPlan(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
-    package, start = folder / f"{precision}.pt2", time.perf_counter()
-    compile_tower(fuse(tower, plan), package, opt_tiles=13)
-    compile_s, needs = time.perf_counter() - start, needs_of(DEVICE)
+    return FusedPlan(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
+
+
+def compile_package(package: Path, batches: tuple[int, ...]) -> None:
+    """Write the package of the precision that its name says, and beside it what it took."""
+    tower = random_tower()
+    fused = fuse(tower, plan_of(tower, package.stem))
+    start = time.perf_counter()
+    compile_tower(fused, package, opt_tiles=13)
+    seconds = time.perf_counter() - start
+    memory = memory_of_runs(package, fused, batches)
+    needed = {"compile_s": seconds, "device_memory_bytes": memory}
+    package.with_suffix(".json").write_text(json.dumps(needed))
+
+
+def measure_engine(
+    measured: Measured, tower: VisionTower, package: Path, batches: tuple[int, ...]
+) -> None:
+    """The inductor engine: loaded, compared with fp32, timed."""
+    precision, needs = package.stem, needs_of(DEVICE)
+    plan = plan_of(tower, precision)
     profiles = (Profile(1, 1, 4), Profile(5, 13, max(batches)))
     entry = Engine(
         engine="inductor",
@@ -210,8 +227,9 @@ def measure_engine(
     )
     start = time.perf_counter()
     engine = InductorEngine(package, entry, tower, plan, DEVICE)
-    seconds = {"compile_s": compile_s, "load_s": time.perf_counter() - start}
-    print(f"{precision} {package.stat().st_size / 1e6:.1f} MB {seconds}", flush=True)
+    needed = json.loads(package.with_suffix(".json").read_text())
+    needed |= {"load_s": time.perf_counter() - start, "package_bytes": package.stat().st_size}
+    print(precision, needed, flush=True)
     for count in batches:
         tiles = random_tiles(count)
         with torch.inference_mode():
@@ -223,7 +241,7 @@ def measure_engine(
         def run(tiles: Tensor = tiles) -> Tensor:
             return engine.infer(tiles)
 
-        measured.add(f"inductor {precision}", count, run, cosine=cosine, **seconds)
+        measured.add(f"inductor {precision}", count, run, cosine=cosine, **needed)
         measured.add(f"inductor {precision} graph", count, graph_of(run))
     engine.close()
 
@@ -235,16 +253,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--precisions", nargs="+", default=["fp16", "bf16", "fp8"])
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
+    parser.add_argument("--packages", type=Path, help="keep packages there, and use those there")
+    parser.add_argument("--compile-only", action="store_true", help="write packages, time nothing")
     options = parser.parse_args()
     batches = tuple(options.batches)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    tower = random_tower()
-    measured = Measured(options.repeats)
-    with torch.inference_mode():
-        measure_torch(measured, random_tower().half(), batches)
     with tempfile.TemporaryDirectory() as name:
-        for precision in options.precisions:
-            measure_engine(measured, tower, precision, Path(name), batches)
+        folder = options.packages or Path(name)
+        folder.mkdir(exist_ok=True)
+        packages = [folder / f"{precision}.pt2" for precision in options.precisions]
+        missing = [package for package in packages if not package.exists()]
+        with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as processes:
+            list(processes.map(compile_package, missing, [batches] * len(missing)))
+        if options.compile_only:
+            return
+        tower = random_tower()
+        measured = Measured(options.repeats)
+        with torch.inference_mode():
+            measure_torch(measured, random_tower().half(), batches)
+        for package in packages:
+            measure_engine(measured, tower, package, batches)
     if options.json:
         result = {
             "gpu": torch.cuda.get_device_name(DEVICE),

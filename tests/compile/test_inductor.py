@@ -22,9 +22,9 @@ from vlmc.compile.vision import TOWER, write_weights
 from vlmc.errors import BuildError, HardwareError
 from vlmc.machine.gpu import Gpu
 from vlmc.machine.inductor_needs import Needs
+from vlmc.models.aoti_package import AotiPackage
 from vlmc.models.fuse import fuse
 from vlmc.models.stored_tower import read_planned
-from vlmc.runtime.engines.aoti_package import AotiPackage
 
 HERE = Needs(target="sm90", torch="2.11.0+cu130", cuda="13.0", driver="580.95.05")
 CPU = torch.device("cpu")
@@ -69,6 +69,7 @@ def test_weights_stay_outside_and_any_batch_runs(
 ) -> None:
     monkeypatch.setattr("vlmc.compile.inductor.device_for", lambda target: CPU)
     monkeypatch.setattr("vlmc.compile.inductor.needs_of", lambda device: HERE)
+    monkeypatch.setattr("vlmc.compile.inductor.memory_of_runs", lambda *_: 7)
     with open_checkpoint(miniatures(TOWERS[0])) as checkpoint:
         write_weights(checkpoint, tmp_path)
     profiles = [Profile(1, 1, 2), Profile(3, 3, 8)]
@@ -78,6 +79,9 @@ def test_weights_stay_outside_and_any_batch_runs(
     package = tmp_path / "inductor-sm90.pt2"
     report = json.loads((tmp_path / "report" / "vision-inductor-sm90.json").read_text())
     assert (report["sha256"], report["needs"]) == (file_sha256(package), HERE.versions())
+    assert report["device_memory_bytes"] == 7
+    with ZipFile(package) as archive:
+        assert not any(name.endswith(".cpp") for name in archive.namelist())
     fused = fuse(*read_planned(tmp_path / TOWER, None, "fp32", CPU))
     weights = dict(fused.state_dict())
     # The same kernels, other weights.

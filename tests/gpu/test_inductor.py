@@ -159,11 +159,14 @@ def test_artifact_is_built_for_this_gpu_and_answers(
     """Its features pass the self-test when it is loaded."""
     from tests.artifacts import build_from
     from vlmc import load
+    from vlmc.artifact.manifest import read_manifest
 
     engines = "vision.engines=[{engine: inductor}]"
     source = build_from(
         miniature, tmp_path / "artifact", (engines, f"vision.precision={precision}")
     )
+    (engine,) = read_manifest(source).engines
+    assert engine.device_memory_bytes
     with load(source, tiles="single") as model:
         assert model.engine == "inductor on cuda:0"
         assert model.generate([(None, "Hello")])

@@ -30,8 +30,13 @@ def relative_error(tower: VisionTower, plan: FusedPlan, count: int = 2) -> float
 
 @every_tower
 @pytest.mark.parametrize("count", [1, 3])
-def test_it_computes_what_the_tower_computes(name: str, count: int, miniatures: Folder) -> None:
-    assert relative_error(tower_of(miniatures(name)), FP32, count) <= 1e-5
+@pytest.mark.parametrize("in_place", [True, False])
+def test_it_computes_what_the_tower_computes(
+    name: str, count: int, in_place: bool, miniatures: Folder
+) -> None:
+    plan = replace(FP32, wide_residual=not in_place)
+    assert plan.in_place == in_place
+    assert relative_error(tower_of(miniatures(name)), plan, count) <= 1e-5
 
 
 @every_tower

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import torch
 
@@ -17,6 +17,7 @@ from vlmc.errors import BuildError, HardwareError
 from vlmc.machine.gpu import gpus
 from vlmc.machine.inductor_needs import needs_of
 from vlmc.machine.package import PACKAGES
+from vlmc.models.aoti_package import AotiPackage
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_tower import FusedLinear, FusedTower
 from vlmc.models.stored_tower import read_planned
@@ -26,6 +27,8 @@ CONFIGS = {
     "aot_inductor.package_constants_in_so": False,
     # Otherwise small weights would become part of the kernels.
     "always_keep_tensor_constants": True,
+    # They name files of the machine that compiles.
+    "aot_inductor.enable_line_tables": False,
 }
 
 _PRECISIONS = {
@@ -66,7 +69,7 @@ def build_package(
         "version": PACKAGES["inductor"].version,
         "needs": needs_of(device).versions(),
         "sha256": file_sha256(path),
-        "device_memory_bytes": None,
+        "device_memory_bytes": memory_of_runs(path, fused, [profile.max for profile in profiles]),
         "layers": linears_by_precision(fused),
     }
     (folder / "report").mkdir()
@@ -114,6 +117,39 @@ def compile_tower(tower: FusedTower, path: Path, opt_tiles: int) -> None:
             program, package_path=str(path), inductor_configs=CONFIGS
         )
     check_runtime(path)
+    drop_sources(path)
+
+
+def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> int:
+    """Load what was compiled for `tower` on CUDA and run it on these numbers of tiles.
+
+    Returns:
+        The most memory in bytes that the device gave beside weights and tiles.
+    """
+    device = tower.positions.device
+    loaded = AotiPackage(package, tower.state_dict(), device)
+    most = 0
+    with torch.inference_mode(), torch.cuda.device(device):
+        for batch in batches:
+            tiles = torch.zeros(batch, 448, 448, 3, dtype=torch.uint8, device=device)
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            loaded.run(tiles)
+            torch.cuda.synchronize()
+            most = max(most, torch.cuda.max_memory_allocated() - before)
+    loaded.close()
+    return most
+
+
+def drop_sources(package: Path) -> None:
+    """Leave out the generated C++, which names folders of the machine that compiled it."""
+    whole = package.with_suffix(".whole")
+    package.rename(whole)
+    with ZipFile(whole) as read, ZipFile(package, "w") as written:
+        for entry in read.infolist():
+            if not entry.filename.endswith(".cpp"):
+                written.writestr(ZipInfo(entry.filename), read.read(entry))
+    whole.unlink()
 
 
 def check_runtime(package: Path) -> None:

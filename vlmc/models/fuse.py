@@ -13,11 +13,11 @@ from vlmc.models.fused_tower import (
     CENTRE,
     PIXELS,
     SPAN,
-    FusedAddition,
     FusedBlock,
+    FusedGelu,
     FusedLinear,
-    FusedMLP,
     FusedNorm,
+    FusedResidual,
     FusedTower,
 )
 from vlmc.models.vision import VisionBlock, VisionTower
@@ -35,15 +35,19 @@ def fuse(tower: VisionTower, plan: FusedPlan) -> FusedTower:
     embedding, positions = _embedding(tower, plan)
     norm, first, second = tower.mlp1[0], cast(nn.Linear, tower.mlp1[1]), tower.mlp1[3]
     second = cast(nn.Linear, second)
+    blocks = [_block(block, index, plan) for index, block in enumerate(layers)]
+    if plan.in_place:
+        sums = positions.new_zeros(positions.shape[1])
+        for residual_product in (part for block in blocks for part in (block.proj, block.fc2)):
+            sums = residual_product.bias = sums + residual_product.bias
     return FusedTower(
         embedding=embedding,
         positions=positions,
         norms=[_norm(block.norm1) for block in layers],
-        blocks=[_block(block, index, plan) for index, block in enumerate(layers)],
+        blocks=blocks,
         projector_norm=_norm(norm),
-        projector=FusedMLP(
-            _linear(first.weight, PROJECTOR[0], plan),
-            first.bias.float(),
+        projector=(
+            FusedGelu(_linear(first.weight, PROJECTOR[0], plan), first.bias.float()),
             _linear(second.weight, PROJECTOR[1], plan),
         ),
         projector_bias=second.bias.float(),
@@ -57,8 +61,6 @@ def _block(block: VisionBlock, index: int, plan: FusedPlan) -> FusedBlock:
     attention, mlp = block.attn, block.mlp
     names = [linear_name(index, name) for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
     qkv, proj, first, second = names
-    proj_linear, proj_gain = _linear_and_gain(attention.proj.weight, proj, plan)
-    second_linear, mlp_gain = _linear_and_gain(mlp.fc2.weight, second, plan)
     qkv_bias, proj_bias = None, attention.proj.bias.float()
     if attention.qkv.bias is not None:
         qkv_bias = attention.qkv.bias.detach().float().clone()
@@ -74,12 +76,23 @@ def _block(block: VisionBlock, index: int, plan: FusedPlan) -> FusedBlock:
         qkv=_linear(attention.qkv.weight, qkv, plan, qkv_bias),
         query_norm=None if attention.q_norm is None else _norm(attention.q_norm),
         key_norm=None if attention.k_norm is None else _norm(attention.k_norm),
-        proj=proj_linear,
-        proj_addition=FusedAddition(proj_gain * ls1, proj_bias * ls1),
+        proj=_residual(attention.proj.weight, proj_bias, ls1, proj, plan),
         norm=_norm(block.norm2),
-        mlp=FusedMLP(_linear(mlp.fc1.weight, first, plan), mlp.fc1.bias.float(), second_linear),
-        mlp_addition=FusedAddition(mlp_gain * ls2, mlp.fc2.bias.float() * ls2),
+        fc1=FusedGelu(_linear(mlp.fc1.weight, first, plan), mlp.fc1.bias.float()),
+        fc2=_residual(mlp.fc2.weight, mlp.fc2.bias.float(), ls2, second, plan),
     )
+
+
+def _residual(
+    weight: Tensor, bias: Tensor, scale: Tensor, name: str, plan: FusedPlan
+) -> FusedResidual:
+    """What a block adds: the linear, and its bias under the layer scale."""
+    if plan.in_place:
+        return FusedResidual(
+            _linear(weight.float() * scale[:, None], name, plan), None, bias * scale
+        )
+    linear, gain = _linear_and_gain(weight, name, plan)
+    return FusedResidual(linear, gain * scale, bias * scale)
 
 
 def _linear(weight: Tensor, name: str, plan: FusedPlan, bias: Tensor | None = None) -> FusedLinear:

@@ -127,6 +127,28 @@ def linear_gelu(
     return out
 
 
+torch.library.define("vlmc::add_product", "(Tensor(a!) states, Tensor inputs, Tensor weight) -> ()")
+
+
+@torch.library.impl("vlmc::add_product", "default")
+def _add_product(states: Tensor, inputs: Tensor, weight: Tensor) -> None:
+    states.addmm_(inputs, weight.T)
+
+
+@torch.library.register_fake("vlmc::add_product")  # type: ignore[untyped-decorator]
+def _nothing_returned(states: Tensor, inputs: Tensor, weight: Tensor) -> None:
+    pass
+
+
+def add_product(states: Tensor, inputs: Tensor, weight: Tensor) -> None:
+    """Add `inputs` (rows, inputs) · `weight` (outputs, inputs)ᵀ to `states` (rows, outputs) in
+    place, all of one dtype, rounding once.
+
+    An operation of its own, since a compiler makes torch's `addmm` copy the states first.
+    """
+    torch.ops.vlmc.add_product(states, inputs, weight)
+
+
 @triton_op("vlmc::add_norm", mutates_args=())
 def add_norm(
     states: Tensor,

@@ -43,6 +43,11 @@ class FusedPlan:
     wide: frozenset[str] = frozenset()
     wide_residual: bool = False
 
+    @property
+    def in_place(self) -> bool:
+        """Whether products add themselves to the residual stream, which is of their dtype."""
+        return not (self.clips or self.wide or self.wide_residual)
+
     def mode(self, linear: str) -> Mode:
         """What the linear computes in."""
         if linear in self.wide:

@@ -2,8 +2,7 @@
 
 Rows are all tiles' patches, then all tiles' class tokens, so that every linear is one matrix
 product and attention runs over 1024 keys. The bias of values goes through attention into that of
-`proj`; biases of `proj` and `fc2` and the layer scales are applied where the residual is added, in
-the pass that norms it. What else is elementwise is plain torch, for a compiler to fuse.
+`proj`. What is elementwise and no operation of `fused_ops` is plain torch, for a compiler to fuse.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch.nn import functional
 from vlmc.models.fused_ops import (
     PATCHES,
     add_norm,
+    add_product,
     attend,
     linear_gelu,
     normalize,
@@ -91,67 +91,89 @@ class FusedNorm(nn.Module):
         return normalize(states, self.weight, self.bias, self.eps)
 
 
-class FusedAddition(nn.Module):
-    """The residual addition: layer scale and bias of what is added, in fp32."""
+class FusedResidual(nn.Module):
+    """A product added to the residual stream, with its bias and layer scale.
 
-    def __init__(self, gain: Tensor, bias: Tensor) -> None:
+    In place, where the stream and every product are of one dtype: the product adds itself to the
+    stream, so that a pass over memory is saved, and the weight holds the layer scale. `bias` is
+    then the sum of all biases so far, which the stream lacks and whoever reads it adds. Otherwise
+    `gain`, the layer scale, and `bias` are applied by the pass that norms the sum.
+    """
+
+    def __init__(self, linear: FusedLinear, gain: Tensor | None, bias: Tensor) -> None:
         super().__init__()
-        self.gain: Tensor
+        self.linear = linear
+        self.gain: Tensor | None
         self.bias: Tensor
-        self.register_buffer("gain", gain)
-        self.register_buffer("bias", bias)
+        self.register_buffer("gain", gain)  # fp32 (hidden), None in place
+        self.register_buffer("bias", bias)  # fp32 (hidden)
 
-    def forward(self, states: Tensor, mixed: Tensor) -> Tensor:
-        """The sum of (rows, hidden) and (rows, hidden) in the dtype of `states`."""
-        return (states.float() + mixed.float() * self.gain + self.bias).to(states.dtype)
+    def forward(self, states: Tensor, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+        """The stream (rows, hidden) with the product of `inputs` (rows, inputs), and no bias left
+        out; what is given as `states` is used up."""
+        if self.gain is None:
+            add_product(states, inputs, self.linear.weight)
+            return (states.float() + self.bias).to(states.dtype)
+        mixed = self.linear.product(inputs, dtype).float()
+        return (states.float() + mixed * self.gain + self.bias).to(states.dtype)
 
     def then_norm(
-        self, states: Tensor, mixed: Tensor, norm: FusedNorm, linear: FusedLinear
+        self,
+        states: Tensor,
+        inputs: Tensor,
+        dtype: torch.dtype,
+        norm: FusedNorm,
+        following: FusedLinear,
     ) -> tuple[Tensor, Tensor]:
-        """The sum, and its norm as `linear` takes it."""
+        """The stream with the product of `inputs`, and its norm as `following` takes it; what is
+        given as `states` is used up."""
+        if self.gain is None:
+            add_product(states, inputs, self.linear.weight)
+            return states, following.take(norm(states.float() + self.bias))
         added, normed = add_norm(
             states,
-            mixed,
+            self.linear.product(inputs, dtype),
             self.gain,
             self.bias,
             norm.weight,
             norm.bias,
             norm.eps,
-            linear.input_scale,
-            linear.weight.dtype,
+            following.input_scale,
+            following.weight.dtype,
         )
         return added, normed
 
 
-class FusedMLP(nn.Module):
-    """Linear, GELU, linear without its bias."""
+class FusedGelu(nn.Module):
+    """GELU of a linear."""
 
-    def __init__(self, first: FusedLinear, bias: Tensor, second: FusedLinear) -> None:
+    def __init__(self, linear: FusedLinear, bias: Tensor) -> None:
         super().__init__()
-        self.first, self.second = first, second
+        self.linear = linear
         self.bias: Tensor
-        self.register_buffer("bias", bias)
+        self.register_buffer("bias", bias)  # fp32 (outputs)
 
-    def forward(self, states: Tensor, dtype: torch.dtype) -> Tensor:
-        """(rows, inputs), as the first linear takes them → (rows, outputs)."""
-        return self.second.product(self._inner(states, dtype), dtype)
-
-    def _inner(self, states: Tensor, dtype: torch.dtype) -> Tensor:
-        first, second = self.first, self.second
-        if first.weight.dtype == second.weight.dtype and dtype != torch.float32:
-            scales = first.input_scale, first.weight_scale
-            if scales[0] is not None and scales[1] is not None and second.input_scale is not None:
+    def forward(self, states: Tensor, dtype: torch.dtype, following: FusedLinear) -> Tensor:
+        """(rows, inputs), as the linear takes them → (rows, outputs) as `following` does."""
+        linear = self.linear
+        if linear.weight.dtype == following.weight.dtype and dtype != torch.float32:
+            scales = linear.input_scale, linear.weight_scale
+            if (
+                scales[0] is not None
+                and scales[1] is not None
+                and following.input_scale is not None
+            ):
                 inner: Tensor = linear_gelu(
-                    states, first.weight, *scales, self.bias, second.input_scale
+                    states, linear.weight, *scales, self.bias, following.input_scale
                 )
                 return inner
-            if first.weight.dtype == dtype:
+            if linear.weight.dtype == dtype:
                 # On CUDA its epilogue is the tanh form of GELU, within 5e-4 of the exact one; a
                 # pass of its own for the exact one takes a tenth of the tower's time.
                 return torch._addmm_activation(
-                    self.bias.to(dtype), states, first.weight.T, use_gelu=True
+                    self.bias.to(dtype), states, linear.weight.T, use_gelu=True
                 )
-        return second.take(functional.gelu(first.product(states, dtype).float() + self.bias))
+        return following.take(functional.gelu(linear.product(states, dtype).float() + self.bias))
 
 
 class FusedBlock(nn.Module):
@@ -164,27 +186,27 @@ class FusedBlock(nn.Module):
         qkv: FusedLinear,
         query_norm: FusedNorm | None,
         key_norm: FusedNorm | None,
-        proj: FusedLinear,
-        proj_addition: FusedAddition,
+        proj: FusedResidual,
         norm: FusedNorm,
-        mlp: FusedMLP,
-        mlp_addition: FusedAddition,
+        fc1: FusedGelu,
+        fc2: FusedResidual,
     ) -> None:
         super().__init__()
         self.heads, self.dtype = heads, dtype
         self.qkv, self.query_norm, self.key_norm, self.proj = qkv, query_norm, key_norm, proj
-        self.proj_addition, self.mlp_addition = proj_addition, mlp_addition
-        self.norm, self.mlp = norm, mlp
+        self.norm, self.fc1, self.fc2 = norm, fc1, fc2
 
     def forward(self, states: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
         """Residual stream (rows, hidden) and its norm as qkv takes it.
 
         Returns:
-            The stream after attention, and what the MLP adds to it but for scale and bias.
+            The stream after attention, and what fc2 takes.
         """
-        mixed = self.proj.product(self._attend(normed), self.dtype)
-        states, normed = self.proj_addition.then_norm(states, mixed, self.norm, self.mlp.first)
-        return states, self.mlp(normed, self.dtype)
+        attended = self._attend(normed)
+        states, normed = self.proj.then_norm(
+            states, attended, self.dtype, self.norm, self.fc1.linear
+        )
+        return states, self.fc1(normed, self.dtype, self.fc2.linear)
 
     def _attend(self, normed: Tensor) -> Tensor:
         qkv = self.qkv.product(normed, self.dtype).to(self.dtype)
@@ -192,8 +214,9 @@ class FusedBlock(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             query = self.query_norm(query.float()).to(self.dtype)
             key = self.key_norm(key.float()).to(self.dtype)
-        mixed: Tensor = attend(query, key, value, self.proj.input_scale, self.heads)
-        return mixed if self.proj.input_scale is not None else mixed.to(self.proj.weight.dtype)
+        proj = self.proj.linear
+        mixed: Tensor = attend(query, key, value, proj.input_scale, self.heads)
+        return mixed if proj.input_scale is not None else mixed.to(proj.weight.dtype)
 
 
 class FusedTower(nn.Module):
@@ -206,7 +229,7 @@ class FusedTower(nn.Module):
         norms: list[FusedNorm],
         blocks: list[FusedBlock],
         projector_norm: FusedNorm,
-        projector: FusedMLP,
+        projector: tuple[FusedGelu, FusedLinear],
         projector_bias: Tensor,
         pixel_shuffle_version: Literal["v1", "v2"],
         dtype: torch.dtype,
@@ -217,7 +240,8 @@ class FusedTower(nn.Module):
         self.pixel_shuffle_version = pixel_shuffle_version
         self.embedding = embedding
         self.norms, self.blocks = nn.ModuleList(norms), nn.ModuleList(blocks)  # norms before qkv
-        self.projector_norm, self.projector = projector_norm, projector
+        self.projector_norm = projector_norm
+        self.projector_gelu, self.projector = projector
         self.positions: Tensor
         self.projector_bias: Tensor
         self.register_buffer("positions", positions)  # (1025, hidden), the class token last
@@ -228,9 +252,10 @@ class FusedTower(nn.Module):
         count = tiles.shape[0]
         patches = self.encode(tiles).view(count, PATCHES, -1)
         shuffled = pixel_shuffle(patches, self.pixel_shuffle_version)  # (N, 256, 4 · hidden)
-        normed = self.projector.first.take(self.projector_norm(shuffled.float()).flatten(0, 1))
-        mixed: Tensor = self.projector(normed, self.dtype)
-        projected = mixed.float() + self.projector_bias
+        normed = self.projector_norm(shuffled.float()).flatten(0, 1)
+        taken = self.projector_gelu.linear.take(normed)
+        inner: Tensor = self.projector_gelu(taken, self.dtype, self.projector)
+        projected = self.projector.product(inner, self.dtype).float() + self.projector_bias
         return projected.to(self.dtype).view(count, PATCHES // 4, -1)
 
     def encode(self, tiles: Tensor) -> Tensor:
@@ -244,11 +269,11 @@ class FusedTower(nn.Module):
             return states[patches]
         normed = blocks[0].qkv.take(norms[0](embedded))
         for block, norm, following in zip(blocks[:-1], norms[1:], blocks[1:], strict=True):
-            states, mixed = block(states, normed)
-            states, normed = block.mlp_addition.then_norm(states, mixed, norm, following.qkv)
-        states, mixed = blocks[-1](states, normed)
-        added: Tensor = blocks[-1].mlp_addition(states[patches], mixed[patches])
-        return added
+            states, inner = block(states, normed)
+            states, normed = block.fc2.then_norm(states, inner, self.dtype, norm, following.qkv)
+        states, inner = blocks[-1](states, normed)
+        added: Tensor = blocks[-1].fc2(states, inner, self.dtype)
+        return added[patches]
 
     def _embed(self, tiles: Tensor) -> Tensor:
         """uint8 tiles → fp32 (1025 · N, hidden): patches, then class tokens."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from vlmc.artifact.manifest import Engine
 from vlmc.errors import HardwareError
 from vlmc.machine.inductor_needs import Needs, differences, needs_of
+from vlmc.models.aoti_package import AotiPackage, rebuild
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan
 from vlmc.models.vision import VisionTower
-from vlmc.runtime.engines.aoti_package import AotiPackage, rebuild
 
 
 class InductorEngine:
