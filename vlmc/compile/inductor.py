@@ -27,9 +27,10 @@ CONFIGS = {
     "aot_inductor.package_constants_in_so": False,
     # Otherwise small weights would become part of the kernels.
     "always_keep_tensor_constants": True,
-    # They name files of the machine that compiles.
-    "aot_inductor.enable_line_tables": False,
 }
+if hasattr(torch._inductor.config.aot_inductor, "enable_line_tables"):
+    # They name files of the machine that compiles; torch before 2.12 writes none.
+    CONFIGS["aot_inductor.enable_line_tables"] = False
 
 _PRECISIONS = {
     torch.float32: "fp32",
@@ -142,13 +143,14 @@ def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> 
 
 
 def drop_sources(package: Path) -> None:
-    """Leave out the generated C++, which names folders of the machine that compiled it."""
+    """Empty the generated C++, which names folders of the machine that compiled it."""
     whole = package.with_suffix(".whole")
     package.rename(whole)
     with ZipFile(whole) as read, ZipFile(package, "w") as written:
         for entry in read.infolist():
-            if not entry.filename.endswith(".cpp"):
-                written.writestr(ZipInfo(entry.filename), read.read(entry))
+            # The files stay: by their names torch finds others.
+            kept = b"" if entry.filename.endswith(".cpp") else read.read(entry)
+            written.writestr(ZipInfo(entry.filename), kept)
     whole.unlink()
 
 
