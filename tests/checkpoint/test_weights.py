@@ -51,6 +51,10 @@ def test_tensors_are_those_of_the_files(name: str, miniatures: Callable[[str], P
     expected = edit.tensors(folder)
     with Weights(folder) as weights:
         assert set(weights) == set(expected)
+        # In one order in every run, by which the files that a build writes go.
+        for file in weights.files:
+            names = [key for key in weights if weights.file(key) == file]
+            assert names == sorted(names)
         for key, tensor in expected.items():
             assert torch.equal(weights.tensor(key), tensor)
             assert weights.shape(key) == tuple(tensor.shape)

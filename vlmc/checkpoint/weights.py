@@ -49,7 +49,7 @@ class Weights:
         for path, expected in shards.items():
             with _open(path, "np") as header:
                 found = set(header.keys())
-                for name in found:
+                for name in sorted(found):  # else another order, and other shards, in every run
                     if name in self._files:
                         raise CheckpointError(
                             f"tensor {name} is in {self._files[name].name} and in {path.name} of "
