@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from tests.artifacts import write_recipe
 from tests.attacks.attempt import attempt
 from tests.attacks.conftest import Change, edit_json
-from tests.checkpoint.edit import copy
+from tests.checkpoint.edit import copy, load
+from tests.miniature.quantized import LANGUAGE_FILE, write_quantized
 
+WO = "language_model.model.layers.0.attention.wo"
 SETTINGS, PIECES, TOKENS = "config.json", "tokenizer.model", "tokenizer_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -61,3 +64,55 @@ def test_a_made_checkpoint(attack: Change, said: str, miniature: Path, tmp_path:
     attempt(tmp_path, "plan", recipe).refused(1, said)
     attempt(tmp_path, "build", recipe, "-o", "artifact").refused(1, said)
     assert not (tmp_path / "artifact").exists() and not (folder / "owned").exists()
+
+
+def words(**changed: Any) -> Change:
+    """An attack on the tensors of one quantized linear, by their last names."""
+
+    def change(folder: Path) -> None:
+        tensors = load(folder / LANGUAGE_FILE)
+        for kind, make in changed.items():
+            tensors[f"{WO}.{kind}"] = make(tensors[f"{WO}.{kind}"])
+        save_file(tensors, folder / LANGUAGE_FILE)
+
+    return change
+
+
+def cut(folder: Path) -> None:
+    """A file that ends within its words."""
+    data = (folder / LANGUAGE_FILE).read_bytes()
+    (folder / LANGUAGE_FILE).write_bytes(data[:-1000])
+
+
+def group_size(value: Any) -> Change:
+    return setting(llm_config__quantization_config__group_size=value)
+
+
+QUANTIZED: list[tuple[str, Change, str]] = [
+    ("cut", cut, "truncated or damaged"),
+    ("empty", words(qweight=lambda t: t[:0].clone()), f"{WO}.qweight has shape [0, 8]"),
+    ("flat", words(qweight=lambda t: t.flatten()), f"{WO}.qweight has shape [512]"),
+    ("wide", words(scales=lambda t: t.repeat(1, 64)), f"{WO}.scales has shape [2, 4096]"),
+    ("group-of-all", group_size(1 << 60), "which the groups of 1152921504606846976"),
+    ("group-of-none", group_size(0), "group_size is 0"),
+    ("group-of-text", group_size("128"), "group_size is '128'"),
+    (
+        "pattern",
+        setting(llm_config__quantization_config__modules_to_not_convert=["re:((a+)+"]),
+        "modules_to_not_convert is",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"), [pytest.param(*rest, id=name) for name, *rest in QUANTIZED]
+)
+def test_a_made_quantized_checkpoint(
+    attack: Change, said: str, miniature: Path, tmp_path: Path
+) -> None:
+    folder = write_quantized(miniature, tmp_path / "checkpoint", "awq")
+    attack(folder)
+    recipe = write_recipe(tmp_path / "recipe.yaml", folder)
+    attempt(tmp_path, "plan", recipe).refused(1, said)
+    attempt(tmp_path, "build", recipe, "-o", "artifact").refused(1, said)
+    assert not (tmp_path / "artifact").exists()

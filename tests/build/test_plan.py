@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.artifacts import write_recipe
-from tests.build.headers import write_headers_8b
+from tests.build.headers import write_headers_8b, write_headers_8b_awq
 from tests.processor_time import of_children
 from vlmc.artifact.integrity import payload_files
 from vlmc.artifact.manifest import MANIFEST
@@ -162,6 +162,13 @@ def test_memory_of_an_8b(headers_8b: Path, tmp_path: Path) -> None:
     kept = 7_737_782_272 - quantized
     expected = quantized // 2 + quantized // 128 * 5 // 2 + 2 * kept
     assert small.memory.language_weights_bytes == expected
+
+    found = write_headers_8b_awq(tmp_path / "awq")
+    published = make_plan(read_recipe(write_recipe(tmp_path / "awq.yaml", found)), cache)
+    assert published.memory.language_weights_bytes == expected
+    assert published.source_quantization == "awq" and published.refusals == ()
+    (weights,) = [step for step in published.steps if step.name == "language.weights"]
+    assert weights.bytes == pytest.approx(expected, rel=0.001)
 
 
 def test_calibrating_an_8b_on_a_cpu_is_said_to_take_long(headers_8b: Path, tmp_path: Path) -> None:

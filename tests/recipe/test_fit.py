@@ -11,6 +11,7 @@ from tests.recipe.test_combinations import HEAD, vision
 from tests.recipes.released import RELEASED
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.layout import original_shapes
+from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import RecipeError
 from vlmc.recipe.fit import check_fit, linear_layers
 from vlmc.recipe.read import read_recipe
@@ -18,6 +19,8 @@ from vlmc.recipe.read import read_recipe
 LARGE = RELEASED["InternVL2-8B"].config
 # 896 inputs, and 4864 of the down projection.
 SMALL = RELEASED["InternVL2-1B"].config
+AWQ = replace(LARGE, quantization=Quantization("awq", 128, False, ("re:.*layers",)))
+FP8 = replace(LARGE, quantization=Quantization("fp8", None, True, ("Linear",)))
 ODD = replace(SMALL, language=replace(SMALL.language, intermediate_size=4800))
 
 
@@ -63,6 +66,24 @@ def said(tmp_path: Path, text: str, config: ModelConfig) -> str:
             "recipe.yaml:8: vision.engines[0].targets[1] is sm75, and the tensor cores of sm75 "
             "(Turing) have no bf16, which came with sm80, the checkpoint's dtype: set model.dtype",
         ),
+        (
+            scheme(),
+            AWQ,
+            "recipe.yaml:5: language.scheme is w4a16, but the checkpoint's weights are quantized "
+            "already (awq, groups of 128). Set language.scheme to none, which keeps them as they",
+        ),
+        (
+            "language: {scheme: w4a16, method: rtn}\n",
+            FP8,
+            "recipe.yaml:5: language.scheme is w4a16, but the checkpoint's weights are quantized "
+            "already (fp8). Set",
+        ),
+        (
+            vision("fp16", "inductor, targets: [sm89, sm86]"),
+            FP8,
+            "recipe.yaml:8: vision.engines[0].targets[1] is sm86, and fp8 tensor cores came with "
+            "sm89 (Ada), and the checkpoint's weights are in fp8: remove the target",
+        ),
     ],
 )
 def test_refused(text: str, config: ModelConfig, expected: str, tmp_path: Path) -> None:
@@ -78,6 +99,9 @@ def test_refused(text: str, config: ModelConfig, expected: str, tmp_path: Path) 
         (scheme(group_size=64), ODD),
         ("language: {scheme: fp8}\n", ODD),
         ("", ODD),
+        ("language: {scheme: none}\n", AWQ),
+        (vision("fp16", "inductor, targets: [sm86]"), AWQ),
+        (vision("fp16", "inductor, targets: [sm89]"), FP8),
         ("  dtype: fp16\n" + vision("fp16", "inductor, targets: [sm75]"), LARGE),
         (vision("fp16", "inductor, targets: [sm75]"), replace(LARGE, dtype="float16")),
     ],

@@ -206,7 +206,7 @@ def _manifest(
         hidden_size=checkpoint.config.language.hidden_size,
         image=ImageRules(image.resampler, image.exif, resolved.tiles, resolved.published_tiles),
         prompt=PromptRules(resolved.template, resolved.system_message),
-        language_scheme=resolved.recipe.language.scheme,
+        language_scheme=resolved.language_scheme,
         language_dtype=resolved.language_dtype,
         calibration={} if samples is None else dict.fromkeys(wings, samples.digest),
         engines=tuple(

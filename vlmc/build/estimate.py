@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig
-from vlmc.checkpoint.layout import original_shapes
+from vlmc.checkpoint.layout import original_shapes, quantized_bytes, quantized_linears
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.text.tokenizer import TOKENIZER_FILES
@@ -22,6 +22,7 @@ GOLDEN_TILES = 8
 _GOLDEN_TILES_BYTES = 1_042_676
 _FEATURES_KEPT = 0.93
 _SETTINGS_BYTES = 1_000
+_FURTHER_PARTS = 3  # of a quantized linear, beside its words
 
 # Rates of a usual server, for a build whose like was never made before.
 _OPERATIONS_PER_CORE_SECOND = 25e9
@@ -46,6 +47,8 @@ class Counts:
     tower_tensors: int
     language_parameters: int
     language_tensors: int
+    quantized_parameters: int  # of the language model's, in a checkpoint that is quantized already
+    quantized_bytes: int  # that they take, as an artifact holds them
     tokenizer_bytes: int
 
 
@@ -89,6 +92,7 @@ def count(checkpoint: Checkpoint) -> Counts:
             dtypes = {"F32"} if merged else weights.dtypes(name)
             tower.append((elements, elements * max(_STORED_BYTES[dtype] for dtype in dtypes)))
             projector += elements if name.startswith("mlp1.") else 0
+    quantized = quantized_linears(weights, config)
     files = (checkpoint.folder / name for name in TOKENIZER_FILES)
     return Counts(
         tower_parameters=sum(elements for elements, _ in tower),
@@ -96,7 +100,9 @@ def count(checkpoint: Checkpoint) -> Counts:
         tower_stored_bytes=sum(stored for _, stored in tower),
         tower_tensors=len(tower),
         language_parameters=sum(language),
-        language_tensors=len(language),
+        language_tensors=len(language) + _FURTHER_PARTS * len(quantized),
+        quantized_parameters=sum(map(math.prod, quantized.values())),
+        quantized_bytes=quantized_bytes(weights, config),
         tokenizer_bytes=sum(path.stat().st_size for path in files if path.is_file()),
     )
 

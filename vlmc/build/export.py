@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
 from vlmc.build.partial import partial_folder
+from vlmc.checkpoint.huggingface import HEAD
 from vlmc.checkpoint.packed import compressed_to_awq, compressed_to_gptq
 from vlmc.compile.language import write_shards
-from vlmc.compile.quantization_config import HEAD
 from vlmc.compile.settings import write_json
 from vlmc.errors import UsageError
 
@@ -37,7 +37,7 @@ def export(artifact: Artifact, layout: Format, output: Path) -> None:
     if scheme != "w4a16":
         raise UsageError(
             f"{artifact.folder} was built with language.scheme {scheme}; awq and gptq are layouts "
-            "of 4-bit weights. Build it with language.scheme w4a16."
+            "of 4-bit weights. Build it with language.scheme w4a16, or from a checkpoint in 4 bits."
         )
     if output.exists():
         raise UsageError(f"{output} exists; name a new folder with -o")
@@ -90,7 +90,8 @@ def _settings(compressed: Mapping[str, Any], layout: Format) -> dict[str, Any]:
     """`quantization_config` as AutoAWQ's or GPTQ's readers look for it."""
     weights = compressed["config_groups"]["group_0"]["weights"]
     kept = [name for name in compressed["ignore"] if name != HEAD]
-    common = {"bits": 4, "group_size": weights["group_size"], "quant_method": layout}
+    size = -1 if weights["group_size"] is None else weights["group_size"]
+    common = {"bits": 4, "group_size": size, "quant_method": layout}
     if layout == "awq":
         named = {"modules_to_not_convert": [HEAD, *kept]} if kept else {}
         return common | {"version": "gemm", "zero_point": True} | named

@@ -113,7 +113,8 @@ def _language_weights_bytes(
     kept = (counts.language_parameters - quantized) * DTYPE_BYTES[dtype]
     match language.scheme:
         case "none":
-            return counts.language_parameters * DTYPE_BYTES[dtype]
+            plain = counts.language_parameters - counts.quantized_parameters
+            return plain * DTYPE_BYTES[dtype] + counts.quantized_bytes
         case "fp8":
             return kept + quantized
         case "w4a16":

@@ -13,10 +13,10 @@ from vlmc.artifact.manifest import ImageRules
 from vlmc.build.ingredients import tool_versions, weight_files
 from vlmc.build.resolve import Resolved
 from vlmc.build.step import REPORT, Step
-from vlmc.checkpoint.huggingface import language_config_json
+from vlmc.checkpoint.huggingface import language_config_json, stored_quantization
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration_set import CalibrationSet
-from vlmc.compile.quantization_config import fp8_config, w4a16_config
+from vlmc.compile.quantization_config import fp8_config, stored_config, w4a16_config
 from vlmc.compile.quantize.settings import Settings
 from vlmc.compile.settings import copy_tokenizer, write_settings
 from vlmc.recipe.fit import linear_layers
@@ -47,6 +47,9 @@ def language_steps(
     match resolved.recipe.language.scheme:
         case "none":
             weights = _plain_weights(resolved, checkpoint, digests)
+            stored = stored_quantization(checkpoint.weights, checkpoint.config)
+            if stored is not None:
+                config |= {"quantization_config": stored_config(stored)}
             settings = _settings(config)
         case "fp8":
             kept = _kept(resolved, checkpoint)
@@ -99,18 +102,21 @@ def _w4a16_settings(resolved: Resolved, config: Mapping[str, object], weights: S
 
 
 def _plain_weights(resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str]) -> Step:
-    dtype = resolved.language_dtype
+    dtype, quantization = resolved.language_dtype, checkpoint.config.quantization
 
     def weights(folder: Path) -> None:
         from vlmc.compile.language import write_weights
 
         write_weights(checkpoint, folder, dtype)
 
+    parameters = _layout(checkpoint) | {"dtype": dtype}
+    if quantization is not None:
+        parameters["quantization"] = asdict(quantization)
     return Step(
         name="language.weights",
         version=1,
         inputs=weight_files(checkpoint, ("language_model.",), digests),
-        parameters=_layout(checkpoint) | {"dtype": dtype},
+        parameters=parameters,
         tools=tool_versions("torch", "safetensors"),
         work=weights,
     )

@@ -74,6 +74,7 @@ class Plan:
     new_cache_bytes: int
     unread_bytes: int  # of source files whose digest is unknown
     shortages: tuple[Shortage, ...]
+    source_quantization: str | None  # layout of a language model that is quantized already
 
     @property
     def seconds(self) -> float:
@@ -170,6 +171,7 @@ def make_plan(
         unread_bytes=sum(path.stat().st_size for path in files if known[path] is None),
         # Without -o the artifact goes below the working folder.
         shortages=shortages([(cache.folder, new_cache_bytes), (Path.cwd(), artifact_bytes)]),
+        source_quantization=None if config.quantization is None else config.quantization.layout,
     )
 
 

@@ -38,6 +38,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             }
             for image in plan.images
         ],
+        "source_quantization": plan.source_quantization,
         "memory_bytes": memory.total_bytes,
         "memory": {
             "vision_weights_bytes": memory.vision_weights_bytes,

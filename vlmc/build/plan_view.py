@@ -105,12 +105,14 @@ def _images(plan: Plan) -> Table:
 
 def _sizes(plan: Plan) -> Table:
     memory = plan.memory
+    found = plan.source_quantization
+    as_found = "" if found is None else f", quantized already ({found}) and kept so"
     table = _table()
     table.add_column("memory and disk", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     for name, size in (
         ("vision weights", memory.vision_weights_bytes),
-        ("language weights", memory.language_weights_bytes),
+        (f"language weights{as_found}", memory.language_weights_bytes),
         (f"KV cache of a batch of {memory.batch_tokens:,} tokens", memory.cache_bytes),
         ("widest layer of that batch's prefill", memory.prefill_bytes),
         ("memory in all, without the engines' workspaces", memory.total_bytes),

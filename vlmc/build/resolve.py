@@ -30,6 +30,7 @@ class Resolved:
     language_dtype: Literal["float32", "bfloat16", "float16"]
     min_feature_cosine: float  # of the worst tile
     graph_dtype: Literal["float32", "float16", "bfloat16"]  # of the tower outside 8-bit layers
+    language_scheme: Literal["none", "w4a16", "fp8"]  # the checkpoint's where it has one already
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
@@ -77,6 +78,9 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
         language_dtype=cast(Literal["float32", "bfloat16", "float16"], dtype),
         min_feature_cosine=min_feature_cosine(recipe),
         graph_dtype=_graph_dtype(recipe),
+        language_scheme=recipe.language.scheme
+        if config.quantization is None
+        else config.quantization.scheme,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from vlmc.checkpoint.quantization import Quantization, find_quantization
 from vlmc.errors import CheckpointError
 from vlmc.image.tiles import MAX_TILES, TILE_SIZE
 from vlmc.input_file import read_json
@@ -100,6 +101,7 @@ class ModelConfig:
     thumbnail: bool
     vision_lora_rank: int = 0
     language_lora_rank: int = 0
+    quantization: Quantization | None = None  # of linears that are quantized already
 
     @property
     def vision_layers(self) -> int:
@@ -225,7 +227,6 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     """Check the values of a `config.json`; `path` is named in errors."""
     top = _Section(values, path)
     top.choice("model_type", ("internvl_chat",))
-    _refuse_quantized(top)
     vision = _vision(top.section("vision_config"))
     language = _language(top.section("llm_config"))
 
@@ -269,22 +270,13 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
         thumbnail=top.boolean("use_thumbnail", False) and dynamic,
         vision_lora_rank=top.integer("use_backbone_lora", 0, least=0),
         language_lora_rank=top.integer("use_llm_lora", 0, least=0),
+        quantization=find_quantization(values, path),
     )
 
 
 def parse_language_config(values: Mapping[str, Any], path: Path) -> LanguageConfig:
     """The language model's own `config.json`, as an artifact keeps it in Hugging Face's layout."""
     return _language(_Section(values, path))
-
-
-def _refuse_quantized(top: _Section) -> None:
-    for section in (top, top.section("llm_config")):
-        if section.values.get("quantization_config") is not None:
-            raise CheckpointError(
-                f"{top.path}: {section.prefix}quantization_config says that the weights are "
-                "quantized already. vlmc quantizes itself: give the folder of the original 16-bit "
-                "model."
-            )
 
 
 def _vision(section: _Section) -> VisionConfig:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig
+from vlmc.checkpoint.layout import language_linears, quantized_linears
+from vlmc.checkpoint.quantization import Quantization
+from vlmc.checkpoint.quantized import is_quantized, read_quantized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
     from vlmc.checkpoint.weights import Weights
 
 EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head"
 _PREFIX = "language_model."
+_QKV = ("q_proj", "k_proj", "v_proj")
 _INTERNLM2_NAMES = {
     "attention.wo": "self_attn.o_proj",
     "feed_forward.w1": "mlp.gate_proj",
@@ -28,17 +33,34 @@ _INTERNLM2_NAMES = {
 
 
 def language_tensors(
-    weights: Weights, config: LanguageConfig, within: str = ""
+    weights: Weights,
+    config: LanguageConfig,
+    within: str = "",
+    *,
+    quantization: Quantization | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """The language model's tensors under Hugging Face names, one at a time, mapped not copied.
 
-    `within` takes those alone whose original name begins so, `model.layers.0.` for a layer's.
+    Args:
+        within: takes those alone whose original name begins so, `model.layers.0.` for a layer's.
+        quantization: the checkpoint's, whose linears come one by one in compressed-tensors' layout
+            with the same integers, as `stored_quantization` tells.
+
+    Raises:
+        CheckpointError: a quantized linear cannot be read; the message names it and its file.
     """
+    taken: set[str] = set()
     for name in weights:
         if not name.startswith(_PREFIX + within) or name.endswith("rotary_emb.inv_freq"):
             continue
+        linear = name.rpartition(".")[0]
+        if linear in taken:
+            continue
         plain = name.removeprefix(_PREFIX)
-        if config.architecture == "InternLM2ForCausalLM":
+        if quantization is not None and is_quantized(weights, linear, quantization):
+            taken.add(linear)
+            yield from _quantized(weights, linear, config, quantization)
+        elif config.architecture == "InternLM2ForCausalLM":
             yield from _from_internlm2(plain, weights.tensor(name), config)
         else:
             yield plain, weights.tensor(name)
@@ -62,6 +84,41 @@ def _from_internlm2(
         for old, new in _INTERNLM2_NAMES.items():
             name = name.replace(old, new)
         yield name, tensor
+
+
+def stored_quantization(weights: Weights, config: ModelConfig) -> Quantization | None:
+    """How the tensors are quantized that `language_tensors` gives; None in a 16-bit checkpoint."""
+    found = config.quantization
+    if found is None:
+        return None
+    dense = language_linears(config.language).keys() - quantized_linears(weights, config).keys()
+    kept = [name for linear in sorted(dense) for name in _linear_names(linear)]
+    return Quantization(found.scheme, found.group_size, found.symmetric, ("Linear",), (HEAD, *kept))
+
+
+def _quantized(
+    weights: Weights, linear: str, config: LanguageConfig, quantization: Quantization
+) -> Iterator[tuple[str, Tensor]]:
+    from vlmc.checkpoint.packed import split_internlm2
+
+    tensors = read_quantized(weights, linear, quantization)
+    names = _linear_names(linear)
+    parts = [tensors]
+    if len(names) > 1:
+        parts = list(split_internlm2(tensors, config.kv_heads, config.head_dim).values())
+    for name, part in zip(names, parts, strict=True):
+        yield from ((f"{name}.{kind}", tensor) for kind, tensor in part.items())
+
+
+def _linear_names(linear: str) -> list[str]:
+    """What a linear of the original is called in Hugging Face's layout, or its parts are."""
+    name = linear.removeprefix(_PREFIX)
+    if name.endswith(".attention.wqkv"):
+        layer = name.removesuffix(".attention.wqkv")
+        return [f"{layer}.self_attn.{part}" for part in _QKV]
+    for old, new in _INTERNLM2_NAMES.items():
+        name = name.replace(old, new)
+    return [name]
 
 
 def language_config_json(

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig, VisionConfig
+from vlmc.checkpoint.quantized import (
+    FLOAT_DTYPES,
+    WORD_KINDS,
+    Expected,
+    compressed_bytes,
+    expected_parts,
+    is_quantized,
+)
 from vlmc.checkpoint.weights import Weights
 from vlmc.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
 # Buffers that older exports saved; they are computed from the configuration.
 _IGNORED = ("rotary_emb.inv_freq", "position_ids")
-_FLOAT_DTYPES = ("BF16", "F16", "F32")
 
 
 def check_layout(weights: Weights, config: ModelConfig) -> None:
@@ -21,13 +28,13 @@ def check_layout(weights: Weights, config: ModelConfig) -> None:
         CheckpointError: tensors are missing, unknown, or of another shape or dtype; the message
             names tensor, file, found and expected.
     """
-    expected = original_shapes(config)
+    expected = _expected(weights, config)
     missing = sorted(name for name in expected if name not in weights)
     if missing:
         raise CheckpointError(
             f"{weights.folder} lacks {len(missing)} of the {len(expected)} tensors that its "
             f"config.json asks for, first {missing[0]}. The download is incomplete, or the "
-            "config.json belongs to another model."
+            f"config.json belongs to another model.{_untold(weights, config)}"
         )
     unknown = sorted(
         name for name in weights if name not in expected and not name.endswith(_IGNORED)
@@ -38,18 +45,19 @@ def check_layout(weights: Weights, config: ModelConfig) -> None:
             f"config.json does not have ({len(unknown)} such tensors). Layer counts, qkv_bias or "
             "qk_normalization in config.json do not agree with the weights."
         )
-    for name, shape in expected.items():
+    for name, (shape, dtypes) in expected.items():
         if weights.shape(name) != shape:
             raise CheckpointError(
                 f"{weights.file(name)}: {name} has shape {list(weights.shape(name))}, expected "
                 f"{list(shape)} by config.json{_hint(name, config)}"
             )
-        others = sorted(weights.dtypes(name).difference(_FLOAT_DTYPES))
+        others = sorted(weights.dtypes(name).difference(dtypes))
         if others:
             raise CheckpointError(
-                f"{weights.file(name)}: {name} is {others[0]}, expected one of "
-                f"{', '.join(_FLOAT_DTYPES)}. Quantized checkpoints are not supported by this "
-                "version; start from the original weights."
+                f"{weights.file(name)}: {name} is {others[0]}, expected "
+                f"{'one of ' if len(dtypes) > 1 else ''}{', '.join(dtypes)}. What a checkpoint may "
+                "hold quantized are linears of the language model's layers, in a layout that "
+                "config.json's quantization_config names; else start from the original weights."
             )
     _check_lora(weights, config)
 
@@ -58,6 +66,73 @@ def original_shapes(config: ModelConfig) -> Shapes:
     """Every tensor of the original layout, by name."""
     return (
         dict(_vision(config.vision)) | dict(_projector(config)) | dict(_language(config.language))
+    )
+
+
+def language_linears(config: LanguageConfig) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of every linear of the layers, by its whole original name."""
+    return {
+        f"language_model.model.layers.{index}.{name}": shape
+        for index in range(config.layers)
+        for name, shape, _ in _projections(config)
+    }
+
+
+def quantized_linears(weights: Weights, config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Those of `language_linears` that the files hold quantized."""
+    quantization = config.quantization
+    if quantization is None:
+        return {}
+    return {
+        linear: shape
+        for linear, shape in language_linears(config.language).items()
+        if is_quantized(weights, linear, quantization)
+    }
+
+
+def quantized_bytes(weights: Weights, config: ModelConfig) -> int:
+    """What those linears take in the layout of an artifact, by the headers."""
+    if config.quantization is None:
+        return 0
+    return sum(
+        compressed_bytes(weights, linear, config.quantization)
+        for linear in quantized_linears(weights, config)
+    )
+
+
+def _expected(weights: Weights, config: ModelConfig) -> dict[str, Expected]:
+    """Shape and dtypes of every tensor that the files must hold, those of quantized linears in the
+    place of their weights."""
+    expected: dict[str, Expected] = {
+        name: (shape, FLOAT_DTYPES) for name, shape in original_shapes(config).items()
+    }
+    quantized, language = quantized_linears(weights, config), config.language
+    if config.quantization is None:
+        return expected
+    if not quantized:
+        raise CheckpointError(
+            f"{weights.folder}: quantization_config in config.json says "
+            f"{config.quantization.layout}, but the files hold no linear of the language model's "
+            "layers in that layout. Download the model again, or remove the key if its weights are "
+            "in 16 bits."
+        )
+    for linear, shape in quantized.items():
+        del expected[f"{linear}.weight"]
+        # InternLM2's queries, keys and values part when an artifact is made.
+        parted = linear.endswith(".wqkv")
+        unit = language.kv_heads * language.head_dim if parted else shape[0]
+        expected |= expected_parts(weights, linear, config.quantization, shape, unit)
+    return expected
+
+
+def _untold(weights: Weights, config: ModelConfig) -> str:
+    """What to do where the files hold quantized linears and config.json does not say so."""
+    words = [name for name in weights if name.endswith(WORD_KINDS)]
+    if not words or config.quantization is not None:
+        return ""
+    return (
+        f" The files hold {words[0]}, a quantized linear, and config.json has no "
+        "quantization_config: put the settings of its quantization there (as llm_config's)."
     )
 
 

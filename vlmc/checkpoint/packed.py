@@ -29,6 +29,7 @@ GptqVersion = Literal[1, 2]
 
 PER_WORD = 8
 SYMMETRIC_ZERO = 8
+COMPRESSED_KINDS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _AWQ_INVERSE = (0, 4, 1, 5, 2, 6, 3, 7)
 _FP16_LARGEST = torch.finfo(torch.float16).max
@@ -85,7 +86,7 @@ def gptq_to_compressed(
         raise CheckpointError(f"{name}.qweight has {outputs} outputs, which is no multiple of 8")
     _expect(qzeros, (groups, outputs // PER_WORD), f"{name}.qzeros")
     if "g_idx" in linear:
-        _check_order(linear["g_idx"], inputs, groups, name)
+        _check_order(linear["g_idx"], inputs, groups, f"{name}.g_idx")
     zeros = unpack(qzeros)
     if version == 1:
         zeros = zeros + 1 & 15
@@ -135,32 +136,65 @@ def compressed_to_gptq(
     }
 
 
+def check_compressed(linear: Tensors, *, name: str = "the linear") -> None:
+    """Refuse a linear in compressed-tensors' layout that is not whole; takes no words apart.
+
+    Raises:
+        CheckpointError: a tensor is missing or of another shape or dtype than the others imply,
+            scales are no numbers, or `weight_g_idx` reorders the inputs (act-order).
+    """
+    packed, scales, shape = _take(linear, ("weight_packed", "weight_scale", "weight_shape"), name)
+    outputs, inputs = packed.shape[0], PER_WORD * packed.shape[1]
+    if shape.tolist() != [outputs, inputs]:
+        raise CheckpointError(f"{name}.weight_shape says {shape.tolist()}, not {[outputs, inputs]}")
+    groups = _groups(scales.T, inputs, outputs, name)
+    if "weight_zero_point" in linear:
+        zeros = linear["weight_zero_point"]
+        _expect(zeros, (outputs // PER_WORD, groups), f"{name}.weight_zero_point")
+    if "weight_g_idx" in linear:
+        _check_order(linear["weight_g_idx"], inputs, groups, f"{name}.weight_g_idx")
+
+
+def check_fp8(linear: Tensors, *, name: str = "the linear") -> None:
+    """Refuse a linear of E4M3 values whose values or scales are no numbers.
+
+    Raises:
+        CheckpointError: they are NaN or infinite.
+    """
+    # E4M3 has no infinity; its NaN sets all bits but the sign's.
+    if bool((linear["weight"].view(torch.uint8) & 127 == 127).any()):
+        raise CheckpointError(f"{name}.weight holds NaN")
+    if not bool(torch.isfinite(linear["weight_scale"]).all()):
+        raise CheckpointError(f"{name}.weight_scale holds NaN or infinite scales")
+
+
 def split_rows(linear: Tensors, rows: Tensor) -> dict[str, Tensor]:
-    """The linear of compressed-tensors that computes only some outputs of another.
+    """The quantized linear of compressed-tensors that computes only some outputs of another.
 
     Args:
-        rows: (n,) int64, the outputs in their new order, in whole blocks of eight that follow
-            each other: zero points of eight outputs share a word, which moves as it is.
+        linear: in 4 bits, or in fp8.
+        rows: (n,) int64, the outputs in their new order; a multiple of eight where there are zero
+            points, since those of eight outputs share a word.
     """
-    blocks = rows.view(-1, PER_WORD)
-    starts = blocks[:, 0] // PER_WORD
-    if not torch.equal(blocks, starts[:, None] * PER_WORD + torch.arange(PER_WORD)):
-        raise ValueError("rows are not whole blocks of eight outputs")
-    taken = {
-        name: tensor[starts if name == "weight_zero_point" else rows]
-        for name, tensor in linear.items()
-        if name != "weight_shape"
-    }
-    taken["weight_shape"] = torch.tensor([len(rows), int(linear["weight_shape"][1])])
+    taken: dict[str, Tensor] = {}
+    for name, tensor in linear.items():
+        if name == "weight_shape":
+            taken[name] = torch.tensor([len(rows), int(tensor[1])])
+        elif name == "weight_zero_point":
+            taken[name] = pack(unpack(tensor.T).T[rows].T).T.contiguous()
+        elif tensor.dtype == torch.float8_e4m3fn:  # which torch indexes as bytes alone
+            taken[name] = tensor.view(torch.uint8)[rows].view(tensor.dtype)
+        else:
+            taken[name] = tensor[rows]
     return taken
 
 
 def split_internlm2(linear: Tensors, kv_heads: int, head_dim: int) -> dict[str, dict[str, Tensor]]:
-    """InternLM2's packed `wqkv` in compressed-tensors' layout as `q_proj`, `k_proj`, `v_proj`.
+    """InternLM2's quantized `wqkv` in compressed-tensors' layout as `q_proj`, `k_proj`, `v_proj`.
 
     Rows of the original: for each key head its query heads, the key, the value.
     """
-    rows = torch.arange(int(linear["weight_shape"][0])).view(kv_heads, -1, head_dim)
+    rows = torch.arange(len(linear["weight_scale"])).view(kv_heads, -1, head_dim)
     return {
         "q_proj": split_rows(linear, rows[:, :-2].flatten()),
         "k_proj": split_rows(linear, rows[:, -2].flatten()),
@@ -259,7 +293,7 @@ def _check_order(g_idx: Tensor, inputs: int, groups: int, name: str) -> None:
     plain = torch.arange(inputs) // (inputs // groups)
     if g_idx.shape != plain.shape or not torch.equal(g_idx.long().cpu(), plain):
         raise CheckpointError(
-            f"{name}.g_idx assigns inputs to groups in another order than the inputs' own "
+            f"{name} assigns inputs to groups in another order than the inputs' own "
             "(act-order, desc_act: true), which compressed-tensors' plain groups cannot hold. "
             "Quantize the model again with desc_act: false, or from the original weights."
         )

@@ -7,7 +7,7 @@ writers place it (INTERNVL2 reference, 9).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ class Quantization:
     """The layout of quantized linears, and which linears it covers.
 
     `w4a16` and `fp8` are compressed-tensors' `pack-quantized` and `float-quantized`, which an
-    artifact holds; `awq`, `gptq` and `gptq_v2` are those of source checkpoints.
+    artifact holds; `awq`, `gptq` and `gptq_v2` are those of source checkpoints alone.
     """
 
     layout: Layout
@@ -34,6 +34,12 @@ class Quantization:
     symmetric: bool  # no zero points
     targets: tuple[str, ...]
     ignore: tuple[str, ...] = ()
+    act_order: bool = False  # GPTQ's desc_act: which group an input is of, `g_idx` alone tells
+
+    @property
+    def scheme(self) -> Literal["w4a16", "fp8"]:
+        """What an artifact calls it: all layouts of 4-bit weights are one there."""
+        return "fp8" if self.layout == "fp8" else "w4a16"
 
     def covers(self, linear: str) -> bool:
         """Whether the linear of this whole name, `model.layers.0.mlp.up_proj`, is quantized."""
@@ -89,13 +95,16 @@ class _Settings:
         found = self.values.get(name) or []
         if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
             raise self.fail(name, "a list of names there")
+        self.check_patterns(name, found)
+        return tuple(found)
+
+    def check_patterns(self, name: str, found: Iterable[str]) -> None:
         for item in found:
             if item.startswith(_REGEX):
                 try:
                     re.compile(item.removeprefix(_REGEX))
                 except re.error as error:
                     raise self.fail(name, f"valid patterns ({error})") from error
-        return tuple(found)
 
     def group_size(self, *names: str) -> int | None:
         name = next((name for name in names if name in self.values), names[0])
@@ -178,8 +187,6 @@ def _gptq(settings: _Settings) -> Quantization:
     settings.one_of("bits", (4,), "4 bits")
     if settings.values.get("is_marlin_format"):
         raise settings.fail("is_marlin_format", "GPTQ's own layout")
-    if settings.values.get("dynamic"):
-        raise settings.fail("dynamic", "one setting for all layers")
     if settings.values.get("lm_head"):
         raise settings.fail("lm_head", "a head in 16 bits")
     layout: Layout = "gptq"
@@ -188,7 +195,19 @@ def _gptq(settings: _Settings) -> Quantization:
             "checkpoint_format", {"gptq": "gptq", "gptq_v2": "gptq_v2"}, "gptq and gptq_v2"
         )
     symmetric = settings.one_of("sym", (True, False), "true and false")
-    return Quantization(layout, settings.group_size("group_size"), symmetric, (_IN_LAYERS,))
+    size, act_order = settings.group_size("group_size"), bool(settings.values.get("desc_act"))
+    ignore = _left_out(settings)
+    return Quantization(layout, size, symmetric, (_IN_LAYERS,), ignore, act_order)
+
+
+def _left_out(settings: _Settings) -> tuple[str, ...]:
+    """Patterns of GPTQ's `dynamic` that leave linears in 16 bits, which begin with `-:`."""
+    found = settings.values.get("dynamic") or {}
+    if not isinstance(found, Mapping) or not all(key.startswith("-:") for key in found):
+        raise settings.fail("dynamic", "one setting for all layers, but for those left out (-:)")
+    patterns = tuple(_REGEX + key.removeprefix("-:") for key in found)
+    settings.check_patterns("dynamic", patterns)
+    return patterns
 
 
 def _matches(patterns: tuple[str, ...], linear: str) -> bool:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vlmc.checkpoint.huggingface import language_tensors
+from vlmc.checkpoint.packed import COMPRESSED_KINDS
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.fp8 import fp8_tensors
 from vlmc.compile.quantize.job import check_finite, layer_tensors, write_job
@@ -26,10 +27,27 @@ REPORT = "report"
 
 
 def write_weights(checkpoint: Checkpoint, folder: Path, dtype: Dtype) -> None:
-    """Write the language model's weights in `dtype` as safetensors."""
-    tensors = language_tensors(checkpoint.weights, checkpoint.config.language)
-    target = getattr(torch, dtype)
-    write_shards(folder, ((name, tensor.to(target).contiguous()) for name, tensor in tensors))
+    """Write the language model's weights in `dtype` as safetensors.
+
+    Linears that are quantized already keep their integers or fp8 values, zero points and scales as
+    they are, in compressed-tensors' layout.
+
+    Raises:
+        CheckpointError: the weights are quantized, and something in them is no finite number or
+            cannot be laid out so.
+    """
+    config, target = checkpoint.config, getattr(torch, dtype)
+    if config.quantization is not None:
+        check_finite(checkpoint)
+    tensors = language_tensors(
+        checkpoint.weights, config.language, quantization=config.quantization
+    )
+
+    def stored(name: str, tensor: Tensor) -> Tensor:
+        quantized = name.endswith(COMPRESSED_KINDS) or tensor.dtype == torch.float8_e4m3fn
+        return tensor if quantized else tensor.to(target)
+
+    write_shards(folder, ((name, stored(name, tensor).contiguous()) for name, tensor in tensors))
 
 
 def write_fp8(

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-HEAD = "lm_head"
+from vlmc.checkpoint.huggingface import HEAD
+from vlmc.checkpoint.quantization import Quantization
 
 
-def w4a16_config(group_size: int, symmetric: bool, keep: Iterable[str]) -> dict[str, Any]:
-    """4-bit weights in groups along the inputs; `keep` names linears left in 16 bits."""
+def stored_config(quantization: Quantization) -> dict[str, Any]:
+    """What tells of weights that were quantized already, laid out as an artifact holds them."""
+    keep = [name for name in quantization.ignore if name != HEAD]
+    if quantization.scheme == "fp8":
+        return fp8_config(keep)
+    return w4a16_config(quantization.group_size, quantization.symmetric, keep)
+
+
+def w4a16_config(group_size: int | None, symmetric: bool, keep: Iterable[str]) -> dict[str, Any]:
+    """4-bit weights in groups along the inputs, None being one group of all; `keep` names linears
+    left in 16 bits."""
     weights = {
         # GPTQ's order of work leaves no trace in the groups.
         "actorder": None,
@@ -17,7 +27,7 @@ def w4a16_config(group_size: int, symmetric: bool, keep: Iterable[str]) -> dict[
         "dynamic": False,
         "group_size": group_size,
         "num_bits": 4,
-        "strategy": "group",
+        "strategy": "channel" if group_size is None else "group",
         "symmetric": symmetric,
         "type": "int",
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig
+from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import RecipeError
 from vlmc.recipe.combinations import targets_without
 from vlmc.recipe.document import Problem
@@ -16,10 +17,15 @@ def check_fit(recipe: Recipe, config: ModelConfig) -> None:
     """Refuse a recipe that the checkpoint of `config` cannot be built by.
 
     Raises:
-        RecipeError: a group size that does not divide a layer, a pattern that keeps nothing, or
-            cards without the checkpoint's own bf16; a line each, with its place.
+        RecipeError: a scheme for weights that are quantized already, a group size that does not
+            divide a layer, a pattern that keeps nothing, or cards without the checkpoint's own
+            bf16 or fp8; a line each, with its place.
     """
-    problems = [*_groups(recipe, config.language), *_keep(recipe, config.language)]
+    problems = [
+        *_quantized_already(recipe, config.quantization),
+        *_groups(recipe, config.language),
+        *_keep(recipe, config.language),
+    ]
     if recipe.model.dtype == "auto" and config.dtype == "bfloat16":
         problems += (
             (
@@ -30,6 +36,23 @@ def check_fit(recipe: Recipe, config: ModelConfig) -> None:
         )
     if problems:
         raise RecipeError(recipe.tell(problems))
+
+
+def _quantized_already(recipe: Recipe, found: Quantization | None) -> Iterator[Problem]:
+    """Such weights pass through a build; a scheme would have nothing to act on."""
+    if found is None:
+        return
+    if recipe.language.scheme != "none":
+        size = "" if found.group_size is None else f", groups of {found.group_size}"
+        yield (
+            ("language", "scheme"),
+            f"language.scheme is {recipe.language.scheme}, but the checkpoint's weights are "
+            f"quantized already ({found.layout}{size}). Set language.scheme to none, which keeps "
+            "them as they are, or give model.checkpoint the original 16-bit model",
+        )
+    elif found.scheme == "fp8":
+        for key, reason in targets_without(recipe, "fp8"):
+            yield key, f"{reason}, and the checkpoint's weights are in fp8: remove the target"
 
 
 def linear_layers(config: LanguageConfig) -> dict[str, int]:

@@ -148,7 +148,7 @@ class LanguagePart(Part):
     """The language model's weights."""
 
     scheme: Literal["none", "w4a16", "fp8"] = "none"
-    """none keeps the weights; w4a16: 4-bit weights; fp8: 8-bit weights and activations."""
+    """none keeps the weights as found; w4a16: 4-bit weights; fp8: 8-bit weights and activations."""
     method: Literal["awq", "gptq", "rtn"] = "awq"
     """How the 4-bit weights are found; rtn rounds to the nearest and looks at no data."""
     group_size: Annotated[

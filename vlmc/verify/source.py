@@ -17,7 +17,9 @@ from torch import Tensor
 from vlmc.artifact.hashing import files_sha256
 from vlmc.artifact.manifest import ImageRules, PromptRules
 from vlmc.checkpoint.config import ModelConfig
-from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
+from vlmc.checkpoint.huggingface import language_tensors, stored_quantization, tower_tensors
+from vlmc.checkpoint.layout import quantized_bytes, quantized_linears
+from vlmc.checkpoint.quantized import part_names
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.image.tiles import TileRule
@@ -82,12 +84,13 @@ class Source:
         self._prompts = PromptBuilder(tokenizer, template, prompt.system_message)
         rules = ImageRules("pillow", "ignore", self.rule, self.rule)
         self._preparer = Preparer(rules, self.rule, self._prompts)
-        language = checkpoint.config.language
+        weights, config = checkpoint.weights, checkpoint.config
         self._decoder = load_decoder(
-            language,
-            language_tensors(checkpoint.weights, language),
+            config.language,
+            language_tensors(weights, config.language, quantization=config.quantization),
             dtype=getattr(torch, dtype),
             device=device,
+            quantization=stored_quantization(weights, config),
         )
         self._encoded: dict[bytes, Tensor] = {}
 
@@ -177,12 +180,13 @@ def fitting_device(checkpoint: Checkpoint, dtype: torch.dtype | None) -> torch.d
     """
     weights, needed = checkpoint.weights, _WORKING_BYTES
     for name in weights:
-        numbers = math.prod(weights.shape(name))
         if not name.startswith("language_model."):
-            needed += 4 * numbers
-        elif dtype is not None:
-            needed += dtype.itemsize * numbers
-    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] >= needed:
+            needed += 4 * math.prod(weights.shape(name))
+    on_gpu = needed
+    if dtype is not None:
+        on_gpu += language_bytes(checkpoint, dtype, unpacked=False)
+        needed += language_bytes(checkpoint, dtype, unpacked=True)
+    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] >= on_gpu:
         return torch.device("cuda", torch.cuda.current_device())
     free = _available_bytes()
     if free >= needed:
@@ -192,6 +196,19 @@ def fitting_device(checkpoint: Checkpoint, dtype: torch.dtype | None) -> torch.d
         f"has {free / 1e9:.1f} GB free. Run `vlmc verify reference RECIPE -o REF` on a machine "
         "where it fits, and give the file here with --reference."
     )
+
+
+def language_bytes(checkpoint: Checkpoint, dtype: torch.dtype, *, unpacked: bool) -> int:
+    """The language model in `dtype`, with its quantized linears as they are stored or `unpacked`,
+    as a CPU multiplies them."""
+    weights, config = checkpoint.weights, checkpoint.config
+    quantized = quantized_linears(weights, config)
+    parts = {name for linear in quantized for name in part_names(weights, linear)}
+    others = (n for n in weights if n.startswith("language_model.") and n not in parts)
+    dense = sum(math.prod(weights.shape(name)) for name in others)
+    if unpacked:
+        return dtype.itemsize * (dense + sum(map(math.prod, quantized.values())))
+    return dtype.itemsize * dense + quantized_bytes(weights, config)
 
 
 def _available_bytes() -> int:

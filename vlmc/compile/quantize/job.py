@@ -74,7 +74,7 @@ def result_file(folder: Path, index: int) -> Path:
 
 
 def check_finite(checkpoint: Checkpoint) -> None:
-    """Refuse a language model with weights that are no numbers.
+    """Refuse a language model with weights that are no numbers; fp8 values are not looked at.
 
     Raises:
         CheckpointError: names the tensor and the file that holds it.
@@ -82,7 +82,8 @@ def check_finite(checkpoint: Checkpoint) -> None:
     for name in checkpoint.weights:
         if name.startswith("language_model."):
             tensor = checkpoint.weights.tensor(name)
-            if not tensor.isfinite().all():
+            # torch tells it of no fp8 tensor.
+            if tensor.dtype != torch.float8_e4m3fn and not tensor.isfinite().all():
                 raise CheckpointError(
                     f"tensor {name} in {checkpoint.weights.file(name)} holds values that are not "
                     "finite (NaN or infinity), and cannot be quantized. Download the file again."
