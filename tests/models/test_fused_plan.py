@@ -74,7 +74,7 @@ def test_stored_tower_by_its_ranges(
     tower, plan = read_planned(stored / TOWER, stored / RANGES, precision, CPU)
     assert not torch.equal(linear_of(tower, QKV).weight, linear_of(tower_of(miniature), QKV).weight)
     fused = fuse(tower, plan)
-    kept, eight = fused.blocks[0].mlp.first.weight, fused.blocks[0].qkv.weight  # type: ignore
+    kept, eight = fused.blocks[0].fc1.linear.weight, fused.blocks[0].qkv.weight  # type: ignore
     assert kept.dtype == torch.float16
     assert (eight.dtype == torch.float8_e4m3fn) == (precision == "fp8")
     with torch.inference_mode():
