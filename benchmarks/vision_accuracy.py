@@ -2,9 +2,10 @@
 
 python -m benchmarks.vision_accuracy FP32_ARTIFACT ARTIFACT … --dataset eval.jsonl
 
-Every artifact's bundled graph runs on the CPU through ONNX Runtime; `--bf16` adds the tower in
-bf16 through torch, since no runtime of a CPU has kernels for that graph. Cosines are of flattened
-tiles, the worst tile counts; the language model and the tile rule are the artifacts' own.
+The fp32 artifact's bundled graph runs on the CPU through ONNX Runtime, and so do the others unless
+`--engine` and `--device` say otherwise; `--bf16` adds the tower in bf16 through torch, since no
+runtime of a CPU has kernels for that graph. Cosines are of flattened tiles, the worst tile counts;
+the language model and the tile rule are the artifacts' own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--images", type=int, help="only so many")
     parser.add_argument("--bf16", action="store_true", help="the fp32 artifact's tower in bf16")
+    parser.add_argument("--engine", default="onnxruntime", help="of the artifacts compared")
+    parser.add_argument("--device", default="cpu", help="of the artifacts compared")
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.dataset.open(encoding="utf-8")]
     chosen = list(dict.fromkeys(line["image"] for line in lines))[: options.images]
@@ -46,19 +49,22 @@ def main() -> None:
     said = answers_of(options.reference, lines, options.dataset.parent)
     show("fp32", expected, expected, lines, said, said)
     for artifact in options.artifacts:
-        found = features_of(artifact, images)
-        answers = answers_of(artifact, lines, options.dataset.parent)
+        where = {"engine": options.engine, "device": options.device}
+        found = features_of(artifact, images, **where)
+        answers = answers_of(artifact, lines, options.dataset.parent, **where)
         show(str(artifact), found, expected, lines, answers, said)
     if options.bf16:
         show("bf16", bf16_features(options.reference, images), expected, lines, None, said)
 
 
-def features_of(artifact: Path, images: list[Path]) -> Iterator[Tensor]:
-    """Features of each image, (tiles, 256 · hidden) fp32."""
-    with load(artifact, device="cpu", engine="onnxruntime") as model:
+def features_of(
+    artifact: Path, images: list[Path], engine: str = "onnxruntime", device: str = "cpu"
+) -> Iterator[Tensor]:
+    """Features of each image, (tiles, 256 · hidden) fp32 on the CPU."""
+    with load(artifact, device=device, engine=engine) as model:
         for image in images:
             (features,) = model.encode([image])
-            yield features.float().reshape(len(features) // TOKENS_PER_TILE, -1)
+            yield features.float().cpu().reshape(len(features) // TOKENS_PER_TILE, -1)
 
 
 def bf16_features(artifact: Path, images: list[Path]) -> Iterator[Tensor]:
@@ -73,9 +79,15 @@ def bf16_features(artifact: Path, images: list[Path]) -> Iterator[Tensor]:
             yield tower(torch.from_numpy(tiles)).float().flatten(1)
 
 
-def answers_of(artifact: Path, lines: list[dict[str, Any]], folder: Path) -> list[str]:
+def answers_of(
+    artifact: Path,
+    lines: list[dict[str, Any]],
+    folder: Path,
+    engine: str = "onnxruntime",
+    device: str = "cpu",
+) -> list[str]:
     """The answer to each line."""
-    with load(artifact, device="cpu", engine="onnxruntime") as model:
+    with load(artifact, device=device, engine=engine) as model:
         requests = ((folder / line["image"], line["prompt"]) for line in lines)
         return [answer.text for answer in model.stream(requests)]
 
