@@ -38,6 +38,7 @@ def test_inspect(copied: Path, tmp_path: Path) -> None:
         | {
             "bytes": (copied / "vision/model.onnx").stat().st_size,
             "layers": None,
+            "products": None,
             "min_driver": None,
             "accuracy": "not_run",
         }

@@ -16,7 +16,7 @@ import yaml
 from tests.build.inductor import NEEDS, compiles_here
 from tests.test_cli import call
 from vlmc import load
-from vlmc.artifact.engine_rows import engine_layers
+from vlmc.artifact.engine_rows import engine_layers, engine_products
 from vlmc.artifact.hashing import file_sha256
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import MANIFEST, Profile, read_manifest
@@ -50,12 +50,15 @@ def test_build_holds_a_plan_for_each_target(source: Path) -> None:
     layers = engine_layers(source, manifest, plan)
     assert layers is not None
     assert layers["matrix_multiply"].keys() == {"fp32"}
+    products = engine_products(source, manifest, plan)
+    assert products is not None and products.keys() == {"fp32"}
     told = call("inspect", source).stdout
     for part in (
         "1 to 4 tiles, fastest at 2; 5 to 26 tiles, fastest at 8",
         f"{plan.device_memory_bytes:,} bytes of device memory",
         "needs driver 580 or newer",
         "matrix_multiply ",
+        f"{products['fp32']} fp32 in the plan, of all profiles together",
     ):
         assert part in told
     read = read_recipe(source / "recipe.yaml")
@@ -72,6 +75,7 @@ def test_report_of_another_plan_is_not_told(source: Path) -> None:
     for text in (json.dumps(values | {"sha256": "0" * 64}), "{", "[]", '{"layers": 1}'):
         path.write_text(text)
         assert engine_layers(source, manifest, manifest.engines[0]) is None
+        assert engine_products(source, manifest, manifest.engines[0]) is None
 
 
 def test_rebuild_needs_no_checkpoint(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import onnx
 import pytest
 
 from vlmc.artifact.manifest import Profile
+from vlmc.checkpoint.source import open_checkpoint
+from vlmc.compile.measure import measure_ranges
+from vlmc.compile.plan_report import LAYERS_TOLD, planned_products
 from vlmc.compile.tensorrt import LARGEST_CARD_GIB, build_plan, check_memory
+from vlmc.compile.vision import fp32_tower, write_graph
 from vlmc.errors import BuildError, HardwareError, UsageError
 from vlmc.machine.gpu import gpus
-from vlmc.recipe.support import TARGETS
+from vlmc.recipe.support import TARGETS, Precision
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux on x86-64 alone")
 
@@ -46,6 +51,87 @@ def test_towers_of_both_kinds_build(
     assert report["device_memory_bytes"] == second["device_memory_bytes"]
     assert set(report["layers"]["matrix_multiply"]) == {"fp32"}
     assert report["layers"]["convolution"] == {"fp32": 1}
+    assert set(report["products"]) == {"fp32"}
+
+
+@pytest.fixture(scope="module")
+def quantized(
+    miniatures: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Precision], tuple[Path, int]]:
+    """`quantized(name, precision)` is that miniature's graph, fp16 around the 8-bit grid, and how
+    many linears are on it."""
+
+    @cache
+    def graph(name: str, precision: Precision) -> tuple[Path, int]:
+        path = tmp_path_factory.mktemp("quantized") / "model.onnx"
+        with open_checkpoint(miniatures(name)) as checkpoint:
+            tower = fp32_tower(checkpoint)
+            ranges = measure_ranges(tower, precision, None, min_cosine=0.99, seed=0).ranges
+            write_graph(fp32_tower(checkpoint), path, precision, "float16", ranges)
+        return path, len(ranges.linears) - len(ranges.keep_16bit)
+
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "target"),
+    [
+        ("internlm2-300m", "int8", "sm86"),
+        ("internlm2-300m", "int8", "sm89"),
+        ("internlm2-300m", "int8", "sm120"),
+        ("internlm2-300m", "fp8", "sm89"),
+        ("internlm2-300m", "fp8", "sm120"),
+        ("llama-yi-6b", "int8", "sm89"),
+    ],
+)
+def test_linears_are_in_8_bits_in_the_plan(
+    name: str,
+    precision: Precision,
+    target: str,
+    quantized: Callable[[str, Precision], tuple[Path, int]],
+    tmp_path: Path,
+) -> None:
+    """Not in the graph alone: what lies between its nodes decides what becomes of them."""
+    graph, on_grid = quantized(name, precision)
+    report = built(graph, tmp_path / "plan", target)
+    assert on_grid >= 8
+    assert report["layers"]["matrix_multiply"][precision] == on_grid
+    assert report["products"][precision] == len(PROFILES) * on_grid
+    # The patch embedding, and attention in each of the two blocks.
+    assert report["products"]["fp16"] >= len(PROFILES) * 3
+
+
+@pytest.mark.parametrize("target", ["sm75", "sm80", "sm86"])
+def test_no_plan_of_fp8_for_cards_without(
+    target: str, quantized: Callable[[str, Precision], tuple[Path, int]], tmp_path: Path
+) -> None:
+    """Which the recipe's check says earlier, and `vlmc rebuild`."""
+    graph, _ = quantized("internlm2-300m", "fp8")
+    with pytest.raises(BuildError, match=rf"cannot build .* for {target}: .*fp8_e4m3"):
+        built(graph, tmp_path / "plan", target)
+
+
+def test_products_are_counted_by_their_weights() -> None:
+    def layer(name: str, kind: str, given: str, constants: str) -> str:
+        def tensors(text: str) -> str:
+            parts = (part.split() for part in text.split(";") if part)
+            return ", ".join(
+                f"{{ Name: t, Dimensions: [{sizes}], Datatype: {dtype} }}" for sizes, dtype in parts
+            )
+
+        inputs = f"Inputs: [ {tensors(given)}], Constants: [ {tensors(constants)}]"
+        return f"Name: {name}, LayerType: {kind}, {inputs}, Outputs: [ {{ Name: o }}]\n"
+
+    quantized = layer("a", "gemm", "-1,32 Int8", "32,96 Int8;1 Float")
+    undone = layer("b", "runtime_fusion", "1,1025,32 Int8;1,32,96 Half", "")
+    biased = layer("c", "runtime_fusion", "1,1025,32 FP8;1,1025,96 Half", "1,1,96 Half;1,32,96 FP8")
+    attention = layer("_gemm_mha_v2_0", "kgen", "2,1025,16 Half", "")
+    other = layer("__myl_Add", "kgen", "1,1025,32 Half", "1,1,32 Float")
+    message = f"Layers:\n{quantized}{undone}{biased}{attention}{other}"
+    assert message.startswith(LAYERS_TOLD)
+    assert planned_products(message) == {"fp16": 2, "fp8": 1, "int8": 1}
+    assert planned_products(message + layer("d", "gemm", "1,2,3 FP4", "1,3,4 FP4")) is None
+    assert planned_products("Layers:\n") is None
 
 
 @pytest.mark.parametrize("target", ["sm80", "sm86", "sm120", "sm121"])

@@ -14,14 +14,16 @@ from vlmc.machine.package import MIN_DRIVER
 
 # A report is a few hundred bytes; nothing else in that folder is read for an engine.
 _MAX_REPORT_BYTES = 1 << 16
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def engine_json(folder: Path, manifest: Manifest, engine: Engine) -> dict[str, Any]:
-    """The manifest's entry, the file's size, and the layers by precision where they are known."""
+    """The manifest's entry, the file's size, and layers and products by precision where known."""
     entry = manifest.payload.get(engine.file)
     return asdict(engine) | {
         "bytes": None if entry is None else entry.size,
         "layers": engine_layers(folder, manifest, engine),
+        "products": engine_products(folder, manifest, engine),
         "min_driver": min_driver(engine),
     }
 
@@ -51,6 +53,9 @@ def engine_rows(folder: Path, manifest: Manifest, engine: Engine) -> Iterator[tu
                 for kind, counts in sorted(layers.items(), key=lambda item: -sum(item[1].values()))
             ),
         )
+    products = engine_products(folder, manifest, engine)
+    if products:
+        yield "products", f"{_listed(products)} in the plan, of all profiles together"
 
 
 def min_driver(engine: Engine) -> int | None:
@@ -66,19 +71,35 @@ def engine_layers(
     None where the artifact has no report on this very file, or one that cannot be read: reports
     are no payload.
     """
-    entry = manifest.payload.get(engine.file)
-    path = folder / REPORTS / f"vision-{engine.engine}-{engine.target}.json"
     try:
-        with path.open("rb") as file:
-            values = json.loads(file.read(_MAX_REPORT_BYTES))
-        if entry is None or values["sha256"] != entry.sha256:
-            return None
-        return {
-            str(kind): {str(precision): int(number) for precision, number in counts.items()}
-            for kind, counts in values["layers"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        layers = _report(folder, manifest, engine)["layers"]
+        return {str(kind): _counts(counts) for kind, counts in layers.items()}
+    except _UNREADABLE:
         return None
+
+
+def engine_products(folder: Path, manifest: Manifest, engine: Engine) -> dict[str, int] | None:
+    """Precision → number of matrix products in the engine itself, of all its profiles together.
+
+    None where the build could not tell, and as for `engine_layers`.
+    """
+    try:
+        return _counts(_report(folder, manifest, engine)["products"])
+    except _UNREADABLE:
+        return None
+
+
+def _report(folder: Path, manifest: Manifest, engine: Engine) -> Mapping[str, Any]:
+    path = folder / REPORTS / f"vision-{engine.engine}-{engine.target}.json"
+    with path.open("rb") as file:
+        values: Mapping[str, Any] = json.loads(file.read(_MAX_REPORT_BYTES))
+    if values["sha256"] != manifest.payload[engine.file].sha256:
+        raise ValueError("the report is on another file")
+    return values
+
+
+def _counts(values: Mapping[str, Any]) -> dict[str, int]:
+    return {str(precision): int(number) for precision, number in values.items()}
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -123,7 +123,7 @@ def engine_step(
 
     return Step(
         name=f"vision.{wanted.name}",
-        version=1,
+        version=2,
         inputs=inputs or {},
         parameters=parameters,
         tools=tools,

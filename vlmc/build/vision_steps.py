@@ -65,7 +65,7 @@ def vision_steps(
     )
     graph_step = Step(
         name="vision.graph",
-        version=2,
+        version=3,
         inputs=inputs,
         parameters=tower | {"precision": precision, "dtype": resolved.graph_dtype},
         tools=tool_versions("torch", "onnx", "onnx-ir", "onnxscript"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from vlmc.artifact.hashing import file_sha256
 from vlmc.artifact.manifest import Profile
-from vlmc.compile.plan_report import layers_by_precision
+from vlmc.compile.plan_report import LAYERS_TOLD, layers_by_precision, planned_products
 from vlmc.compile.settings import write_json
 from vlmc.compile.tensorrt_package import Messages, import_tensorrt, message_collector
 from vlmc.errors import BuildError, HardwareError
@@ -61,6 +61,8 @@ def build_plan(
     config = builder.create_builder_config()
     # Else fp32 products are made of TF32's ten bits.
     config.clear_flag(tensorrt.BuilderFlag.TF32)
+    # Else the plan's layers are logged without types.
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
     if engine == "tensorrt-rtx":
         _set_target(tensorrt, config, target, what)
     for index, profile in enumerate(profiles):
@@ -85,6 +87,7 @@ def build_plan(
         "version": PACKAGES[engine].version or tensorrt.__version__,
         "sha256": file_sha256(path),
         "layers": layers_by_precision(network),
+        "products": _products(built),
     }
     (folder / "report").mkdir()
     write_json(folder / "report" / f"vision-{engine}-{target}.json", values)
@@ -191,6 +194,12 @@ def _memory(said: Messages, profiles: Sequence[Profile]) -> dict[str, Any]:
         "device_memory_bytes": max(activations) if known else None,
         "weights_bytes": None if weights is None else int(weights[1]),
     }
+
+
+def _products(said: Messages) -> dict[str, int] | None:
+    """Of the plan by precision; None where its layers are not logged, as full TensorRT's."""
+    told = [message for _, message in said if message.startswith(LAYERS_TOLD)]
+    return planned_products(told[0]) if len(told) == 1 else None
 
 
 def _errors(said: Messages) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from vlmc.compile.plan_report import LAYERS_TOLD
 from vlmc.errors import UsageError
 from vlmc.machine.package import PACKAGES
 
@@ -36,7 +37,7 @@ def message_collector(tensorrt: Any, said: Messages) -> Any:
             tensorrt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            if severity.name != "VERBOSE":
+            if severity.name != "VERBOSE" or message.startswith(LAYERS_TOLD):
                 said.append((severity.name, message))
 
     return Collector()

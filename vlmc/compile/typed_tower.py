@@ -133,17 +133,21 @@ class _Attention(nn.Module):
         self.k_norm = None if attention.k_norm is None else _norm(attention.k_norm, dtype)
 
     def forward(self, states: Tensor) -> Tensor:
-        query, key, value = self.qkv(states).chunk(3, dim=-1)
+        product = self.qkv(states)
         if self.q_norm is not None and self.k_norm is not None:
-            query, key = self.q_norm(query), self.k_norm(key)
-        attended = functional.scaled_dot_product_attention(
-            self._split(query), self._split(key), self._split(value)
-        )
+            query, key, value = product.chunk(3, dim=-1)
+            query, key = self._split(self.q_norm(query)), self._split(self.k_norm(key))
+            value = self._split(value)
+        else:
+            # Heads first: TensorRT-RTX moves a cut of the product's own columns into the weight,
+            # and then multiplies by it in 16 bits even where both are on an 8-bit grid.
+            query, key, value = self._split(product, 3).chunk(3, dim=1)
+        attended = functional.scaled_dot_product_attention(query, key, value)
         mixed: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return mixed
 
-    def _split(self, states: Tensor) -> Tensor:
-        return states.view(*states.shape[:2], self.heads, -1).transpose(1, 2)
+    def _split(self, states: Tensor, parts: int = 1) -> Tensor:
+        return states.view(*states.shape[:2], parts * self.heads, -1).transpose(1, 2)
 
 
 class _MLP(nn.Module):
