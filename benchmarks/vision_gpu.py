@@ -1,4 +1,4 @@
-"""The vision tower on a GPU: `python benchmarks/vision_gpu.py --json results.json`.
+"""The vision tower on a GPU: `python -m benchmarks.vision_gpu --json results.json`.
 
 InternViT-300M's shape with pixel shuffle and a projector to 4096, random weights of a realistic
 scale from a fixed seed, uint8 tiles in. In one run: eager and plainly compiled torch, and the
@@ -21,62 +21,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.random_tower import flops, random_tiles, random_tower
 from vlmc.artifact.manifest import Engine, Profile
-from vlmc.checkpoint.config import VisionConfig
 from vlmc.compile.inductor import compile_tower, memory_of_runs
 from vlmc.machine.inductor_needs import needs_of
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan
-from vlmc.models.stored_tower import StoredConfig
 from vlmc.models.vision import VisionTower, normalize_tiles
 from vlmc.runtime.engines.inductor_engine import InductorEngine
 
 DEVICE = torch.device("cuda", 0)
 BATCHES = (1, 4, 13, 26, 52)
-VISION = VisionConfig(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
-LANGUAGE_HIDDEN = 4096
-
-
-def flops(projector: bool) -> float:
-    """Of one tile: two for each multiplication of matrix products, attention's among them."""
-    tokens, hidden, inner = 1025, VISION.hidden_size, VISION.intermediate_size
-    block = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 4 * tokens**2 * hidden
-    embedding = 2 * 1024 * 588 * hidden
-    projected = 2 * 256 * (4 * hidden * LANGUAGE_HIDDEN + LANGUAGE_HIDDEN**2)
-    return VISION.layers * block + embedding + projector * projected
-
-
-def random_tower() -> VisionTower:
-    """The same weights every time: unit variance kept by linears, layer scales near 0.1."""
-    with DEVICE:
-        tower = VisionTower(StoredConfig(VISION, -1, "v2", LANGUAGE_HIDDEN))
-    generator = torch.Generator(DEVICE).manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in tower.named_parameters():
-            drawn = torch.randn(parameter.shape, device=DEVICE, generator=generator)
-            if name.endswith(("ls1", "ls2")):
-                parameter.copy_(0.1 + 0.02 * drawn)
-            elif ("norm" in name or name.startswith("mlp1.0")) and name.endswith("weight"):
-                parameter.copy_(1 + 0.1 * drawn)
-            elif name.endswith("bias"):
-                parameter.copy_(0.02 * drawn)
-            elif name.endswith("embedding"):
-                parameter.copy_(0.1 * drawn)
-            else:
-                parameter.copy_(drawn / parameter[0].numel() ** 0.5)
-    return tower.eval()
-
-
-def random_tiles(count: int, seed: int = 1) -> Tensor:
-    """uint8 (count, 448, 448, 3): a third noise, the others smooth."""
-    generator = torch.Generator(DEVICE).manual_seed(seed)
-    shape = (count, 448, 448, 3)
-    noise = torch.randint(0, 256, shape, device=DEVICE, generator=generator, dtype=torch.uint8)
-    small = torch.rand(count, 3, 7, 7, device=DEVICE, generator=generator)
-    large = nn.functional.interpolate(small, size=448, mode="bicubic").clamp(0, 1)
-    smooth = large.mul(255).to(torch.uint8).permute(0, 2, 3, 1)
-    noisy = (torch.arange(count, device=DEVICE) % 3 == 0).view(count, 1, 1, 1)
-    return torch.where(noisy, noise, smooth).contiguous()
 
 
 def clips_of(tower: VisionTower, tiles: Tensor) -> dict[str, float]:
@@ -177,7 +132,7 @@ def measure_torch(measured: Measured, tower: VisionTower, batches: tuple[int, ..
     """fp16 `VisionTower`, eager and compiled; eager also without the projector."""
     compiled = torch.compile(tower)
     for count in batches:
-        tiles = random_tiles(count)
+        tiles = random_tiles(count, DEVICE)
         measured.add("eager fp16", count, lambda t=tiles: tower(normalize_tiles(t, torch.float16)))
         measured.add(
             "eager fp16",
@@ -192,13 +147,13 @@ def measure_torch(measured: Measured, tower: VisionTower, batches: tuple[int, ..
 
 def plan_of(tower: VisionTower, precision: str) -> FusedPlan:
     """As calibration on eight tiles gives it."""
-    clips = clips_of(tower, random_tiles(8, seed=7)) if precision == "fp8" else {}
+    clips = clips_of(tower, random_tiles(8, DEVICE, seed=7)) if precision == "fp8" else {}
     return FusedPlan(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
 
 
 def compile_package(package: Path, batches: tuple[int, ...]) -> None:
     """Write the package of the precision that its name says, and beside it what it took."""
-    tower = random_tower()
+    tower = random_tower(DEVICE)
     fused = fuse(tower, plan_of(tower, package.stem))
     start = time.perf_counter()
     compile_tower(fused, package, opt_tiles=13)
@@ -231,7 +186,7 @@ def measure_engine(
     needed |= {"load_s": time.perf_counter() - start, "package_bytes": package.stat().st_size}
     print(precision, needed, flush=True)
     for count in batches:
-        tiles = random_tiles(count)
+        tiles = random_tiles(count, DEVICE)
         with torch.inference_mode():
             expected = [tower(normalize_tiles(part, torch.float32)) for part in tiles.split(1)]
         found = engine.infer(tiles).float().flatten(1)
@@ -267,10 +222,10 @@ def main() -> None:
             list(processes.map(compile_package, missing, [batches] * len(missing)))
         if options.compile_only:
             return
-        tower = random_tower()
+        tower = random_tower(DEVICE)
         measured = Measured(options.repeats)
         with torch.inference_mode():
-            measure_torch(measured, random_tower().half(), batches)
+            measure_torch(measured, random_tower(DEVICE).half(), batches)
         for package in packages:
             measure_engine(measured, tower, package, batches)
     if options.json:

@@ -1,0 +1,58 @@
+"""InternViT-300M's shape with pixel shuffle and a projector to 4096, and tiles for it.
+
+Weights are random, of a realistic scale and from a fixed seed; each kind of device draws its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vlmc.checkpoint.config import VisionConfig
+from vlmc.models.stored_tower import StoredConfig
+from vlmc.models.vision import VisionTower
+
+VISION = VisionConfig(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
+LANGUAGE_HIDDEN = 4096
+
+
+def flops(projector: bool) -> float:
+    """Of one tile: two for each multiplication of matrix products, attention's among them."""
+    tokens, hidden, inner = 1025, VISION.hidden_size, VISION.intermediate_size
+    block = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 4 * tokens**2 * hidden
+    embedding = 2 * 1024 * 588 * hidden
+    projected = 2 * 256 * (4 * hidden * LANGUAGE_HIDDEN + LANGUAGE_HIDDEN**2)
+    return VISION.layers * block + embedding + projector * projected
+
+
+def random_tower(device: torch.device) -> VisionTower:
+    """The same weights every time: unit variance kept by linears, layer scales near 0.1."""
+    with device:
+        tower = VisionTower(StoredConfig(VISION, -1, "v2", LANGUAGE_HIDDEN))
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in tower.named_parameters():
+            drawn = torch.randn(parameter.shape, device=device, generator=generator)
+            if name.endswith(("ls1", "ls2")):
+                parameter.copy_(0.1 + 0.02 * drawn)
+            elif ("norm" in name or name.startswith("mlp1.0")) and name.endswith("weight"):
+                parameter.copy_(1 + 0.1 * drawn)
+            elif name.endswith("bias"):
+                parameter.copy_(0.02 * drawn)
+            elif name.endswith("embedding"):
+                parameter.copy_(0.1 * drawn)
+            else:
+                parameter.copy_(drawn / parameter[0].numel() ** 0.5)
+    return tower.eval()
+
+
+def random_tiles(count: int, device: torch.device, seed: int = 1) -> Tensor:
+    """uint8 (count, 448, 448, 3): a third noise, the others smooth."""
+    generator = torch.Generator(device).manual_seed(seed)
+    shape = (count, 448, 448, 3)
+    noise = torch.randint(0, 256, shape, device=device, generator=generator, dtype=torch.uint8)
+    small = torch.rand(count, 3, 7, 7, device=device, generator=generator)
+    large = nn.functional.interpolate(small, size=448, mode="bicubic").clamp(0, 1)
+    smooth = large.mul(255).to(torch.uint8).permute(0, 2, 3, 1)
+    noisy = (torch.arange(count, device=device) % 3 == 0).view(count, 1, 1, 1)
+    return torch.where(noisy, noise, smooth).contiguous()
