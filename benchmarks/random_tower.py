@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vlmc.checkpoint.config import VisionConfig
+from vlmc.compile.observe import observe
+from vlmc.models.ranges import LinearRange, Ranges
 from vlmc.models.stored_tower import StoredConfig
 from vlmc.models.vision import VisionTower
 
@@ -56,3 +58,19 @@ def random_tiles(count: int, device: torch.device, seed: int = 1) -> Tensor:
     smooth = large.mul(255).to(torch.uint8).permute(0, 2, 3, 1)
     noisy = (torch.arange(count, device=device) % 3 == 0).view(count, 1, 1, 1)
     return torch.where(noisy, noise, smooth).contiguous()
+
+
+def minmax_ranges(tower: VisionTower, tiles: Tensor) -> Ranges:
+    """Every linear on the grid by the largest magnitude of its input, as a calibration without
+    search or migration would have it; enough where time or size is measured."""
+    seen = observe(tower, tiles.cpu().numpy(), len(tiles), features=0, seed=0)
+    linears = {
+        name: LinearRange(
+            minimum=float(inputs.minimum.min()),
+            maximum=float(inputs.maximum.max()),
+            clip=float(inputs.magnitude.max()),
+            output=inputs.output,
+        )
+        for name, inputs in seen.linears.items()
+    }
+    return Ranges(linears, tuple(seen.residual), keep_16bit=(), keep_fp32=(), migration={})

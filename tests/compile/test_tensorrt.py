@@ -224,9 +224,15 @@ def test_300m_tower_in_fp16_with_four_profiles(tmp_path: Path) -> None:
     """Its time is told by benchmarks/tensorrt_build.py; its memory is that of any machine."""
     from benchmarks import tensorrt_build
 
-    graph = tmp_path / "model.onnx"
-    tensorrt_build.export_graph(graph)
+    tensorrt_build.export_graph(tmp_path / "fp16.onnx", "fp16")
+    plans = {}
     for target in ("sm75", "sm89"):
-        taken = tensorrt_build.measure(graph, target)
+        taken = tensorrt_build.measure(tmp_path / "fp16.onnx", target)
         assert taken["peak_bytes"] < tensorrt_build.MAX_BYTES
         assert taken["plan_bytes"] < 1.1 * taken["graph_bytes"]
+        plans[target] = taken["plan_bytes"]
+    tensorrt_build.export_graph(tmp_path / "int8.onnx", "int8")
+    taken = tensorrt_build.measure(tmp_path / "int8.onnx", "sm89")
+    assert taken["plan_bytes"] <= tensorrt_build.INT8_SHARE * plans["sm89"]
+    # Four linears in each of 24 blocks and two of the projector, in each profile.
+    assert taken["products"]["int8"] == len(tensorrt_build.PROFILES) * 98
