@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import vlmc
+from vlmc.artifact.vision_files import TOWER, payload_name
 from vlmc.compile.typed_tower import TypedTower
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
@@ -71,7 +72,7 @@ def bf16_features(artifact: Path, images: list[Path]) -> Iterator[Tensor]:
     """As `features_of`, by the typed tower in bf16."""
     opened = vlmc.open_artifact(artifact)
     rules = opened.manifest.image
-    stored = read_tower(opened.path("vision/tower.safetensors"), dtype=torch.float32, device="cpu")
+    stored = read_tower(opened.path(payload_name(TOWER)), dtype=torch.float32, device="cpu")
     tower = TypedTower(stored, torch.bfloat16)
     for image in images:
         tiles = make_tiles(decode(image, exif=rules.exif), rules.tiles, rules.resampler)

@@ -16,9 +16,10 @@ import torch
 from tests.models.fused import TOWERS, some_tiles
 from vlmc.artifact.hashing import file_sha256
 from vlmc.artifact.manifest import Profile
+from vlmc.artifact.vision_files import TOWER
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.inductor import build_package, check_profiles, check_runtime, device_for
-from vlmc.compile.vision import TOWER, write_weights
+from vlmc.compile.vision import write_weights
 from vlmc.errors import BuildError, HardwareError
 from vlmc.machine.gpu import Gpu
 from vlmc.machine.inductor_needs import Needs

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from tests.artifacts import QUICK
 from tests.miniature import MINIATURES
+from vlmc.artifact.vision_files import GOLDEN, GRAPH, TOWER
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile import export, vision
@@ -58,7 +59,7 @@ def test_graph_answers_as_the_tower(
     name: str, artifacts: Callable[[str], Path], miniatures: Callable[[str], Path]
 ) -> None:
     tower = tower_of(miniatures(name))
-    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / vision.GRAPH, "fp32")
+    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / GRAPH, "fp32")
     tiles = random_tiles(BATCH_TILES + 1)
     expected = features_of(tower, tiles)
     assert np.abs(expected).mean() > 0.1, "features this small would hide an error"
@@ -76,7 +77,7 @@ def tower_width(checkpoint: Path) -> int:
 
 @built
 def test_graph_takes_any_batch_of_tiles(name: str, artifacts: Callable[[str], Path]) -> None:
-    model = onnx.load(artifacts(name) / "vision" / vision.GRAPH)
+    model = onnx.load(artifacts(name) / "vision" / GRAPH)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", export.OPSET)]
     (tiles,), (features,) = model.graph.input, model.graph.output
@@ -111,7 +112,7 @@ def test_artifact_tells_nothing_of_where_it_was_made(
             data = path.read_bytes()
             for place in places:
                 assert place.encode() not in data, (path, place)
-    graph = onnx.load(artifact / "vision" / vision.GRAPH)
+    graph = onnx.load(artifact / "vision" / GRAPH)
     for node in graph.graph.node:
         assert not node.metadata_props and not node.doc_string
     assert not graph.metadata_props and not graph.doc_string
@@ -121,13 +122,13 @@ def test_artifact_tells_nothing_of_where_it_was_made(
 def test_golden_features_are_the_towers(
     name: str, artifacts: Callable[[str], Path], miniatures: Callable[[str], Path]
 ) -> None:
-    with np.load(artifacts(name) / "vision" / vision.GOLDEN, allow_pickle=False) as golden:
+    with np.load(artifacts(name) / "vision" / GOLDEN, allow_pickle=False) as golden:
         tiles, features = golden["tiles"], golden["features"]
         assert sorted(golden.files) == ["features", "tiles"]
     assert np.array_equal(tiles, golden_tiles())
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, features_of(tower_of(miniatures(name)), tiles), atol=1e-5)
-    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / vision.GRAPH, "fp32")
+    engine = OnnxRuntimeEngine(artifacts(name) / "vision" / GRAPH, "fp32")
     found = engine.infer(torch.from_numpy(tiles)).numpy()
     np.testing.assert_allclose(found, features, atol=1e-4)
 
@@ -147,7 +148,7 @@ def test_tower_is_kept_as_it_was(
 ) -> None:
     with (
         open_checkpoint(miniatures(name)) as source,
-        safe_open(artifacts(name) / "vision" / vision.TOWER, "pt") as kept,
+        safe_open(artifacts(name) / "vision" / TOWER, "pt") as kept,
     ):
         expected = dict(tower_tensors(source.weights, source.config))
         assert set(kept.keys()) == set(expected)
@@ -173,18 +174,18 @@ def test_large_graph_keeps_its_weights_beside_it(
 ) -> None:
     """As a 6B tower does, which no single protobuf message can hold."""
     monkeypatch.setattr(export, "EXTERNAL_DATA_BYTES", 1000)
-    graph = tmp_path / "made" / vision.GRAPH
+    graph = tmp_path / "made" / GRAPH
     graph.parent.mkdir()
     vision.write_graph(tower_of(miniature), graph, "fp32", "float32", None)
     assert sorted(path.name for path in graph.parent.iterdir()) == [
-        vision.GRAPH,
-        f"{vision.GRAPH}.data",
+        GRAPH,
+        f"{GRAPH}.data",
     ]
     assert str(tmp_path).encode() not in graph.read_bytes()
-    moved = graph.parent.rename(tmp_path / "moved") / vision.GRAPH
-    whole = OnnxRuntimeEngine(artifact / "vision" / vision.GRAPH, "fp32")
+    moved = graph.parent.rename(tmp_path / "moved") / GRAPH
+    whole = OnnxRuntimeEngine(artifact / "vision" / GRAPH, "fp32")
     tiles = torch.from_numpy(random_tiles(2))
     assert torch.equal(OnnxRuntimeEngine(moved, "fp32").infer(tiles), whole.infer(tiles))
-    (moved.parent / f"{vision.GRAPH}.data").unlink()
+    (moved.parent / f"{GRAPH}.data").unlink()
     with pytest.raises(Exception):  # noqa: B017 - onnxruntime raises types of its own
         onnxruntime.InferenceSession(moved)

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from tests.models.fused import TOWERS, clips_of, reference, some_tiles, tower_of, worst_cosine
+from vlmc.artifact.vision_files import RANGES, TOWER
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.vision import write_weights
 from vlmc.errors import IntegrityError
 from vlmc.models.fuse import fuse
 from vlmc.models.fused_plan import FusedPlan, linear_name, plan_from
-from vlmc.models.ranges import RANGES, LinearRange, Ranges, linear_of, migrate, write_ranges
-from vlmc.models.stored_tower import TOWER, read_planned
+from vlmc.models.ranges import LinearRange, Ranges, linear_of, migrate, write_ranges
+from vlmc.models.stored_tower import read_planned
 
 CPU = torch.device("cpu")
 QKV, PROJ, FC1 = (linear_name(0, name) for name in ("attn.qkv", "attn.proj", "mlp.fc1"))

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from tests.models.fused import TOWERS, reference, some_tiles, tower_of
+from vlmc.artifact.vision_files import TOWER
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.vision import write_weights
 from vlmc.errors import IntegrityError
-from vlmc.models.stored_tower import TOWER, read_tower
+from vlmc.models.stored_tower import read_tower
 
 
 @pytest.mark.parametrize("name", TOWERS)

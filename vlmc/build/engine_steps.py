@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmc.artifact.manifest import MEASURED, Engine, Profile
+from vlmc.artifact.vision_files import FOLDER, GRAPH, RANGES, TOWER, payload_name
 from vlmc.build.ingredients import tool_versions
 from vlmc.build.step import Step
 from vlmc.errors import HardwareError
@@ -18,8 +19,6 @@ from vlmc.machine.package import PACKAGES
 from vlmc.recipe.schema import EnginePart
 from vlmc.recipe.support import EngineName, Precision
 
-GRAPH = "vision/model.onnx"
-TOWER, RANGES = "vision/tower.safetensors", "vision/ranges.json"
 _EXPORTERS = ("onnx", "onnxscript", "torch")
 _SUFFIXES: dict[EngineName, str] = {
     "tensorrt": "engine",
@@ -46,8 +45,8 @@ class Wanted:
     def file(self) -> str:
         """Where the artifact holds it."""
         if self.engine == "onnxruntime":
-            return GRAPH
-        return f"vision/{self.name}.{_SUFFIXES[self.engine]}"
+            return payload_name(GRAPH)
+        return f"{FOLDER}/{self.name}.{_SUFFIXES[self.engine]}"
 
 
 def wanted_engines(parts: Iterable[EnginePart]) -> list[Wanted]:
@@ -67,8 +66,9 @@ def made_of(engine: EngineName, precision: Precision, name: str) -> bool:
     """Whether the engine is made of an artifact's file: the graph and its weights, or for inductor
     the tower and its ranges."""
     if engine == "inductor":
-        return name == TOWER or (name == RANGES and precision in MEASURED)
-    return name.startswith(GRAPH)
+        ranges = name == payload_name(RANGES) and precision in MEASURED
+        return ranges or name == payload_name(TOWER)
+    return name.startswith(payload_name(GRAPH))
 
 
 def engine_step(
@@ -105,9 +105,9 @@ def engine_step(
         if engine == "inductor":
             from vlmc.compile.inductor import build_package
 
-            ranges = sources[-1] / Path(RANGES).name if precision in MEASURED else None
+            ranges = sources[-1] / RANGES if precision in MEASURED else None
             build_package(
-                sources[0] / Path(TOWER).name,
+                sources[0] / TOWER,
                 ranges,
                 folder,
                 target=target,
@@ -117,9 +117,7 @@ def engine_step(
             return
         from vlmc.compile.tensorrt import build_plan
 
-        build_plan(
-            sources[0] / Path(GRAPH).name, folder, engine=engine, target=target, profiles=profiles
-        )
+        build_plan(sources[0] / GRAPH, folder, engine=engine, target=target, profiles=profiles)
 
     return Step(
         name=f"vision.{wanted.name}",

@@ -7,14 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vlmc.artifact.manifest import MEASURED
+from vlmc.artifact.vision_files import GRAPH, RANGES
 from vlmc.build.engine_steps import engine_step, wanted_engines
 from vlmc.build.ingredients import tool_versions, weight_files
 from vlmc.build.resolve import Resolved
 from vlmc.build.step import Step
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration_set import CalibrationSet
-
-_RANGES = "ranges.json"
 
 
 def vision_steps(
@@ -43,10 +42,10 @@ def vision_steps(
         write_weights(checkpoint, folder)
 
     def graph(folder: Path, *ranges: Path) -> None:
-        from vlmc.compile.vision import GRAPH, fp32_tower, write_graph
+        from vlmc.compile.vision import fp32_tower, write_graph
         from vlmc.models.ranges import read_ranges
 
-        measured = read_ranges(ranges[0] / _RANGES) if ranges else None
+        measured = read_ranges(ranges[0] / RANGES) if ranges else None
         tower = fp32_tower(checkpoint)
         write_graph(tower, folder / GRAPH, precision, resolved.graph_dtype, measured)
 
@@ -142,7 +141,7 @@ def _ranges_step(
             min_cosine=resolved.min_feature_cosine,
             seed=seed,
         )
-        write_ranges(measured.ranges, folder / _RANGES)
+        write_ranges(measured.ranges, folder / RANGES)
         write_report(measured, precision, resolved.graph_dtype, used, folder)
 
     return Step(

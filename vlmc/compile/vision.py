@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from vlmc.artifact.vision_files import GOLDEN, TOWER
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import Checkpoint
@@ -24,7 +25,6 @@ from vlmc.models.ranges import Ranges, migrate
 from vlmc.models.vision import VisionTower, normalize_tiles
 from vlmc.recipe.support import Precision
 
-TOWER, GRAPH, GOLDEN = "tower.safetensors", "model.onnx", "golden.npz"
 GraphDtype = Literal["float32", "float16", "bfloat16"]
 
 

@@ -17,7 +17,6 @@ from torch import nn
 from vlmc.errors import IntegrityError
 from vlmc.models.vision import VisionTower
 
-RANGES = "ranges.json"
 SCHEMA = 1
 
 

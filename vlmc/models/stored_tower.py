@@ -17,8 +17,6 @@ from vlmc.models.loading import load_tower
 from vlmc.models.ranges import migrate, read_ranges
 from vlmc.models.vision import VisionTower
 
-TOWER = "tower.safetensors"
-
 
 @dataclass(frozen=True, slots=True)
 class StoredConfig:

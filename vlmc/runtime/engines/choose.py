@@ -9,14 +9,13 @@ import torch
 
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import MEASURED, Engine, Manifest
+from vlmc.artifact.vision_files import GRAPH, RANGES, TOWER, payload_name
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.gpu import gpu_is_there, gpu_of
 from vlmc.machine.inductor_needs import differences, needs_of
 from vlmc.machine.package import PACKAGES
 from vlmc.runtime.engines.engine import VisionEngine
 
-GRAPH = "vision/model.onnx"
-TOWER, RANGES = "vision/tower.safetensors", "vision/ranges.json"
 CPU = torch.device("cpu")
 # TensorRT-RTX is for workstation cards.
 _DATA_CENTER = ("sm90", "sm100")
@@ -140,15 +139,16 @@ def open_engine(artifact: Artifact, engine: Engine, device: torch.device) -> Vis
 
 def bundled_graph(manifest: Manifest) -> Engine | None:
     """The artifact's graph as an engine for the CPU, if it is not one already."""
+    file = payload_name(GRAPH)
     listed = any(engine.target == "cpu" for engine in manifest.engines)
-    if listed or not manifest.engines or GRAPH not in manifest.payload:
+    if listed or not manifest.engines or file not in manifest.payload:
         return None
     first = manifest.engines[0]
     return Engine(
         engine="onnxruntime",
         target="cpu",
         precision=first.precision,
-        file=GRAPH,
+        file=file,
         profiles=first.profiles,
         versions={},
         device_memory_bytes=None,
@@ -173,10 +173,11 @@ def _open_inductor(artifact: Artifact, engine: Engine, device: torch.device) -> 
     from vlmc.models.stored_tower import read_planned
     from vlmc.runtime.engines.inductor_engine import InductorEngine
 
-    ranges = artifact.path(RANGES) if engine.precision in MEASURED else None
+    ranges = artifact.path(payload_name(RANGES)) if engine.precision in MEASURED else None
     package = artifact.path(engine.file)
     try:
-        tower, plan = read_planned(artifact.path(TOWER), ranges, engine.precision, device)
+        weights = artifact.path(payload_name(TOWER))
+        tower, plan = read_planned(weights, ranges, engine.precision, device)
         return InductorEngine(package, engine, tower, plan, device)
     except torch.OutOfMemoryError as error:
         raise HardwareError(

@@ -21,6 +21,7 @@ from torch import Tensor
 import vlmc
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import Engine
+from vlmc.artifact.vision_files import GOLDEN, payload_name
 from vlmc.errors import HardwareError, IntegrityError
 from vlmc.image.tiles import TILE_SIZE, TOKENS_PER_TILE
 from vlmc.machine.gpu import driver_version, gpu_of
@@ -28,7 +29,6 @@ from vlmc.machine.package import PACKAGES
 from vlmc.machine.user_cache import read_private, user_cache, write_private
 from vlmc.runtime.engines.engine import VisionEngine
 
-GOLDEN = "vision/golden.npz"
 GOLDEN_TILES = 8
 _NPY_HEADER_BYTES = 1024
 
@@ -103,7 +103,7 @@ def read_golden(artifact: Artifact) -> tuple[Tensor, Tensor]:
     Raises:
         IntegrityError: the file holds something else; no more than the two is read.
     """
-    path = artifact.path(GOLDEN)
+    path = artifact.path(payload_name(GOLDEN))
     shapes = {
         "tiles": (GOLDEN_TILES, TILE_SIZE, TILE_SIZE, 3),
         "features": (GOLDEN_TILES, TOKENS_PER_TILE, artifact.manifest.hidden_size),
