@@ -39,7 +39,7 @@ def choose_clip(linear: nn.Linear, inputs: LinearInputs, grid: Grid, *, migrated
     MinMax, percentile and MSE search are tried for each strength of migration; `migrated` says
     whether factors can be folded into what comes before.
     """
-    rows = torch.cat(inputs.rows)  # (tokens, inputs)
+    rows = inputs.rows[: inputs.seen_rows]
     weight = linear.weight.detach().float().cpu()
     expected = rows @ weight.T
     size = expected.norm().clamp_min(1e-30)

@@ -93,7 +93,7 @@ def _for_grid(
         inputs = seen.linears[name]
         clips[name] = choose_clip(linear, inputs, grid, migrated=_follows_a_scale(name))
         linears[name] = _range(inputs, clips[name])
-        inputs.rows.clear()
+        inputs.rows = torch.empty(0)
     migration = {
         name: tuple(clip.factors.tolist())
         for name, clip in clips.items()
@@ -104,7 +104,7 @@ def _for_grid(
     limits = {name: clip.clip for name, clip in clips.items()}
     ranked = checked[:: max(1, len(checked) // RANKED_TILES)][:RANKED_TILES]
     losses = layer_losses(tower, limits, ranked, grid)
-    kept, worst = choose_kept(tower, limits, losses, checked, seen.features, grid, min_cosine)
+    kept, worst = choose_kept(tower, limits, losses, checked, list(seen.features), grid, min_cosine)
     return Measured(replace(ranges, keep_16bit=kept), count, clips, losses, worst)
 
 

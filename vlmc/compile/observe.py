@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from vlmc.errors import CheckpointError
 from vlmc.image.decode import Pixels
+from vlmc.image.tiles import TOKENS_PER_TILE
+from vlmc.models.ranges import linear_of
 from vlmc.models.vision import VisionBlock, VisionTower, normalize_tiles
 
 _Hook = Callable[[nn.Module, tuple[Tensor], Tensor], None]
@@ -26,8 +28,9 @@ class LinearInputs:
 
     minimum: Tensor  # (inputs,)
     maximum: Tensor  # (inputs,)
+    rows: Tensor  # (tokens, inputs) fp32
     output: float = 0.0  # largest magnitude, layer scale included
-    rows: list[Tensor] = field(default_factory=list)  # each (some, inputs) fp32
+    seen_rows: int = 0
 
     @property
     def magnitude(self) -> Tensor:
@@ -41,7 +44,7 @@ class Observations:
 
     linears: dict[str, LinearInputs]
     residual: list[float]  # of each block
-    features: list[Tensor]  # of the first tiles, each (256, hidden) fp32
+    features: Tensor  # of the first tiles, (tiles, 256, hidden) fp32
 
 
 def observe(
@@ -49,7 +52,9 @@ def observe(
 ) -> Observations:
     """Observe an fp32 tower on `count` uint8 tiles (448, 448, 3), one after another.
 
-    Keeps the features of the first `features` tiles. Memory does not grow with `count`.
+    Keeps the features of the first `features` tiles. Memory does not grow with `count`: what is
+    kept has its place before the first tile, since small tensors that outlive a tile would scatter
+    over the heap and leave holes too small for the next one's activations.
 
     Raises:
         CheckpointError: a layer's input is not finite, or all zero.
@@ -58,13 +63,15 @@ def observe(
     device = next(tower.parameters()).device
     inputs = {name: linear.in_features for name, linear in linears_of(tower)}
     rows = max(1, min(_ROWS, _ROWS_BYTES // (4 * sum(inputs.values()))) // count)
-    seen = Observations({}, [0.0] * len(tower.blocks), [])
+    kept = torch.empty(features, TOKENS_PER_TILE, linear_of(tower, "mlp1.3").out_features)
+    linears = {name: _nothing_seen(width, count * rows) for name, width in inputs.items()}
+    seen = Observations(linears, [0.0] * len(tower.blocks), kept)
     with torch.inference_mode(), _hooked(tower, seen, rows, generator):
-        for tile in tiles:
+        for index, tile in enumerate(tiles):
             pixels = normalize_tiles(torch.from_numpy(tile)[None].to(device), torch.float32)
             found = tower(pixels)[0]
-            if len(seen.features) < features:
-                seen.features.append(found.cpu())
+            if index < features:
+                kept[index] = found
     for name, linear in seen.linears.items():
         if not linear.magnitude.isfinite().all() or not linear.magnitude.any():
             kind = "all zero" if linear.magnitude.isfinite().all() else "not finite"
@@ -73,6 +80,14 @@ def observe(
                 "checkpoint's weights before it are damaged; `vlmc run` would answer nonsense too."
             )
     return seen
+
+
+def _nothing_seen(inputs: int, rows: int) -> LinearInputs:
+    return LinearInputs(
+        minimum=torch.full((inputs,), torch.inf),
+        maximum=torch.full((inputs,), -torch.inf),
+        rows=torch.empty(rows, inputs),
+    )
 
 
 def linears_of(tower: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
@@ -118,14 +133,14 @@ def _watch_linear(
 ) -> _Hook:
     def watch(module: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
         states = given[0].flatten(0, -2)  # (tokens, inputs)
-        low, high = states.amin(dim=0).cpu(), states.amax(dim=0).cpu()
-        found = seen.linears.setdefault(name, LinearInputs(low, high))
-        found.minimum = torch.minimum(found.minimum, low)
-        found.maximum = torch.maximum(found.maximum, high)
+        found = seen.linears[name]
+        torch.minimum(found.minimum, states.amin(dim=0).cpu(), out=found.minimum)
+        torch.maximum(found.maximum, states.amax(dim=0).cpu(), out=found.maximum)
         scaled = output if scale is None else output * scale
         found.output = max(found.output, float(scaled.abs().max()))
-        chosen = torch.randperm(len(states), generator=generator)[:rows]
-        found.rows.append(states[chosen.to(states.device)].cpu())
+        chosen = torch.randperm(len(states), generator=generator)[:rows].to(states.device)
+        start, found.seen_rows = found.seen_rows, found.seen_rows + len(chosen)
+        found.rows[start : found.seen_rows] = states[chosen]
 
     return watch
 
