@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from vlmc.build.cache import CachedStep, StepCache
-from vlmc.build.calibration import quantization_work
 from vlmc.build.compare import changes, nearest
 from vlmc.build.digests import UNKNOWN, FileDigests
 from vlmc.build.disk import Shortage, shortages
@@ -23,6 +22,7 @@ from vlmc.build.estimate import (
     package_work,
 )
 from vlmc.build.footprint import PRECISION_BYTES, Memory, PlannedImage, plan_images, plan_memory
+from vlmc.build.language_work import quantization_work
 from vlmc.build.resolve import resolve
 from vlmc.build.samples import read_samples
 from vlmc.build.step import Step

@@ -1,4 +1,4 @@
-"""How long calibration takes, counted in floating-point operations before anyone starts it."""
+"""What quantizing the language model writes and computes, before anyone starts it."""
 
 from __future__ import annotations
 
