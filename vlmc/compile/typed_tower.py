@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmc.image.preprocess import MEAN, STD
 from vlmc.models.norm import RMSNorm
+from vlmc.models.normalization import fold_normalization
 from vlmc.models.vision import VisionBlock, VisionTower, pixel_shuffle
 
 # Pixels enter as (x - 128) / 64: exact in fp16 and bf16, and weights stay near their own size.
@@ -33,8 +33,7 @@ class TypedTower(nn.Module):
         patches = embeddings.patch_embedding
         self.dtype, self.version = dtype, tower.pixel_shuffle_version
         self.stride = patches.stride
-        bias = torch.zeros(patches.out_channels) if patches.bias is None else patches.bias
-        weight, bias = fold_normalization(patches.weight, bias)
+        weight, bias = fold_normalization(patches, offset=_PIXEL_OFFSET, scale=_PIXEL_SCALE)
         positions = embeddings.positions().double()
         # Convolution of bf16 came to ONNX with opset 22.
         self.patch_weight = _constant(weight, torch.float32 if dtype == torch.bfloat16 else dtype)
@@ -161,18 +160,6 @@ class _MLP(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         mixed: Tensor = self.fc2(functional.gelu(self.fc1(states)))
         return mixed
-
-
-def fold_normalization(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Patch embedding of (x - 128) / 64 for uint8 x that equals the given one of normalized x.
-
-    weight (C, 3, 14, 14) and bias (C,); both come back in fp64.
-    """
-    mean = torch.tensor(MEAN, dtype=torch.float64, device=weight.device)[:, None, None]
-    deviation = torch.tensor(STD, dtype=torch.float64, device=weight.device)[:, None, None]
-    scaled = weight.double() / (255 * deviation)
-    shift = (scaled * (_PIXEL_OFFSET - 255 * mean)).sum(dim=(1, 2, 3))
-    return scaled * _PIXEL_SCALE, bias.double() + shift
 
 
 def fold_scale(linear: nn.Linear, scale: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from vlmc.image.preprocess import MEAN, STD
 from vlmc.models.fused_plan import FP8_MAX, PROJECTOR, FusedPlan, linear_name
 from vlmc.models.fused_tower import (
     CENTRE,
@@ -20,6 +19,7 @@ from vlmc.models.fused_tower import (
     FusedResidual,
     FusedTower,
 )
+from vlmc.models.normalization import fold_normalization
 from vlmc.models.vision import VisionBlock, VisionTower
 
 
@@ -30,12 +30,11 @@ def fuse(tower: VisionTower, plan: FusedPlan) -> FusedTower:
     The tower may be in any dtype; everything is folded in fp32 and rounded once. `plan.clips` are
     of the tower as it is given, after any migration of its channels.
     """
-    layers = cast("list[VisionBlock]", list(cast(nn.ModuleList, tower.vision_model.encoder.layers)))
     residual = torch.float32 if plan.wide_residual else plan.dtype
     embedding, positions = _embedding(tower, plan)
     norm, first, second = tower.mlp1[0], cast(nn.Linear, tower.mlp1[1]), tower.mlp1[3]
     second = cast(nn.Linear, second)
-    blocks = [_block(block, index, plan) for index, block in enumerate(layers)]
+    blocks = [_block(block, index, plan) for index, block in enumerate(tower.blocks)]
     if plan.in_place:
         sums = positions.new_zeros(positions.shape[1])
         for residual_product in (part for block in blocks for part in (block.proj, block.fc2)):
@@ -43,7 +42,7 @@ def fuse(tower: VisionTower, plan: FusedPlan) -> FusedTower:
     return FusedTower(
         embedding=embedding,
         positions=positions,
-        norms=[_norm(block.norm1) for block in layers],
+        norms=[_norm(block.norm1) for block in tower.blocks],
         blocks=blocks,
         projector_norm=_norm(norm),
         projector=(
@@ -137,15 +136,11 @@ def _norm(norm: nn.Module) -> FusedNorm:
 def _embedding(tower: VisionTower, plan: FusedPlan) -> tuple[FusedLinear, Tensor]:
     """The patch embedding of centred pixels, and positions (1025, hidden) with every constant."""
     embeddings = tower.vision_model.embeddings
-    kernel = embeddings.patch_embedding.weight.float()  # (hidden, 3, 14, 14)
-    bias = embeddings.patch_embedding.bias
-    mean, deviation = (kernel.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    scaled = kernel / deviation
-    constant = (scaled * (CENTRE / 255 - mean)).sum(dim=(1, 2, 3))
-    weight = kernel.new_zeros((len(kernel), PIXELS))
-    flat = (scaled * (SPAN / 255)).permute(0, 2, 3, 1).flatten(1)  # as tiles lie in memory
+    kernel, bias = fold_normalization(embeddings.patch_embedding, offset=CENTRE, scale=SPAN)
+    flat = kernel.float().permute(0, 2, 3, 1).flatten(1)  # as tiles lie in memory
+    weight = flat.new_zeros((len(flat), PIXELS))
     weight[:, : flat.shape[1]] = flat
     positions = embeddings.positions()[0].float()
-    patches = positions[1:] + constant + (0 if bias is None else bias.float())
+    patches = positions[1:] + bias.float()
     first = positions[:1] + embeddings.class_embedding[0].float()
     return FusedLinear(weight.to(plan.dtype)), torch.cat((patches, first))
