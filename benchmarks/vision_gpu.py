@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.random_tower import flops, random_tiles, random_tower
+from benchmarks.random_tower import flops, minmax_ranges, random_tiles, random_tower
 from vlmc.artifact.manifest import Engine, Profile
 from vlmc.compile.inductor import compile_tower, memory_of_runs
 from vlmc.machine.inductor_needs import needs_of
@@ -32,24 +32,6 @@ from vlmc.runtime.engines.inductor_engine import InductorEngine
 
 DEVICE = torch.device("cuda", 0)
 BATCHES = (1, 4, 13, 26, 52)
-
-
-def clips_of(tower: VisionTower, tiles: Tensor) -> dict[str, float]:
-    """The largest magnitude of each linear's input."""
-    clips: dict[str, float] = {}
-    handles = []
-    for name, module in tower.named_modules():
-        if isinstance(module, nn.Linear):
-
-            def note(_: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
-                clips[name] = max(clips.get(name, 0.0), float(given[0].abs().max()))
-
-            handles.append(module.register_forward_pre_hook(note))
-    with torch.inference_mode():
-        tower(normalize_tiles(tiles, torch.float32))
-    for handle in handles:
-        handle.remove()
-    return clips
 
 
 def milliseconds(run: Callable[[], object], repeats: int) -> float:
@@ -147,7 +129,10 @@ def measure_torch(measured: Measured, tower: VisionTower, batches: tuple[int, ..
 
 def plan_of(tower: VisionTower, precision: str) -> FusedPlan:
     """As calibration on eight tiles gives it."""
-    clips = clips_of(tower, random_tiles(8, DEVICE, seed=7)) if precision == "fp8" else {}
+    clips = {}
+    if precision == "fp8":
+        linears = minmax_ranges(tower, random_tiles(8, DEVICE, seed=7)).linears
+        clips = {name: part.clip for name, part in linears.items() if part.clip is not None}
     return FusedPlan(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
 
 

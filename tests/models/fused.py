@@ -13,6 +13,7 @@ from tests import oracle
 from tests.models.loaded import tiles
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
+from vlmc.compile.observe import observe
 from vlmc.models.loading import load_tower
 from vlmc.models.vision import VisionTower, normalize_tiles
 
@@ -47,19 +48,8 @@ def reference(tower: VisionTower, pixels: Tensor) -> Tensor:
 
 def clips_of(tower: VisionTower, pixels: Tensor) -> dict[str, float]:
     """The largest magnitude of each linear's input."""
-    clips: dict[str, float] = {}
-    handles = []
-    for name, module in tower.named_modules():
-        if isinstance(module, nn.Linear):
-
-            def note(_: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
-                clips[name] = max(clips.get(name, 0.0), float(given[0].abs().max()))
-
-            handles.append(module.register_forward_pre_hook(note))
-    reference(tower, pixels)
-    for handle in handles:
-        handle.remove()
-    return clips
+    seen = observe(tower, pixels.numpy(), len(pixels), features=0, seed=0)
+    return {name: float(inputs.magnitude.max()) for name, inputs in seen.linears.items()}
 
 
 def worst_cosine(found: Tensor, expected: Tensor) -> float:
