@@ -44,8 +44,8 @@ def export_graph(path: Path, precision: Precision) -> None:
 def build(graph: Path, target: str) -> dict[str, Any]:
     """Build in this process; what it took."""
     from vlmc.artifact.manifest import Profile
-    from vlmc.build.memory import MemoryPeak
     from vlmc.compile.tensorrt import build_plan
+    from vlmc.machine.memory import MemoryPeak
 
     # Not ru_maxrss, in which a process starts with what its parent held.
     peak = MemoryPeak()

@@ -76,10 +76,10 @@ def calibrate(count: int) -> dict[str, Any]:
     from PIL import Image
 
     from benchmarks.random_tower import random_tiles, random_tower
-    from vlmc.build.memory import MemoryPeak
     from vlmc.compile.calibration_tiles import CalibrationTiles
     from vlmc.compile.measure import measure_ranges
     from vlmc.image.tiles import TileRule
+    from vlmc.machine.memory import MemoryPeak
 
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:

@@ -16,10 +16,10 @@ from vlmc.artifact.hashing import files_sha256
 from vlmc.artifact.integrity import payload_files
 from vlmc.build.files import make_private, sync, sync_tree
 from vlmc.build.lock import locked, locked_if_free
-from vlmc.build.memory import MemoryPeak
 from vlmc.build.partial import partial_folder
 from vlmc.build.step import Step
 from vlmc.errors import BuildError
+from vlmc.machine.memory import MemoryPeak
 from vlmc.machine.user_cache import user_cache
 
 SCHEMA = 1

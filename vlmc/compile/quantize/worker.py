@@ -6,7 +6,6 @@ result is written, so that disk and memory hold one layer twice at most.
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 import time
@@ -31,10 +30,13 @@ from vlmc.compile.quantize.job import (
 from vlmc.compile.quantize.measure import LinearReport
 from vlmc.compile.quantize.settings import held_out
 from vlmc.compile.settings import write_json
+from vlmc.machine.memory import MemoryPeak
 
 
 def main(folder: Path) -> None:
     """Work on the job in `folder`; a line on stdout after each layer."""
+    # Not ru_maxrss, in which a process starts with what its parent held.
+    peak = MemoryPeak()
     # Trained weights hold numbers so small that a CPU takes fifty times as long for them.
     torch.set_flush_denormal(True)
     settings = read_settings(folder)
@@ -73,7 +75,7 @@ def main(folder: Path) -> None:
         "notes": notes,
         "device": device.type,
         "layer_seconds": layer_seconds,
-        "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_memory_bytes": peak.read(),
         "peak_device_memory_bytes": (
             torch.cuda.max_memory_allocated() if device.type == "cuda" else None
         ),
