@@ -8,7 +8,15 @@ import pytest
 from rich.console import Console
 
 from vlmc.build.amounts import bytes_text, duration_text
-from vlmc.build.events import Event, Note, StepCached, StepDone, StepsPlanned, StepStarted
+from vlmc.build.events import (
+    Event,
+    Note,
+    StepCached,
+    StepDone,
+    StepProgress,
+    StepsPlanned,
+    StepStarted,
+)
 from vlmc.build.progress import BuildProgress
 
 EVENTS: tuple[Event, ...] = (
@@ -63,6 +71,30 @@ def test_elsewhere_each_event_is_a_plain_line() -> None:
     assert len(lines) == len(EVENTS)
     assert lines[1].startswith("vision.weights: cached")
     assert "\x1b" not in file.getvalue()
+
+
+def test_how_far_a_step_is_stands_in_its_row_until_it_is_done() -> None:
+    console, file = console_on(True)
+    with BuildProgress(console) as progress:
+        progress.report(StepsPlanned(("language.weights",)))
+        progress.report(StepStarted("language.weights"))
+        progress.report(StepProgress("language.weights", "layer 3 of 32"))
+        assert last_frame(file.getvalue())[1][-4:] == ["layer", "3", "of", "32"]
+        progress.report(StepDone("language.weights", 62.0, None, 2048))
+    assert last_frame(file.getvalue())[1][-1] == "KiB"
+
+
+def test_lines_tell_how_far_a_step_is_after_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("vlmc.build.progress.time.monotonic", lambda: now[0])
+    console, file = console_on(False)
+    progress = BuildProgress(console)
+    progress.report(StepStarted("language.weights"))
+    for layer in range(1, 33):
+        now[0] += 1
+        progress.report(StepProgress("language.weights", f"layer {layer} of 32"))
+    told = [line.split(": ")[1] for line in file.getvalue().splitlines()]
+    assert told == ["started", "layer 10 of 32", "layer 20 of 32", "layer 30 of 32"]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,14 @@ class StepStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class StepProgress:
+    """How far the work is, such as `layer 3 of 32`."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepCached:
     """The cache has the step: it took `seconds` and a peak of so many bytes when it was made."""
 
@@ -62,7 +70,16 @@ class Note:
     text: str
 
 
-Event = StepsPlanned | StepWaiting | StepDamaged | StepStarted | StepCached | StepDone | Note
+Event = (
+    StepsPlanned
+    | StepWaiting
+    | StepDamaged
+    | StepStarted
+    | StepProgress
+    | StepCached
+    | StepDone
+    | Note
+)
 Report = Callable[[Event], None]
 
 
@@ -77,6 +94,8 @@ def plain_line(event: Event) -> str:
             return f"{name}: the cache's entry is damaged ({reason}), making it again"
         case StepStarted(name):
             return f"{name}: started"
+        case StepProgress(name, text):
+            return f"{name}: {text}"
         case StepCached(name, seconds, _, size):
             return f"{name}: cached, {_mebibytes(size)} (took {seconds:.1f} s)"
         case StepDone(name, seconds, peak, size):

@@ -15,11 +15,13 @@ from vlmc.build.events import (
     StepCached,
     StepDamaged,
     StepDone,
+    StepProgress,
     StepStarted,
     StepWaiting,
 )
 from vlmc.build.files import copy_file, explaining
 from vlmc.build.step import REPORT, Step
+from vlmc.compile.progress import listening
 from vlmc.errors import BuildError
 
 _ADVICE = (
@@ -80,7 +82,8 @@ def run_step(step: Step, cache: StepCache, report: Report, *, force: bool = Fals
         with ExitStack() as held:
             needed = [_hold(need, cache, report, held) for need in step.needs]
             report(StepStarted(step.name))
-            entry = cache.store(step, needed)
+            with listening(lambda text: report(StepProgress(step.name, text))):
+                entry = cache.store(step, needed)
     report(StepDone(step.name, entry.seconds, entry.peak_memory_bytes, entry.bytes))
     return Outcome(step, entry, "built")
 

@@ -18,6 +18,7 @@ from vlmc.build.events import (
     StepCached,
     StepDamaged,
     StepDone,
+    StepProgress,
     StepsPlanned,
     StepStarted,
     StepWaiting,
@@ -25,6 +26,8 @@ from vlmc.build.events import (
 )
 
 _REFRESHES_PER_SECOND = 4
+# In lines, which nothing wipes away, how far a step is comes after so long a silence alone.
+_SECONDS_BETWEEN_LINES = 10
 _STYLES = {
     "to do": "dim",
     "waiting": "yellow",
@@ -42,6 +45,7 @@ class _Row:
     state: str = "to do"
     started: float | None = None
     seconds: float | None = None
+    progress: str = ""
     peak_memory_bytes: int | None = None
     size_bytes: int | None = None
 
@@ -69,6 +73,7 @@ class BuildProgress:
         """`console` None is stderr."""
         self._console = Console(stderr=True) if console is None else console
         self._rows: dict[str, _Row] = {}
+        self._told = 0.0  # when the last line was written, by the monotonic clock
         self._live = Live(
             console=self._console,
             get_renderable=self._table,
@@ -97,6 +102,9 @@ class BuildProgress:
     def report(self, event: Event) -> None:
         """Take over an event."""
         if not self._console.is_terminal:
+            if isinstance(event, StepProgress) and not self._time_to_tell():
+                return
+            self._told = time.monotonic()
             self._line(plain_line(event))
             return
         match event:
@@ -110,14 +118,19 @@ class BuildProgress:
             case StepStarted(name):
                 row = self._row(name)
                 row.state, row.started = "running", time.monotonic()
+            case StepProgress(name, text):
+                self._row(name).progress = text
             case StepCached(name, seconds, peak, size):
-                self._rows[name] = _Row("cached", None, seconds, peak, size)
+                self._rows[name] = _Row("cached", None, seconds, "", peak, size)
             case StepDone(name, seconds, peak, size):
-                self._rows[name] = _Row("built", None, seconds, peak, size)
+                self._rows[name] = _Row("built", None, seconds, "", peak, size)
             case Note(text):
                 self._line(text)
         if self._live.is_started:
             self._live.refresh()
+
+    def _time_to_tell(self) -> bool:
+        return time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES
 
     def _row(self, name: str) -> _Row:
         return self._rows.setdefault(name, _Row())
@@ -133,6 +146,7 @@ class BuildProgress:
         table.add_column("time", justify="right", no_wrap=True, min_width=8)
         table.add_column("memory peak", justify="right", no_wrap=True)
         table.add_column("size", justify="right", no_wrap=True, min_width=8)
+        table.add_column("", style="dim", no_wrap=True)
         for name, row in self._rows.items():
             style = _STYLES[row.state]
             table.add_row(
@@ -141,6 +155,7 @@ class BuildProgress:
                 row.time_text,
                 "" if row.peak_memory_bytes is None else bytes_text(row.peak_memory_bytes),
                 "" if row.size_bytes is None else bytes_text(row.size_bytes),
+                Text(row.progress),
                 style="dim" if row.state == "cached" else "",
             )
         return table

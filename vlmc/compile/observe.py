@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vlmc.compile.progress import tell
 from vlmc.errors import CheckpointError
 from vlmc.image.decode import Pixels
 from vlmc.image.tiles import TOKENS_PER_TILE
@@ -68,6 +69,7 @@ def observe(
     seen = Observations(linears, [0.0] * len(tower.blocks), kept)
     with torch.inference_mode(), _hooked(tower, seen, rows, generator):
         for index, tile in enumerate(tiles):
+            tell(f"tile {index + 1} of {count}")
             pixels = normalize_tiles(torch.from_numpy(tile)[None].to(device), torch.float32)
             found = tower(pixels)[0]
             if index < features:

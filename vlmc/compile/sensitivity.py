@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from vlmc.compile.grids import Grid
 from vlmc.compile.observe import linears_of
+from vlmc.compile.progress import tell
 from vlmc.errors import RecipeError
 from vlmc.image.decode import Pixels
 from vlmc.models.ranges import linear_of
@@ -31,7 +32,8 @@ def layer_losses(
     """
     losses = dict.fromkeys((name for name, _ in linears_of(tower)), 0.0)
     blocks = len(tower.blocks)
-    for tile in tiles:
+    for index, tile in enumerate(tiles):
+        tell(f"each linear alone on the grid, tile {index + 1} of {len(tiles)}")
         entering = [tower.vision_model.embeddings(_pixels(tower, tile))]
         for block in tower.blocks:
             entering.append(block(entering[-1]))
@@ -66,6 +68,7 @@ def choose_kept(
 
     def worst(kept: int) -> float:
         if kept not in found:
+            tell(f"all on the grid but {kept} of {len(order)} linears")
             used = {name: clips[name] for name in order[kept:]}
             found[kept] = worst_cosine(tower, used, tiles, features, grid, at_least=wanted)
         return found[kept]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from vlmc.compile.progress import tell
 from vlmc.errors import BuildError
 
-_LOG = logging.getLogger(__name__)
 _ERRORS = "worker.log"
 _TAIL_LINES = 12
 # Nothing is downloaded, and nobody watches the bars. Freed memory is kept for the next sample:
@@ -26,7 +25,7 @@ _SETTINGS = {
 
 
 def run_job(folder: Path) -> None:
-    """Quantize the job in `folder`; its progress goes to the log.
+    """Quantize the job in `folder`; its progress is told.
 
     Raises:
         BuildError: the process failed; with the end of what it said.
@@ -38,7 +37,7 @@ def run_job(folder: Path) -> None:
         ) as process:
             try:
                 for line in process.stdout or ():
-                    _LOG.info("%s", line.rstrip())
+                    tell(line.rstrip())
             except BaseException:
                 process.kill()
                 raise
