@@ -19,8 +19,15 @@ def entry(status: str, engine: str = "onnxruntime", target: str = "cpu") -> dict
     return {"engine": engine, "target": target, "status": status}
 
 
-def write(folder: Path, dataset: str, *entries: dict[str, str], identity: str = IDENTITY) -> Path:
-    return write_report(folder, dataset, {"identity": identity, "engines": [*entries]})
+def write(
+    folder: Path,
+    dataset: str,
+    *entries: dict[str, str],
+    identity: str = IDENTITY,
+    limit: int | None = None,
+) -> Path:
+    values = {"identity": identity, "dataset": {"limit": limit}, "engines": [*entries]}
+    return write_report(folder, dataset, values)
 
 
 def test_missing_reports_are_none(tmp_path: Path) -> None:
@@ -49,6 +56,16 @@ def test_failure_is_not_outvoted(statuses: list[str], expected: str, tmp_path: P
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"), [("passed", "not_run"), ("onnx_only", "not_run"), ("failed", "failed")]
+)
+def test_first_questions_can_fail_and_not_pass(status: str, expected: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "x", entry(status), limit=2)
+    found = read_accuracy(tmp_path, IDENTITY)
+    assert found.overall(manifest()) == expected
+    assert found.ignored == (f"{path} asked the first 2 questions only: it can fail, not pass",)
+
+
 def test_report_on_another_artifact_is_ignored_and_said(tmp_path: Path) -> None:
     path = write(tmp_path, "x", entry("passed"), identity="b" * 64)
     found = read_accuracy(tmp_path, IDENTITY)
@@ -56,13 +73,16 @@ def test_report_on_another_artifact_is_ignored_and_said(tmp_path: Path) -> None:
     assert found.ignored == (f"{path} is about another artifact, bbbbbbbb; ignored",)
 
 
+WHOLE: dict[str, Any] = {"dataset": {"limit": None}}
 BAD: dict[str, Any] = {
     "list": [],
-    "no identity": {"engines": []},
-    "no engines": {"identity": IDENTITY},
-    "engines": {"identity": IDENTITY, "engines": ["passed"]},
-    "status": {"identity": IDENTITY, "engines": [entry("good")]},
-    "no target": {"identity": IDENTITY, "engines": [{"engine": "x", "status": "passed"}]},
+    "no identity": WHOLE | {"engines": []},
+    "no engines": WHOLE | {"identity": IDENTITY},
+    "no dataset": {"identity": IDENTITY, "engines": []},
+    "limit": {"identity": IDENTITY, "dataset": {"limit": "few"}, "engines": []},
+    "engines": WHOLE | {"identity": IDENTITY, "engines": ["passed"]},
+    "status": WHOLE | {"identity": IDENTITY, "engines": [entry("good")]},
+    "no target": WHOLE | {"identity": IDENTITY, "engines": [{"engine": "x", "status": "passed"}]},
 }
 
 

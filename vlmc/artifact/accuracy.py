@@ -60,7 +60,12 @@ def read_accuracy(folder: Path, identity: str) -> Accuracy:
         if isinstance(report, str):
             ignored.append(report)
             continue
+        limit = _limit(report)
+        if limit is not None:
+            ignored.append(f"{path} asked the first {limit} questions only: it can fail, not pass")
         for key, status in _statuses(report).items():
+            if limit is not None and status != "failed":
+                continue
             if _RANKS.index(status) < _RANKS.index(statuses.get(key, "not_run")):
                 statuses[key], sources[key] = status, path
     return Accuracy(statuses, sources, tuple(ignored))
@@ -72,7 +77,7 @@ def read_report(path: Path, identity: str) -> dict[str, Any] | str:
         values = read_json(path, MAX_REPORT_BYTES, follow_links=False)
         if values["identity"] != identity:
             return f"{path} is about another artifact, {str(values['identity'])[:8]}; ignored"
-        _statuses(values)
+        _statuses(values), _limit(values)
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}); ignored"
     except (ValueError, KeyError, TypeError) as error:
@@ -104,6 +109,12 @@ def write_report(folder: Path, dataset: str, values: Mapping[str, Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _limit(report: Mapping[str, Any]) -> int | None:
+    """How many of a dataset's first questions were asked; None is all."""
+    limit = report["dataset"]["limit"]
+    return None if limit is None else int(limit)
 
 
 def _statuses(report: Mapping[str, Any]) -> dict[EngineKey, AccuracyStatus]:
