@@ -5,6 +5,8 @@ Weights are random, of a realistic scale and from a fixed seed; each kind of dev
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +29,11 @@ def flops(projector: bool) -> float:
     return VISION.layers * block + embedding + projector * projected
 
 
-def random_tower(device: torch.device) -> VisionTower:
+def random_tower(device: torch.device, layers: int = VISION.layers) -> VisionTower:
     """The same weights every time: unit variance kept by linears, layer scales near 0.1."""
     with device:
-        tower = VisionTower(StoredConfig(VISION, -1, "v2", LANGUAGE_HIDDEN))
+        config = StoredConfig(replace(VISION, layers=layers), -1, "v2", LANGUAGE_HIDDEN)
+        tower = VisionTower(config)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, parameter in tower.named_parameters():

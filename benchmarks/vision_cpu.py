@@ -7,7 +7,8 @@ Q/DQ nodes and ONNX Runtime's engine on all cores that this process may use.
 pairs, which is to be at least 1.3; `--around float16` is the graph that an artifact with engines
 for a GPU bundles. `--calibrate N` calibrates int8 on N tiles in a process of its own, as the step
 vision.ranges does, and tells the memory that it takes beyond the tower, which is to stay below
-4 GB however many tiles there are. It runs the tower about N + 270 times. Prints JSON lines.
+4 GB however many tiles there are. It runs the tower about N + 270 times; `--layers` takes a tower
+of fewer. Prints JSON lines.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: in
         print(json.dumps(line), flush=True)
 
 
-def calibrate(count: int) -> dict[str, Any]:
+def calibrate(count: int, layers: int) -> dict[str, Any]:
     """Calibrate in this process; the memory that it took."""
     import torch
     from PIL import Image
@@ -89,7 +90,7 @@ def calibrate(count: int) -> dict[str, Any]:
         tiles = CalibrationTiles(
             images, TileRule("single"), resampler="opencv", exif="ignore", seed=0
         )
-        tower = random_tower(cpu)
+        tower = random_tower(cpu, layers)
         # From here on: what was held meanwhile does not count, the tower's weights do.
         peak = MemoryPeak()
         before, start = peak.read(), time.perf_counter()
@@ -97,6 +98,7 @@ def calibrate(count: int) -> dict[str, Any]:
         after = peak.read()
     return {
         "tiles": measured.tiles,
+        "layers": layers,
         "held_before_bytes": before,
         "peak_beyond_bytes": None if before is None or after is None else after - before,
         "seconds": round(time.perf_counter() - start, 1),
@@ -113,10 +115,11 @@ def main() -> None:
     parser.add_argument("--around", choices=["float32", "float16"], default="float32")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--calibrate", type=int, action="append", metavar="N", default=[])
+    parser.add_argument("--layers", type=int, default=24, help="of the tower that is calibrated")
     parser.add_argument("--in-process", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_process is not None:
-        print(json.dumps(calibrate(options.in_process)))
+        print(json.dumps(calibrate(options.in_process, options.layers)))
         return
     nothing = not options.speed and not options.calibrate
     if options.speed or nothing:
@@ -124,7 +127,8 @@ def main() -> None:
             measure_speed(Path(folder), options.around, options.pairs)
     for count in options.calibrate or ([128] if nothing else []):
         command = [sys.executable, "-m", "benchmarks.vision_cpu", "--in-process", str(count)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        layers = ["--layers", str(options.layers)]
+        subprocess.run([*command, *layers], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

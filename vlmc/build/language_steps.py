@@ -162,7 +162,7 @@ def _w4a16_weights(
 
     return Step(
         name="language.weights",
-        version=2,
+        version=1,
         inputs=weight_files(checkpoint, ("language_model.",), digests),
         # The configuration tells how positions turn, which calibration runs through.
         parameters={**asdict(settings), **_layout(checkpoint), "config": config, "scheme": "w4a16"},

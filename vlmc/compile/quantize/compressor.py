@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from compressed_tensors.utils import patch_attr
 from llmcompressor import oneshot
 from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.awq import AWQModifier
-from llmcompressor.modifiers.transform.awq import base as awq
-from llmcompressor.observers import Observer
 from llmcompressor.pipelines.cache import IntermediatesCache
 from llmcompressor.utils.helpers import DisableQuantization
 from pydantic import PrivateAttr
@@ -26,7 +23,6 @@ from vlmc.compile.quantize.layer import LayerModel
 from vlmc.compile.quantize.settings import Settings
 
 _PREFIX = "model.layers.0."
-_CLIPPED = "memoryless_mse"  # the observer that clips a group where its weights lose less by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +40,9 @@ class Compressed:
     failed: tuple[str, ...]
 
 
-class _AsRounded:
-    """What AWQ's search takes for llmcompressor's Observer: it clips groups as rounding will."""
-
-    @staticmethod
-    def load_from_registry(_: str, **named: Any) -> Any:
-        """The observer of the weights' rounding, whichever is asked for."""
-        return Observer.load_from_registry(_CLIPPED, **named)
-
-
 class _Awq(AWQModifier):  # type: ignore[misc]
-    """Searches scales for the weights as they will be rounded, where by its own rule groups would
-    be taken whole: scales found so lose more than none at all.
-
-    A channel that no sample uses is scaled as an average one; by its own rule the scale would be
-    next to nothing, and what an image puts there later be rounded to nothing too.
-    """
+    """Scales a channel that no sample uses as an average one; by its own rule the scale would be
+    next to nothing, and what an image puts there later be rounded to nothing too."""
 
     def on_sequential_epoch_end(self, state: Any, event: Any, **named: Any) -> None:
         """Search with the layers' own arithmetic: the basic pipeline has left it by now, and what
@@ -70,8 +53,7 @@ class _Awq(AWQModifier):  # type: ignore[misc]
     def _compute_best_scale(self, mapping: Any, *args: Any, **named: Any) -> Tensor:
         total, _ = self._smooth_activation_stats[mapping.smooth_name]
         total[total == 0] = total.mean()
-        with patch_attr(awq, "Observer", _AsRounded):
-            scale: Tensor = super()._compute_best_scale(mapping, *args, **named)
+        scale: Tensor = super()._compute_best_scale(mapping, *args, **named)
         return scale
 
 
@@ -123,7 +105,7 @@ def compress(
         strategy="group",
         group_size=settings.group_size,
         # Rounding is the baseline and takes groups as they are; the others may clip them.
-        observer="memoryless_minmax" if settings.method == "rtn" else _CLIPPED,
+        observer="memoryless_minmax" if settings.method == "rtn" else "memoryless_mse",
     )
     options = {
         "config_groups": {"group_0": QuantizationScheme(targets=["Linear"], weights=weights)},
