@@ -17,6 +17,7 @@ from tests.artifacts import write_recipe
 from tests.quantized import dequantized, nibbles
 from vlmc.artifact.manifest import read_manifest
 from vlmc.build.build import build, build_steps
+from vlmc.build.events import Event, StepProgress
 from vlmc.build.resolve import resolve
 from vlmc.build.samples import read_samples
 from vlmc.build.steps import make_steps, source_files, with_needs
@@ -229,7 +230,11 @@ def keys_of(recipe: Path, *overrides: str) -> dict[str, str]:
 def test_calibration_is_recorded(images: Path, miniature: Path, tmp_path: Path) -> None:
     """A whole build, in the process of its own that builds use."""
     recipe = read_recipe(calibrated(tmp_path, images, miniature), CALIBRATED)
-    folder = build(recipe, tmp_path / "artifact", lambda _: None)
+    events: list[Event] = []
+    folder = build(recipe, tmp_path / "artifact", events.append)
+    told = [event for event in events if isinstance(event, StepProgress)]
+    layers = [event.text.partition(",")[0] for event in told if event.name == "language.weights"]
+    assert layers == ["layer 1 of 2 done", "layer 2 of 2 done"]
     samples = read_samples(recipe)
     assert samples is not None
     assert read_manifest(folder).calibration == {"language": samples.digest}

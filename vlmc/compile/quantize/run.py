@@ -30,13 +30,23 @@ def run_job(folder: Path) -> None:
     Raises:
         BuildError: the process failed; with the end of what it said.
     """
-    command = [sys.executable, "-m", "vlmc.compile.quantize.worker", str(folder)]
-    with (folder / _ERRORS).open("w+", encoding="utf-8") as errors:
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | _SETTINGS
-        ) as process:
+    # Apart from stdout, where libraries print.
+    read, write = os.pipe()
+    worker = [sys.executable, "-m", "vlmc.compile.quantize.worker", str(folder), str(write)]
+    with os.fdopen(read) as lines, (folder / _ERRORS).open("w+", encoding="utf-8") as errors:
+        try:
+            process = subprocess.Popen(
+                worker,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=(write,),
+                env=os.environ | _SETTINGS,
+            )
+        finally:
+            os.close(write)
+        with process:
             try:
-                for line in process.stdout or ():
+                for line in lines:
                     tell(line.rstrip())
             except BaseException:
                 process.kill()

@@ -1,11 +1,13 @@
-"""`python -m vlmc.compile.quantize.worker JOB`: quantize the layers of a job, one after the other.
+"""`python -m vlmc.compile.quantize.worker JOB FD`: quantize a job's layers, one after the other.
 
-A process of its own, since llmcompressor patches what it touches. A layer's folder goes when its
-result is written, so that disk and memory hold one layer twice at most.
+The open file FD gets a line of each layer when it is done. A process of its own, since
+llmcompressor patches what it touches. A layer's folder goes when its result is written, so that
+disk and memory hold one layer twice at most.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -17,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlmc.compile.progress import Tell, tell
 from vlmc.compile.quantize.attempts import Note, quantize_layer
 from vlmc.compile.quantize.embeddings import read_embeddings
 from vlmc.compile.quantize.job import (
@@ -33,8 +36,8 @@ from vlmc.compile.settings import write_json
 from vlmc.machine.memory import MemoryPeak
 
 
-def main(folder: Path) -> None:
-    """Work on the job in `folder`; a line on stdout after each layer."""
+def main(folder: Path, say: Tell = tell) -> None:
+    """Work on the job in `folder`, and say of each layer when it is done."""
     # Not ru_maxrss, in which a process starts with what its parent held.
     peak = MemoryPeak()
     # Trained weights hold numbers so small that a CPU takes fifty times as long for them.
@@ -69,7 +72,7 @@ def main(folder: Path) -> None:
         inputs = result.outputs
         shutil.rmtree(source)
         layer_seconds.append(round(time.perf_counter() - start, 3))
-        print(f"layer {index + 1} of {settings.layers}, {layer_seconds[-1]:.1f} s", flush=True)
+        say(f"layer {index + 1} of {settings.layers} done, {layer_seconds[-1]:.1f} s")
     values = {
         "linears": linears,
         "notes": notes,
@@ -89,4 +92,5 @@ def _named(part: LinearReport | Note, prefix: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with os.fdopen(int(sys.argv[2]), "w", buffering=1) as lines:
+        main(Path(sys.argv[1]), lambda text: print(text, file=lines))
