@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.build.inductor import NEEDS, compiles_here
 from tests.build.test_steps import keys, steps_of
 from vlmc.artifact.engine_rows import engine_layers
 from vlmc.artifact.integrity import open_artifact
+from vlmc.build.build import build_steps
 from vlmc.build.cache import StepCache
 from vlmc.build.engine_steps import Wanted, wanted_engines
 from vlmc.build.plan import make_plan
@@ -23,6 +25,7 @@ from vlmc.machine.package import EnginePackage
 from vlmc.recipe.read import read_recipe
 from vlmc.recipe.schema import EnginePart
 
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart"
 RTX = "vision.engines=[{engine: tensorrt-rtx, targets: [sm86, sm89]}, {engine: onnxruntime}]"
 LOCAL = "vision.engines=[{engine: tensorrt}, {engine: onnxruntime}]"
 INDUCTOR = "vision.engines=[{engine: inductor, targets: [sm90]}, {engine: onnxruntime}]"
@@ -156,3 +159,23 @@ def test_missing_package_is_told(
     monkeypatch.setattr("vlmc.compile.tensorrt.gpus", lambda: cards)
     with pytest.raises(UsageError, match=r"needs the package tensorrt, .*pypi\.nvidia\.com"):
         quick_build([LOCAL.replace("tensorrt}", "tensorrt, targets: [sm89]}")])
+
+
+def test_the_quickstart_for_two_cards() -> None:
+    """Calibrated and planned by the real builder, a plan for each card."""
+    pytest.importorskip("tensorrt_rtx", reason="has wheels for Linux on x86-64 alone")
+    overrides = (
+        "vision.precision=int8",
+        "calibration={dataset: calibration.jsonl, samples: 4}",
+        RTX,
+    )
+    recipe = read_recipe(QUICKSTART / "recipe.yaml", overrides)
+    outcomes = build_steps(recipe, ["vision"], lambda _: None)
+    plans = [one.entry.folder for one in outcomes if one.step.name in PLANS]
+    assert len(plans) == len(PLANS)
+    for folder in plans:
+        (told,) = (folder / "report").glob("*.json")
+        report = json.loads(told.read_text())
+        in_int8 = report["layers"]["matrix_multiply"]["int8"]
+        assert in_int8 >= 14, "of 18 linears; a few may stay in 16 bits"
+        assert report["products"]["int8"] == len(recipe.vision.profiles) * in_int8
