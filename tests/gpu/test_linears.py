@@ -122,7 +122,7 @@ def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_tokens_are_quantized_in_one_kernel(dtype: torch.dtype) -> None:
-    from vlmc.models.triton_kernels import quantize_rows
+    from vlmc.models.linear_kernels import quantize_rows
 
     rows = torch.randn(33, 3000, device="cuda", dtype=dtype)
     rows[5] = 0

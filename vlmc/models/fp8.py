@@ -90,6 +90,6 @@ def _quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
     """In one kernel; a compiler that looks on fuses the plain operations with what is before."""
     if torch.compiler.is_compiling():
         return quantize_tokens(rows)
-    from vlmc.models.triton_kernels import quantize_rows
+    from vlmc.models.linear_kernels import quantize_rows
 
     return quantize_rows(rows)

@@ -41,7 +41,7 @@ def attend(
         mixed = _attend_plain(query, key, value, heads)
         return mixed if scale is None else quantize(mixed, scale)
 
-    from vlmc.models.fused_kernels import attend_kernel
+    from vlmc.models.tower_kernels import attend_kernel
 
     rows, hidden = query.shape
     head_dim, tiles = hidden // heads, rows // (PATCHES + 1)
@@ -99,7 +99,7 @@ def linear_gelu(
         product = states.float() @ weight.float().T * (input_scale * weight_scale)
         return quantize(functional.gelu(product + bias), scale)
 
-    from vlmc.models.fused_kernels import linear_gelu_kernel
+    from vlmc.models.tower_kernels import linear_gelu_kernel
 
     (rows, inputs), outputs = states.shape, weight.shape[0]
     out = torch.empty((rows, outputs), dtype=FP8, device=states.device)
@@ -180,7 +180,7 @@ def add_norm(
         normed = normed.to(dtype) if scale is None else quantize(normed, scale)
         return added.to(states.dtype), normed
 
-    from vlmc.models.fused_kernels import add_norm_kernel
+    from vlmc.models.tower_kernels import add_norm_kernel
 
     rows, hidden = states.shape
     added = torch.empty_like(states)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vlmc.errors import HardwareError
 from vlmc.machine.user_cache import user_cache
+from vlmc.models.linear_kernels import dequantize_tiles
 from vlmc.models.nibbles import TiledLayout, find_places
-from vlmc.models.triton_kernels import dequantize_tiles
 
 Tell = Callable[[str], None]
 

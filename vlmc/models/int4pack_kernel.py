@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vlmc.checkpoint.packed import SYMMETRIC_ZERO, unpack
+from vlmc.models.linear_kernels import dequantize_tiles
 from vlmc.models.nibbles import TiledLayout, find_places, plain_layout
-from vlmc.models.triton_kernels import dequantize_tiles
 
 _INNER_TILES = 8
 _TILE = (8, 16 * _INNER_TILES)

@@ -1,4 +1,4 @@
-"""Kernels in Triton for what torch would do in many passes over memory."""
+"""Triton kernels of quantized linears, for what torch would do in many passes over memory."""
 
 from __future__ import annotations
 
