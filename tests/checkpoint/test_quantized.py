@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.checkpoint.edit import edit_config, load, write_tensors
+from tests.checkpoint.edit import SINGLE, edit_config, edit_tensors, load, write_tensors
 from tests.miniature import write_checkpoint
 from tests.miniature.quantized import (
     LANGUAGE_FILE,
@@ -124,6 +124,22 @@ def test_one_group_of_all_inputs(layout: Layout, miniature: Path, tmp_path: Path
     same_values(found, read(dense)[0])
     assert quantization is not None and quantization.group_size is None
     assert found["model.layers.0.mlp.down_proj.weight_scale"].shape == (64, 1)
+
+
+def test_biases_of_zeros_that_autogptq_adds(miniature: Path, tmp_path: Path) -> None:
+    made = write_quantized(miniature, tmp_path / "made", "gptq")
+    plain, _ = read(made)
+    words = {name: tensor for name, tensor in load(made / LANGUAGE_FILE).items() if "qw" in name}
+    zeros = {
+        f"{name.removesuffix('.qweight')}.bias": torch.zeros(tensor.shape[1])
+        for name, tensor in words.items()
+    }
+    edit_tensors(made, zeros)
+    found, _ = read(made)
+    assert found.keys() == plain.keys()
+    edit_tensors(made, {f"{WO}.bias": torch.ones(64)})
+    with pytest.raises(CheckpointError, match=rf"{SINGLE}: {WO}\.bias is not all zero"):
+        read(made)
 
 
 def test_pickled_weights_are_converted_first(miniature: Path, tmp_path: Path) -> None:

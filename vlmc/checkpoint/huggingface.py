@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig
-from vlmc.checkpoint.layout import language_linears, quantized_linears
+from vlmc.checkpoint.layout import has_bias, language_linears, quantized_linears
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.checkpoint.quantized import is_quantized, read_quantized
+from vlmc.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,6 +103,12 @@ def _quantized(
     from vlmc.checkpoint.packed import split_internlm2
 
     tensors = read_quantized(weights, linear, quantization)
+    spare = None if has_bias(config, linear) else tensors.pop("bias", None)
+    if spare is not None and spare.any():
+        raise CheckpointError(
+            f"{weights.file(f'{linear}.bias')}: {linear}.bias is not all zero, and the model of "
+            "config.json has no bias there. The weights belong to another model."
+        )
     names = _linear_names(linear)
     parts = [tensors]
     if len(names) > 1:

@@ -78,6 +78,11 @@ def language_linears(config: LanguageConfig) -> dict[str, tuple[int, int]]:
     }
 
 
+def has_bias(config: LanguageConfig, linear: str) -> bool:
+    """Whether the model has a bias there, by one of `language_linears`' names."""
+    return any(bias and linear.endswith(f".{name}") for name, _, bias in _projections(config))
+
+
 def quantized_linears(weights: Weights, config: ModelConfig) -> dict[str, tuple[int, int]]:
     """Those of `language_linears` that the files hold quantized."""
     quantization = config.quantization
@@ -122,6 +127,9 @@ def _expected(weights: Weights, config: ModelConfig) -> dict[str, Expected]:
         parted = linear.endswith(".wqkv")
         unit = language.kv_heads * language.head_dim if parted else shape[0]
         expected |= expected_parts(weights, linear, config.quantization, shape, unit)
+        if f"{linear}.bias" in weights:
+            # AutoGPTQ writes one of zeros where the model has none.
+            expected[f"{linear}.bias"] = (shape[:1], FLOAT_DTYPES)
     return expected
 
 
