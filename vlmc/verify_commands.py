@@ -137,7 +137,11 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="JSON lines of image, prompt, label; without it, the recipe's accuracy.dataset.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Ask the first so many questions only.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Ask the first so many questions only, which can fail and not pass.",
+)
 @click.option("--strict", is_flag=True, help="Fail where the questions are too few to tell, too.")
 @click.option("--explain", is_flag=True, help="Tell at which level each disagreement arises.")
 @json_option
@@ -178,6 +182,8 @@ def accuracy(
     else:
         for line in verified.lines():
             click.echo(line)
+        if limit is not None and not verified.checked.failed:
+            click.echo(f"the first {limit} questions alone verify nothing: ask all of them")
         click.echo(f"{verified.status}  {path}")
     _refuse_inaccurate(verified, strict)
 

@@ -14,9 +14,10 @@ from tests.build.inductor import NEEDS, compiles_here
 from tests.build.test_steps import keys, steps_of
 from vlmc.artifact.engine_rows import engine_layers
 from vlmc.artifact.integrity import open_artifact
-from vlmc.build.build import build_steps
+from vlmc.build.build import build, build_steps
 from vlmc.build.cache import StepCache
 from vlmc.build.engine_steps import Wanted, wanted_engines
+from vlmc.build.events import Event, StepStarted
 from vlmc.build.plan import make_plan
 from vlmc.build.step import Step
 from vlmc.errors import HardwareError, UsageError
@@ -93,6 +94,16 @@ def test_build_without_the_gpu_says_who_must_build(
         match=rf"{PACKAGE} must run on a machine with an sm90 GPU, .*no GPU.*--steps {PACKAGE}",
     ):
         quick_build([INDUCTOR])
+
+
+def test_what_cannot_be_made_here_is_refused_before_the_first_step(
+    miniature: Path, tmp_path: Path
+) -> None:
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", miniature), (INDUCTOR,))
+    told: list[Event] = []
+    with pytest.raises(HardwareError, match="must run on a machine"):
+        build(recipe, tmp_path / "artifact", told.append, cache=StepCache(tmp_path / "cache"))
+    assert not any(isinstance(event, StepStarted) for event in told)
 
 
 def test_inductor_is_made_of_the_tower_and_not_of_the_graph(

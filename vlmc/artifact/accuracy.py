@@ -60,10 +60,11 @@ def read_accuracy(folder: Path, identity: str) -> Accuracy:
         if isinstance(report, str):
             ignored.append(report)
             continue
-        limit = _limit(report)
-        if limit is not None:
+        limit, found = _limit(report), _statuses(report)
+        if limit is not None and "failed" not in found.values():
             ignored.append(f"{path} asked the first {limit} questions only: it can fail, not pass")
-        for key, status in _statuses(report).items():
+            continue
+        for key, status in found.items():
             if limit is not None and status != "failed":
                 continue
             if _RANKS.index(status) < _RANKS.index(statuses.get(key, "not_run")):

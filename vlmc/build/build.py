@@ -14,7 +14,7 @@ import vlmc
 from vlmc.artifact.integrity import REPORTS
 from vlmc.artifact.manifest import MANIFEST, ImageRules, Manifest, PromptRules
 from vlmc.artifact.write import check_link, point_link, publish, seal
-from vlmc.build.cache import StepCache
+from vlmc.build.cache import CachedStep, StepCache
 from vlmc.build.digests import FileDigests
 from vlmc.build.engine_steps import manifest_engine, wanted_engines
 from vlmc.build.events import Note, Report, StepsPlanned
@@ -157,6 +157,10 @@ def _run(
 ) -> list[Outcome]:
     forced = {step.name for step in select(steps, force, "--force")}
     report(StepsPlanned(tuple(step.name for step in steps)))
+    # Before the first is made, which may take an hour.
+    for step in steps:
+        if step.name in forced or not isinstance(cache.check(step.key), CachedStep):
+            step.check()
     return [run_step(step, cache, report, force=step.name in forced) for step in steps]
 
 

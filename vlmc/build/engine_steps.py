@@ -94,13 +94,24 @@ def engine_step(
         parameters["precision"] = precision
         tools["cuda"] = torch_cuda()
 
-    def work(folder: Path, *needed: Path) -> None:
+    def check() -> None:
         if target == _NO_GPU:
             raise HardwareError(
                 f"vision.engines holds {engine} without targets, which is for the GPU of the "
                 "machine that builds, and this one has none. Build on a machine with the GPU, or "
                 "name targets."
             )
+        if engine == "inductor":
+            from vlmc.compile.inductor import device_for
+
+            device_for(target)
+        else:
+            from vlmc.compile.tensorrt import check_machine
+
+            check_machine(engine, target)
+
+    def work(folder: Path, *needed: Path) -> None:
+        check()
         sources = needed if vision is None else (vision,)
         if engine == "inductor":
             from vlmc.compile.inductor import build_package
@@ -128,6 +139,7 @@ def engine_step(
         work=work,
         needs=needs,
         reproducible=False,
+        check=check,
     )
 
 

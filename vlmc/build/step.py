@@ -13,6 +13,10 @@ REPORT = "report"
 and no payload. Names begin with the wing, such as `report/language-quantization.json`."""
 
 
+def _anywhere() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A pure function from inputs and parameters to the files of a folder.
@@ -29,6 +33,7 @@ class Step:
     work: Callable[..., None]
     needs: tuple[Step, ...] = ()  # whose files it reads
     reproducible: bool = True  # False: two runs may write different bytes
+    check: Callable[[], None] = _anywhere  # raises where this machine cannot do the work
 
     @property
     def ingredients(self) -> dict[str, Any]:

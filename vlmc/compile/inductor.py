@@ -186,6 +186,8 @@ def device_for(target: str) -> torch.device:
     raise HardwareError(
         f"the step vision.inductor-{target} must run on a machine with an {target} GPU, and this "
         f"one has {here}{unseen}. Run the same command there. With VLMC_CACHE naming the same "
-        "folder on both, and the same packages installed, a build here takes that step from "
-        f"there: --steps vision.inductor-{target} makes it alone."
+        "folder on both, and the same packages installed (torch's build for CUDA too, and here is "
+        f"{torch.__version__}), a build here takes that step from there: --steps "
+        f"vision.inductor-{target} makes it alone. Without that engine in vision.engines an "
+        "artifact is built now, and `vlmc rebuild` adds it on such a machine."
     )

@@ -51,7 +51,7 @@ def build_plan(
         HardwareError: full TensorRT, and this machine's GPU is not the target.
         BuildError: TensorRT refuses the graph, the target or a profile, or cannot build it.
     """
-    _check_machine(engine, target)
+    check_machine(engine, target)
     tensorrt = import_tensorrt(engine)
     said: Messages = []
     logger = message_collector(tensorrt, said)
@@ -93,8 +93,12 @@ def build_plan(
     write_json(folder / "report" / f"vision-{engine}-{target}.json", values)
 
 
-def _check_machine(engine: str, target: str) -> None:
-    """Full TensorRT times kernels on the GPU of the machine; TensorRT-RTX needs none."""
+def check_machine(engine: str, target: str) -> None:
+    """Full TensorRT times kernels on the GPU of the machine; TensorRT-RTX needs none.
+
+    Raises:
+        HardwareError: the engine is built for the machine's own GPU, and that is not the target.
+    """
     if engine == "tensorrt-rtx":
         return
     here = [gpu for gpu in gpus() if gpu.target == target]

@@ -21,11 +21,9 @@ def check_fit(recipe: Recipe, config: ModelConfig) -> None:
             divide a layer, a pattern that keeps nothing, or cards without the checkpoint's own
             bf16 or fp8; a line each, with its place.
     """
-    problems = [
-        *_quantized_already(recipe, config.quantization),
-        *_groups(recipe, config.language),
-        *_keep(recipe, config.language),
-    ]
+    problems = [*_quantized_already(recipe, config.quantization)]
+    if config.quantization is None:
+        problems += [*_groups(recipe, config.language), *_keep(recipe, config.language)]
     if recipe.model.dtype == "auto" and config.dtype == "bfloat16":
         problems += (
             (

@@ -52,10 +52,9 @@ class Verdict:
         if self.name == "pixels":
             return f"{'passed' if self.passed else 'FAILED'}  pixels, of {self.n} images"
         if self.value is None:
-            shown = "not judged, the dataset has no positive label"
-        else:
-            digits = 6 if self.name == "min_feature_cosine" else 4
-            shown = f"{self.value:.{digits}f}"
+            return f"------  {self.name}: not judged, the dataset has no positive label"
+        digits = 6 if self.name == "min_feature_cosine" else 4
+        shown = f"{self.value:.{digits}f}"
         side = "at most" if self.name.startswith("max") else "at least"
         interval = "" if self.interval is None else " [{:.4f}, {:.4f}]".format(*self.interval)
         weak = ", underpowered" if self.underpowered else ""

@@ -34,8 +34,10 @@ class Verified:
 
     @property
     def status(self) -> AccuracyStatus:
-        """Of the engine that was checked."""
-        return "failed" if self.checked.failed else "passed"
+        """Of the engine that was checked; the first questions alone can fail it, not pass it."""
+        if self.checked.failed:
+            return "failed"
+        return "passed" if self.dataset.limit is None else "not_run"
 
     @property
     def same_source(self) -> bool:
@@ -86,7 +88,7 @@ class Verified:
                 yield before
             elif self.engine.engine == "onnxruntime" and engine.precision == self.engine.precision:
                 # It was compiled from the graph that was checked, which is all that is known.
-                status = "failed" if self.checked.failed else "onnx_only"
+                status = "onnx_only" if self.status == "passed" else self.status
                 yield {"engine": engine.engine, "target": engine.target, "status": status}
         kept.pop(mine, None)
         yield from kept.values()

@@ -69,7 +69,7 @@ def plot(settings: Settings, linears: Sequence[Mapping[str, Any]]) -> str:
         _text(
             _LEFT,
             18,
-            f"relative error by decoder layer: {settings.method}, group "
+            f"{_measure(linears)} by decoder layer: {settings.method}, group "
             f"{settings.group_size}, {'symmetric' if settings.symmetric else 'asymmetric'}",
         ),
         _text(4, _TOP + 4, f"{highest:.3f}"),
@@ -91,6 +91,12 @@ def plot(settings: Settings, linears: Sequence[Mapping[str, Any]]) -> str:
 
 def _text(x: int, y: int, text: str, colour: str = "black") -> str:
     return f'<text x="{x}" y="{y}" fill="{colour}">{escape(text)}</text>'
+
+
+def _measure(linears: Sequence[Mapping[str, Any]]) -> str:
+    if all(part["output_error"] is None for part in linears):
+        return "relative error of weights"
+    return "relative error of outputs on held-out samples"
 
 
 def _error(part: Mapping[str, Any]) -> float:

@@ -76,6 +76,8 @@ def main(folder: Path, say: Tell = tell) -> None:
     values = {
         "linears": linears,
         "notes": notes,
+        "samples": len(inputs),
+        "held_out_samples": held_out(len(inputs)),
         "device": device.type,
         "layer_seconds": layer_seconds,
         "peak_memory_bytes": peak.read(),
