@@ -111,5 +111,7 @@ def test_loading_a_large_checkpoint_and_its_artifact(tmp_path: Path) -> None:
     for dtype, growth in (("bfloat16", 1), ("float32", 2)):
         check(watch(dtype, checkpoint), growth * (size - MIB // 4))
     artifact = build_from(checkpoint, tmp_path / "artifact", ())
+    # The first load on a machine runs golden tiles, and takes what tiles take.
+    watch("artifact", artifact)
     loaded = (artifact / "vision" / "model.onnx", artifact / "language" / "model.safetensors")
     check(watch("artifact", artifact), sum(path.stat().st_size for path in loaded) - MIB // 4)

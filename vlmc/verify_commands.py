@@ -182,8 +182,9 @@ def accuracy(
     else:
         for line in verified.lines():
             click.echo(line)
-        if limit is not None and not verified.checked.failed:
-            click.echo(f"the first {limit} questions alone verify nothing: ask all of them")
+        asked = verified.dataset.limit
+        if asked is not None and not verified.checked.failed:
+            click.echo(f"the first {asked} questions alone verify nothing: ask all of them")
         click.echo(f"{verified.status}  {path}")
     _refuse_inaccurate(verified, strict)
 

@@ -23,5 +23,6 @@ def compiles_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("vlmc.compile.inductor.compile_tower", compile_tower)
     monkeypatch.setattr("vlmc.compile.inductor.memory_of_runs", lambda *_: 7)
-    monkeypatch.setattr("vlmc.compile.inductor.device_for", lambda target: torch.device("cpu"))
+    for user in ("vlmc.machine.inductor_needs", "vlmc.compile.inductor"):
+        monkeypatch.setattr(f"{user}.device_for", lambda target: torch.device("cpu"))
     monkeypatch.setattr("vlmc.compile.inductor.needs_of", lambda device: NEEDS)

@@ -82,7 +82,7 @@ def test_build_without_the_gpu_says_who_must_build(
 ) -> None:
     monkeypatch.setattr("vlmc.build.engine_steps.gpus", lambda: ())
     monkeypatch.setattr("vlmc.compile.tensorrt.gpus", lambda: ())
-    monkeypatch.setattr("vlmc.compile.inductor.gpus", lambda: ())
+    monkeypatch.setattr("vlmc.machine.inductor_needs.gpus", lambda: ())
     with pytest.raises(HardwareError, match="holds tensorrt without targets"):
         quick_build([LOCAL])
     with pytest.raises(HardwareError, match="must run on a machine with an sm89 GPU"):

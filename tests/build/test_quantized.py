@@ -242,6 +242,7 @@ def test_calibration_is_recorded(images: Path, miniature: Path, tmp_path: Path) 
     assert "dataset: calibration.jsonl" in written and str(tmp_path) not in written
     report = json.loads((folder / "reports" / "language-quantization.json").read_bytes())
     assert report["settings"]["method"] == "awq" and report["notes"] == []
+    assert report["samples"] > report["held_out_samples"] > 0
     assert all(part["output_error"] < 0.3 for part in report["linears"])
     assert not list(folder.rglob("00000.safetensors"))
 

@@ -193,7 +193,7 @@ def test_rebuild_with_inductor(
 ) -> None:
     source = quick_build([f"vision.precision={precision}"], tmp_path / "source")
     arguments = ("rebuild", source, "--engine", "inductor", "--target", "sm90")
-    monkeypatch.setattr("vlmc.compile.inductor.gpus", lambda: ())
+    monkeypatch.setattr("vlmc.machine.inductor_needs.gpus", lambda: ())
     refused = call(*arguments, "-o", tmp_path / "nowhere")
     assert (refused.exit_code, "on a machine with an sm90 GPU" in refused.stderr) == (5, True)
     assert not (tmp_path / "nowhere").exists()

@@ -18,11 +18,11 @@ from vlmc.artifact.hashing import file_sha256
 from vlmc.artifact.manifest import Profile
 from vlmc.artifact.vision_files import TOWER
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile.inductor import build_package, check_profiles, check_runtime, device_for
+from vlmc.compile.inductor import build_package, check_profiles, check_runtime
 from vlmc.compile.vision import write_weights
 from vlmc.errors import BuildError, HardwareError
 from vlmc.machine.gpu import Gpu
-from vlmc.machine.inductor_needs import Needs
+from vlmc.machine.inductor_needs import Needs, device_for
 from vlmc.models.aoti_package import AotiPackage
 from vlmc.models.fuse import fuse
 from vlmc.models.stored_tower import read_planned
@@ -39,7 +39,7 @@ def test_a_target_that_no_gpu_here_has_is_refused() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU here")
 def test_a_gpu_that_torch_does_not_see_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = (Gpu("NVIDIA H100", "sm90", 80 << 30),)
-    monkeypatch.setattr("vlmc.compile.inductor.gpus", lambda: cards)
+    monkeypatch.setattr("vlmc.machine.inductor_needs.gpus", lambda: cards)
     with pytest.raises(HardwareError, match=r"NVIDIA H100 \(sm90\), which torch .* does not see"):
         device_for("sm90")
 

@@ -67,6 +67,13 @@ def test_limit_is_another_dataset(folder: Path) -> None:
     assert first.digest not in (read_dataset(path).digest, read_dataset(path, 2).digest)
 
 
+@pytest.mark.parametrize("limit", [2, 3])
+def test_limit_that_leaves_nothing_out_is_none(limit: int, folder: Path) -> None:
+    """Its report takes the place of the whole dataset's, and counts as that."""
+    path = write(folder / "eval.jsonl", A, B)
+    assert read_dataset(path, limit) == read_dataset(path)
+
+
 BAD = [
     ({**A, "lable": "x"}, "unknown key 'lable'"),
     ({"prompt": "x"}, '"image" is None'),

@@ -102,7 +102,7 @@ def engine_step(
                 "name targets."
             )
         if engine == "inductor":
-            from vlmc.compile.inductor import device_for
+            from vlmc.machine.inductor_needs import device_for
 
             device_for(target)
         else:

@@ -21,7 +21,7 @@ from vlmc.build.events import (
 )
 from vlmc.build.files import copy_file, explaining
 from vlmc.build.step import REPORT, Step
-from vlmc.compile.progress import listening
+from vlmc.compile.listener import listening
 from vlmc.errors import BuildError
 
 _ADVICE = (

@@ -13,9 +13,8 @@ import torch
 from vlmc.artifact.hashing import file_sha256
 from vlmc.artifact.manifest import Profile
 from vlmc.compile.settings import write_json
-from vlmc.errors import BuildError, HardwareError
-from vlmc.machine.gpu import gpus
-from vlmc.machine.inductor_needs import needs_of
+from vlmc.errors import BuildError
+from vlmc.machine.inductor_needs import device_for, needs_of
 from vlmc.machine.package import PACKAGES
 from vlmc.models.aoti_package import AotiPackage
 from vlmc.models.fuse import fuse
@@ -126,6 +125,9 @@ def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> 
 
     Returns:
         The most memory in bytes that the device gave beside weights and tiles.
+
+    Raises:
+        BuildError: it fails on so many tiles, as where memory is short.
     """
     device = tower.positions.device
     loaded = AotiPackage(package, tower.state_dict(), device)
@@ -135,8 +137,15 @@ def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> 
             tiles = torch.zeros(batch, 448, 448, 3, dtype=torch.uint8, device=device)
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            loaded.run(tiles)
-            torch.cuda.synchronize()
+            try:
+                loaded.run(tiles)
+                torch.cuda.synchronize()
+            except RuntimeError as error:
+                raise BuildError(
+                    f"the package that was compiled does not run {batch} tiles at once on "
+                    f"{torch.cuda.get_device_name()}: {error}. Where memory is short, lower the "
+                    "max of vision.profiles: larger batches are split."
+                ) from error
             most = max(most, torch.cuda.max_memory_allocated() - before)
     loaded.close()
     return most
@@ -169,25 +178,3 @@ def check_runtime(package: Path) -> None:
             "load beside its own. Install the compiler's libstdc++.so (it belongs beside the file "
             "that `g++ -print-file-name=libstdc++.a` names), or name another compiler in CXX."
         )
-
-
-def device_for(target: str) -> torch.device:
-    """The GPU of this machine that packages for `target`, such as sm90, are compiled on.
-
-    Raises:
-        HardwareError: there is none.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = [needs_of(torch.device("cuda", index)).target for index in range(count)]
-    if target in found:
-        return torch.device("cuda", found.index(target))
-    here = ", ".join(f"{gpu.name} ({gpu.target})" for gpu in gpus()) or "no GPU"
-    unseen = f", which torch {torch.__version__} does not see" if gpus() and not found else ""
-    raise HardwareError(
-        f"the step vision.inductor-{target} must run on a machine with an {target} GPU, and this "
-        f"one has {here}{unseen}. Run the same command there. With VLMC_CACHE naming the same "
-        "folder on both, and the same packages installed (torch's build for CUDA too, and here is "
-        f"{torch.__version__}), a build here takes that step from there: --steps "
-        f"vision.inductor-{target} makes it alone. Without that engine in vision.engines an "
-        "artifact is built now, and `vlmc rebuild` adds it on such a machine."
-    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlmc.compile.progress import tell
+from vlmc.compile.listener import tell
 from vlmc.errors import CheckpointError
 from vlmc.image.decode import Pixels
 from vlmc.image.tiles import TOKENS_PER_TILE

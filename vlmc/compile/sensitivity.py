@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmc.compile.grids import Grid
+from vlmc.compile.listener import tell
 from vlmc.compile.observe import linears_of
-from vlmc.compile.progress import tell
 from vlmc.errors import RecipeError
 from vlmc.image.decode import Pixels
 from vlmc.models.ranges import linear_of

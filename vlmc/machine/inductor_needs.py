@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmc.machine.gpu import driver_version, gpu_of
+from vlmc.errors import HardwareError
+from vlmc.machine.gpu import driver_version, gpu_of, gpus
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,30 @@ def needs_of(device: torch.device) -> Needs:
         torch=str(torch.__version__),
         cuda=str(torch.version.cuda),
         driver=driver_version() or "unknown",
+    )
+
+
+def device_for(target: str) -> torch.device:
+    """The GPU of this machine that packages for `target`, such as sm90, are compiled on.
+
+    Raises:
+        HardwareError: there is none.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = [needs_of(torch.device("cuda", index)).target for index in range(count)]
+    if target in found:
+        return torch.device("cuda", found.index(target))
+    here = ", ".join(f"{gpu.name} ({gpu.target})" for gpu in gpus()) or "no GPU"
+    unseen = f", which torch {torch.__version__} does not see" if gpus() and not found else ""
+    raise HardwareError(
+        f"the step vision.inductor-{target} must run on a machine with an {target} GPU, and this "
+        f"one has {here}{unseen}. Run the same command there. With VLMC_CACHE naming the same "
+        "folder on both, and the same packages installed (torch's build for CUDA too, and here is "
+        f"{torch.__version__}), a build here takes that step from there: --steps "
+        f"vision.inductor-{target} makes it alone. Without that engine in vision.engines an "
+        "artifact is built now, and `vlmc rebuild` adds it on such a machine."
     )
 
 

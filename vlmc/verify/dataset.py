@@ -69,8 +69,9 @@ def read_dataset(path: Path, limit: int | None = None) -> Dataset:
         UsageError: a line cannot be read or an image is missing; names file and line.
     """
     lines = _read_lines(path)
-    if limit is not None:
-        lines = lines[:limit]
+    # One that leaves nothing out is none: the whole file is asked.
+    limit = None if limit is None or limit >= len(lines) else limit
+    lines = lines[:limit]
     if not lines:
         raise UsageError(f"{path} holds no question; write lines of image, prompt and label")
     asked = [(number, _parse(text, f"{path}:{number}", path.parent)) for number, text in lines]

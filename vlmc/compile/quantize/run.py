@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vlmc.compile.progress import tell
+from vlmc.compile.listener import tell
 from vlmc.errors import BuildError
 
 _ERRORS = "worker.log"

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vlmc.compile.progress import Tell, tell
+from vlmc.compile.listener import Tell, tell
 from vlmc.compile.quantize.attempts import Note, quantize_layer
 from vlmc.compile.quantize.embeddings import read_embeddings
 from vlmc.compile.quantize.job import (
