@@ -27,12 +27,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
-from vlmc.models import speed
 from vlmc.models import w4a16 as w4a16_module
 from vlmc.models.decoder import Decoder
 from vlmc.models.dequantize import quantize_tokens
 from vlmc.models.fp8 import multiply_fp8
 from vlmc.models.loading import load_decoder
+from vlmc.models.measured import milliseconds
 from vlmc.models.w4a16 import Kernel, W4A16Linear, choose_kernel, humming_version
 
 DEVICE, DTYPE = "cuda", torch.bfloat16
@@ -359,7 +359,7 @@ def products(linear: W4A16Linear) -> Report:
     found: Report = {
         "kernel": kernel.name,
         "dequantized_from_rows": linear.dequantized_from,
-        "dequantize_ms": round(speed.milliseconds(kernel.dequantize), 4),
+        "dequantize_ms": round(milliseconds(kernel.dequantize), 4),
     }
     for count in (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096):
         rows = torch.randn(count, kernel.shape[1], device=DEVICE, dtype=DTYPE)
@@ -369,7 +369,7 @@ def products(linear: W4A16Linear) -> Report:
         }
         if count <= kernel.max_rows:
             runs["kernel"] = partial(kernel.multiply, rows)
-        found[str(count)] = {name: round(speed.milliseconds(run), 4) for name, run in runs.items()}
+        found[str(count)] = {name: round(milliseconds(run), 4) for name, run in runs.items()}
     return found
 
 

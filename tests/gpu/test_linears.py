@@ -19,8 +19,9 @@ from tests.models.test_decoder import sequence
 from tests.models.test_linear import both
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import HardwareError
-from vlmc.models import speed
+from vlmc.models import measured
 from vlmc.models.dequantize import dequantize_int4, quantize_tokens
+from vlmc.models.humming_tiles import candidates
 from vlmc.models.loading import load_decoder
 from vlmc.models.w4a16 import Kernel, W4A16Linear, choose_kernel
 
@@ -37,11 +38,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def weight(dtype: torch.dtype, group_size: int, symmetric: bool) -> tuple[Tensor, ...]:
+def weight(
+    dtype: torch.dtype,
+    group_size: int,
+    symmetric: bool,
+    shape: tuple[int, int] = (OUTPUTS, INPUTS),
+) -> tuple[Tensor, ...]:
     """Packed, scales and zero points on the GPU, and the exact weight rounded to `dtype`."""
     generator = torch.Generator().manual_seed(group_size)
     tensors, _ = int4(
-        torch.randn(OUTPUTS, INPUTS, generator=generator) * 0.05, group_size, symmetric=symmetric
+        torch.randn(shape, generator=generator) * 0.05, group_size, symmetric=symmetric
     )
     packed, scales = tensors["weight_packed"], tensors["weight_scale"].to(dtype)
     zeros = tensors.get("weight_zero_point", torch.empty(0))
@@ -88,6 +94,64 @@ def test_humming(dtype: torch.dtype, group_size: int, symmetric: bool) -> None:
     check(kernel, exact)
 
 
+@needs_humming
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="needs a GPU on which other tiles than humming's own are tried",
+)
+@pytest.mark.parametrize(
+    ("dtype", "group_size", "symmetric"),
+    [(torch.bfloat16, 128, False), (torch.float16, 32, False), (torch.bfloat16, 64, True)],
+    ids=str,
+)
+def test_tiles_for_few_rows(
+    dtype: torch.dtype, group_size: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlmc.models import humming_kernel
+
+    monkeypatch.setattr(humming_kernel, "_prepared", {})
+    monkeypatch.setattr(measured, "_decided", {})
+    # A shape that all of them fit, and products by each whatever is quickest.
+    packed, scales, zeros, exact = weight(dtype, group_size, symmetric, (512, 512))
+    kernel = choose_kernel(packed, scales, None if symmetric else zeros, dtype, lambda _: None)
+    assert isinstance(kernel, humming_kernel.HummingKernel)
+    tried = candidates(kernel.shape, (9, 0))
+    assert {len(tiles) for tiles in tried.values()} == {3}
+    generator = torch.Generator().manual_seed(3)
+    for most, tiles in tried.items():
+        for count in {1, most - 3, most}:
+            rows = torch.randn(count, 512, generator=generator).to(dtype)
+            expected = rows.float() @ exact.float().T
+            for tile in tiles:
+                monkeypatch.setattr(kernel, "_tiles", json.dumps(tile))
+                # Twice, for its locks must be as they were.
+                for _ in range(2):
+                    product = kernel.multiply(rows.cuda()).cpu().float()
+                    error = (product - expected).norm() / expected.norm()
+                    assert float(error) < (0.01 if dtype == torch.bfloat16 else 0.002), tile
+
+
+@needs_humming
+def test_tiles_are_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a GPU on which other tiles than humming's own are tried")
+    from vlmc.models import humming_kernel
+
+    path = tmp_path / "vlmc" / "kernels" / "w4a16-tiles.json"
+    chosen = []
+    for _ in range(2):
+        monkeypatch.setattr(humming_kernel, "_prepared", {})
+        monkeypatch.setattr(measured, "_decided", {})
+        kernel, exact = kernel_of(torch.bfloat16, 128, False)
+        check(kernel, exact)
+        chosen.append(path.read_text())
+        monkeypatch.setattr(humming_kernel, "choose", None)
+    assert chosen[0] == chosen[1]
+    ((key, choice),) = json.loads(chosen[0]).items()
+    assert "384x512" in key
+    assert set(choice) <= {"8", "16", "32"}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("group_size", [16, 32, 64, 128])
@@ -103,7 +167,7 @@ def test_torch_alone(
 
 def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlmc.models.w4a16.humming_version", lambda: None)
-    monkeypatch.setattr(speed, "_decided", {})
+    monkeypatch.setattr(measured, "_decided", {})
     kernel, _ = kernel_of(torch.bfloat16, 64, True)
     border = W4A16Linear(kernel, None).dequantized_from
     path = tmp_path / "vlmc" / "kernels" / "w4a16-rows.json"
@@ -112,7 +176,7 @@ def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert torch.cuda.get_device_name() in key
     assert border == min(kept, kernel.max_rows + 1)
     path.write_text(json.dumps({key: 5}))
-    monkeypatch.setattr(speed, "_decided", {})
+    monkeypatch.setattr(measured, "_decided", {})
     assert W4A16Linear(kernel, None).dequantized_from == 5
 
 

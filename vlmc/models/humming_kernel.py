@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -14,7 +15,16 @@ from torch import Tensor
 
 from vlmc.errors import HardwareError
 from vlmc.machine.user_cache import user_cache
+from vlmc.models.humming_tiles import (
+    Interval,
+    Tile,
+    candidates,
+    choose,
+    read_choice,
+    with_choice,
+)
 from vlmc.models.linear_kernels import dequantize_tiles
+from vlmc.models.measured import describe, measured_once
 from vlmc.models.nibbles import TiledLayout, find_places
 
 Tell = Callable[[str], None]
@@ -26,7 +36,8 @@ _MULTIPLE_N, _MULTIPLE_K = 128, 64
 _WORDS = 2
 _LOCKS = 2048
 _MANY_ROWS = 1 << 30
-_prepared: set[tuple[str, int]] = set()
+# By weight configuration and device, the configuration of tiles that its kernels were prepared for.
+_prepared: dict[tuple[str, int], str] = {}
 
 
 class HummingKernel:
@@ -47,19 +58,15 @@ class HummingKernel:
         self.shape, self.group_size = (outputs, inputs), inputs // scales.shape[1]
         self.symmetric, self.dtype = zeros is None, scales.dtype
         self.max_rows = _MANY_ROWS
+        self.locks = torch.zeros(_LOCKS, dtype=torch.int32, device=packed.device)
         with _compiling(tell, self.shape, packed.device) as compiling:
             self._config, tensors = _transform(packed, scales, zeros)
-            self._text = self._config.to_str()
-            if (self._text, packed.device.index) not in _prepared:
+            key = (self._config.to_str(), packed.device.index)
+            if key not in _prepared:
                 compiling()
-                from humming.kernel.humming import HummingKernel as Compiled
-
-                Compiled.prepare_kernels(self._text, None, None, packed.device)
-                _prepared.add((self._text, packed.device.index))
-        self.words = tensors["weight"]
-        self.scales = tensors["weight_scale"]  # (groups, outputs), columns moved
-        self.zeros = tensors.get("zero_point")  # (groups, outputs / 8), columns moved
-        self.locks = torch.zeros(_LOCKS, dtype=torch.int32, device=packed.device)
+                _prepared[key] = self._prepare(tensors)
+            self._tiles = _prepared[key]
+        self._tensors = tensors
         places, columns = _probe(self.dtype, packed.device)
         self.layout = TiledLayout(
             _TILE_N, _TILE_K, _WORDS * _TILE_N, _WORDS * outputs, places, columns
@@ -74,22 +81,56 @@ class HummingKernel:
 
     def multiply(self, rows: Tensor) -> Tensor:
         """(rows, inputs) → (rows, outputs)."""
+        return self._launch(rows, self._tensors, self._tiles)
+
+    def _launch(self, rows: Tensor, tensors: Mapping[str, Tensor], tiles: str) -> Tensor:
         from humming.forward import humming_forward
 
         product: Tensor = humming_forward(
-            self._config,
-            inputs=rows,
-            weight=self.words,
-            weight_scale=self.scales,
-            zero_point=self.zeros,
-            locks=self.locks,
+            self._config, inputs=rows, locks=self.locks, tuning_config=tiles, **tensors
         )
         return product
 
+    def _prepare(self, tensors: Mapping[str, Tensor]) -> str:
+        """Compile the kernels of this shape, and choose the tiles for few rows."""
+        from humming.kernel.humming import HummingKernel as Compiled
+        from humming.tune import get_heuristics_config
+
+        device = tensors["weight"].device
+        capability = torch.cuda.get_device_capability(device)
+        found = get_heuristics_config(self._config, device=device)
+        own = [(above, rows, tile) for above, rows, tile in found]
+
+        def compile_for(intervals: list[Interval]) -> str:
+            text = json.dumps(intervals)
+            Compiled.prepare_kernels(self._config.to_str(), None, text, device)
+            return text
+
+        tried = candidates(self.shape, capability)
+
+        def measure() -> dict[int, Tile]:
+            # All in one call, which compiles in parallel, whatever rows they will serve.
+            compile_for(own + [(0, rows, tile) for rows, tiles in tried.items() for tile in tiles])
+            return choose(tried, own, tensors, self.shape[1], self.dtype, self._launch)
+
+        choice: dict[int, Tile] = {}
+        if tried:
+            choice = measured_once(
+                "w4a16-tiles", describe(self), measure, lambda value: read_choice(value, tried)
+            )
+        return compile_for(with_choice(own, choice))
+
     def dequantize(self) -> Tensor:
         """The weight (outputs, inputs), as exact as its dtype."""
-        zeros = None if self.zeros is None else self.zeros.T
-        return dequantize_tiles(self.words, self.layout, self.scales.T, zeros, self.shape)
+        zeros = self._tensors.get("zero_point")
+        # Scales and zero points are (groups, outputs), their columns moved.
+        return dequantize_tiles(
+            self._tensors["weight"],
+            self.layout,
+            self._tensors["weight_scale"].T,
+            None if zeros is None else zeros.T,
+            self.shape,
+        )
 
 
 def _transform(

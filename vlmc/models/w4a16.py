@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmc.errors import HardwareError
-from vlmc.models.speed import rows_from
+from vlmc.models.dequantized_rows import rows_from
 
 Tell = Callable[[str], None]
 

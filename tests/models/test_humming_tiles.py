@@ -1,0 +1,72 @@
+"""Which tiles humming's kernels are given: those that were chosen, where they were chosen."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vlmc.models.humming_tiles import (
+    BANDS,
+    Interval,
+    candidates,
+    read_choice,
+    with_choice,
+)
+
+HOPPER = (9, 0)
+OWN: list[Interval] = [
+    (0, 8, {"own": 1}),
+    (8, 24, {"own": 2}),
+    (24, 64, {"own": 3}),
+    (64, 8192, {"own": 4}),
+]
+CHOSEN = {"chosen": 1}
+
+
+def tiles(intervals: list[Interval]) -> list[object]:
+    """The tile of each row count that humming would look up, by its rule: above, up to."""
+    found = []
+    for rows in range(1, 101):
+        (tile,) = [tile for low, high, tile in intervals if low < rows <= high]
+        found.append(tile)
+    return found
+
+
+@pytest.mark.parametrize("bands", [(), (8,), (16,), (32,), (8, 32), BANDS])
+def test_every_row_count_has_one_tile(bands: tuple[int, ...]) -> None:
+    intervals = with_choice(OWN, dict.fromkeys(bands, CHOSEN))
+    for rows, tile, own in zip(range(1, 101), tiles(intervals), tiles(OWN), strict=True):
+        band = next((band for band in BANDS if rows <= band), None)
+        assert tile == (CHOSEN if band in bands else own)
+    assert intervals[0][0] == 0
+    assert intervals[-1][1] == 8192
+
+
+def test_tiles_divide_the_weight() -> None:
+    both = candidates((512, 512), HOPPER)
+    assert tuple(both) == BANDS
+    assert {len(tried) for tried in both.values()} == {3}
+    for shape, count in (((384, 512), 2), ((512, 128), 1)):
+        tried = candidates(shape, HOPPER)
+        assert {len(found) for found in tried.values()} == {count}
+        for rows, found in tried.items():
+            for tile in found:
+                height, outputs, inputs = tile["block_shape"]
+                assert (height, shape[0] % outputs, shape[1] % inputs) == (rows, 0, 0)
+    assert candidates((384, 896), HOPPER) == {}
+
+
+def test_only_the_architecture_that_was_measured_has_others_tried() -> None:
+    assert candidates((512, 512), (8, 9)) == {}
+    assert candidates((512, 512), (12, 0)) == {}
+
+
+def test_a_choice_is_read_back_if_it_is_still_tried() -> None:
+    tried = candidates((512, 512), HOPPER)
+    choice = {8: tried[8][1], 32: tried[32][2]}
+    assert read_choice(json.loads(json.dumps(choice)), tried) == choice
+    assert read_choice({}, tried) == {}
+    for damaged in ({"8": tried[16][0]}, {"64": tried[8][0]}, {"x": tried[8][0]}, 5, None):
+        with pytest.raises((ValueError, TypeError)):
+            read_choice(damaged, tried)
