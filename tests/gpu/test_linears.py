@@ -1,6 +1,6 @@
 """On CUDA, quantized linears compute what their dequantized twins do on the CPU.
 
-Each shape that humming-kernels meets first is compiled for 15 s, so there are few.
+Each shape that humming-kernels meets first is compiled for 20 s, so there are few.
 """
 
 from __future__ import annotations

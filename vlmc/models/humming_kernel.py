@@ -216,7 +216,7 @@ def _compiling(
 
     def begin() -> None:
         tell(
-            f"preparing 4-bit kernels for {shape[1]} inputs and {shape[0]} outputs (15 s on 16 "
+            f"preparing 4-bit kernels for {shape[1]} inputs and {shape[0]} outputs (20 s on 16 "
             "cores the first time on a GPU, then kept)"
         )
 
