@@ -9,6 +9,10 @@ weights alone differ. Said of each:
 - recall of the positive labels, and exact match with the labels;
 - KL divergence of the unquantized model's next-token distribution to the quantized one's, in nats,
   averaged over the tokens of the unquantized model's answers (its stop token among them).
+
+Rounding gives one model and so one figure. `--rescaled N` tells how much of it is chance: N models
+whose weights are multiplied by random factors near 1 for each input, which says nothing of the
+model, before they are rounded, and divided by them afterwards.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.models.quantized import int4
 from tests.quantized import dequantized
 from vlmc.artifact.manifest import ImageRules
 from vlmc.build.resolve import resolve
@@ -54,8 +59,9 @@ from vlmc.verify.metrics import Judged, normalize, score
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart"
 METHODS: tuple[Method, ...] = ("gptq", "awq")
 NEW_TOKENS = 8
-# Of Student's t with 4 degrees of freedom, two-sided 95 %.
-T_OF_FIVE = 2.776
+# Of Student's t by the count of values, two-sided 95 %.
+T_OF = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+RESCALED_SPREAD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +221,17 @@ class Bench:
             "kl": divergence / tokens,
         }
 
+    def rescaled(self, seed: int) -> dict[str, Tensor]:
+        """Tensors rounded at group 128, asymmetric, once their inputs have random factors."""
+        generator = torch.Generator().manual_seed(seed)
+        tensors = dict(self.tensors)
+        for name, tensor in self.tensors.items():
+            if ".layers." in name and tensor.dim() == 2:
+                drawn = torch.randn(tensor.shape[1], generator=generator)
+                factors = (RESCALED_SPREAD * drawn).exp()
+                tensors[name] = int4(tensor.float() * factors, 128, symmetric=False)[1] / factors
+        return tensors
+
     def quantize(self, variant: Variant, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors of a quantized model, read back, and its report."""
         embeddings = folder / "embeddings"
@@ -263,10 +280,10 @@ def sizes(options: argparse.Namespace) -> list[tuple[Modality, int]]:
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Mean, and half the 95 % interval over seeds (Student's t of five)."""
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return {"mean": mean, "half_interval": T_OF_FIVE * spread, "min": min(values)}
+    """Mean, and half the 95 % interval over seeds."""
+    count, mean = len(values), statistics.fmean(values)
+    half = T_OF[count] * statistics.stdev(values) / count**0.5 if count > 1 else 0.0
+    return {"mean": mean, "half_interval": half, "min": min(values)}
 
 
 def main() -> None:
@@ -280,7 +297,8 @@ def main() -> None:
     )
     parser.add_argument("--methods", default="awq,gptq")
     parser.add_argument("--text", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, choices=range(1, 11))
+    parser.add_argument("--rescaled", type=int, default=0, choices=range(11))
     parser.add_argument("--workers", type=int, default=1, help="models quantized at once")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -300,6 +318,9 @@ def main() -> None:
         ),
     ]
     found: dict[str, list[dict[str, float]]] = {"unquantized": [bench.evaluate(bench.original)]}
+    for seed in range(options.rescaled):
+        run = bench.evaluate(bench.decoder(bench.rescaled(seed)))
+        found.setdefault("rtn g128 asym, rescaled", []).append(run)
     reports: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.workers) as pool:
         folders = [Path(name) / str(index) for index in range(len(variants))]

@@ -8,7 +8,7 @@ pairs, which is to be at least 1.3; `--around float16` is the graph that an arti
 for a GPU bundles. `--calibrate N` calibrates int8 on N tiles in a process of its own, as the step
 vision.ranges does, and tells the memory that it takes beyond the tower, which is to stay below
 4 GB however many tiles there are. It runs the tower about N + 270 times; `--layers` takes a tower
-of fewer. Prints JSON lines.
+of fewer, and `--device cuda` runs it where a build would, beside a GPU. Prints JSON lines.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: in
         print(json.dumps(line), flush=True)
 
 
-def calibrate(count: int, layers: int) -> dict[str, Any]:
+def calibrate(count: int, layers: int, device: str) -> dict[str, Any]:
     """Calibrate in this process; the memory that it took."""
     import torch
     from PIL import Image
@@ -90,17 +90,21 @@ def calibrate(count: int, layers: int) -> dict[str, Any]:
         tiles = CalibrationTiles(
             images, TileRule("single"), resampler="opencv", exif="ignore", seed=0
         )
-        tower = random_tower(cpu, layers)
+        tower = random_tower(torch.device(device), layers)
+        weights = torch.cuda.memory_allocated() if device == "cuda" else 0
         # From here on: what was held meanwhile does not count, the tower's weights do.
         peak = MemoryPeak()
         before, start = peak.read(), time.perf_counter()
         measured = measure_ranges(tower, "int8", tiles, min_cosine=0.99, seed=0)
         after = peak.read()
+    on_device = torch.cuda.max_memory_allocated() - weights if device == "cuda" else None
     return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "tiles": measured.tiles,
         "layers": layers,
         "held_before_bytes": before,
         "peak_beyond_bytes": None if before is None or after is None else after - before,
+        "device_peak_beyond_bytes": on_device,
         "seconds": round(time.perf_counter() - start, 1),
         "worst_cosine": measured.worst_cosine,
         "keep_16bit": len(measured.ranges.keep_16bit),
@@ -116,10 +120,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--calibrate", type=int, action="append", metavar="N", default=[])
     parser.add_argument("--layers", type=int, default=24, help="of the tower that is calibrated")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--in-process", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_process is not None:
-        print(json.dumps(calibrate(options.in_process, options.layers)))
+        print(json.dumps(calibrate(options.in_process, options.layers, options.device)))
         return
     nothing = not options.speed and not options.calibrate
     if options.speed or nothing:
@@ -127,8 +132,8 @@ def main() -> None:
             measure_speed(Path(folder), options.around, options.pairs)
     for count in options.calibrate or ([128] if nothing else []):
         command = [sys.executable, "-m", "benchmarks.vision_cpu", "--in-process", str(count)]
-        layers = ["--layers", str(options.layers)]
-        subprocess.run([*command, *layers], cwd=ROOT, check=True)
+        tower = ["--layers", str(options.layers), "--device", options.device]
+        subprocess.run([*command, *tower], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

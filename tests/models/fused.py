@@ -13,7 +13,6 @@ from tests import oracle
 from tests.models.loaded import tiles
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile.observe import observe
 from vlmc.models.loading import load_tower
 from vlmc.models.vision import VisionTower, normalize_tiles
 
@@ -48,6 +47,9 @@ def reference(tower: VisionTower, pixels: Tensor) -> Tensor:
 
 def clips_of(tower: VisionTower, pixels: Tensor) -> dict[str, float]:
     """The largest magnitude of each linear's input."""
+    # Not for all who import this: a runtime is tested without what compiles.
+    from vlmc.compile.observe import observe
+
     seen = observe(tower, pixels.numpy(), len(pixels), features=0, seed=0)
     return {name: float(inputs.magnitude.max()) for name, inputs in seen.linears.items()}
 

@@ -15,6 +15,9 @@ from vlmc.build.step import Step
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration_set import CalibrationSet
 
+# Of a GPU beside the tower: one tile's activations, and the libraries.
+_CALIBRATION_BYTES = 2 << 30
+
 
 def vision_steps(
     resolved: Resolved,
@@ -119,6 +122,7 @@ def _ranges_step(
         parameters["min_feature_cosine"] = resolved.min_feature_cosine
 
     def work(folder: Path) -> None:
+        from vlmc.compile.calibration_device import calibration_device
         from vlmc.compile.calibration_tiles import CalibrationTiles
         from vlmc.compile.measure import measure_ranges
         from vlmc.compile.vision import fp32_tower
@@ -134,8 +138,11 @@ def _ranges_step(
                 exif=recipe.image.exif,
                 seed=seed,
             )
+        # What is put on a grid stands beside what it is held against.
+        copies = 2 if precision in ("int8", "fp8") else 1
+        device = calibration_device(checkpoint, copies=copies, working_bytes=_CALIBRATION_BYTES)
         measured = measure_ranges(
-            fp32_tower(checkpoint),
+            fp32_tower(checkpoint, device),
             precision,
             tiles,
             min_cosine=resolved.min_feature_cosine,

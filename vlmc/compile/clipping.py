@@ -29,7 +29,7 @@ class Clip:
 
     clip: float
     method: Method
-    factors: Tensor | None  # (inputs,) powers of two that the input is divided by
+    factors: Tensor | None  # (inputs,) powers of two that the input is divided by, on the CPU
     error: float  # of the quantized linear's output, relative RMS on the rows observed
 
 
@@ -39,22 +39,23 @@ def choose_clip(linear: nn.Linear, inputs: LinearInputs, grid: Grid, *, migrated
     MinMax, percentile and MSE search are tried for each strength of migration; `migrated` says
     whether factors can be folded into what comes before.
     """
-    rows = inputs.rows[: inputs.seen_rows]
-    weight = linear.weight.detach().float().cpu()
+    weight = linear.weight.detach().float()
+    rows = inputs.rows[: inputs.seen_rows].to(weight.device)
+    magnitude = inputs.magnitude.to(weight.device)
     expected = rows @ weight.T
     size = expected.norm().clamp_min(1e-30)
     best: Clip | None = None
     for strength in _STRENGTHS if migrated else _STRENGTHS[:1]:
-        factors = migration_factors(inputs.magnitude, weight, strength) if strength else None
-        divide = torch.ones(rows.shape[1]) if factors is None else factors
+        factors = migration_factors(magnitude, weight, strength) if strength else None
+        divide = torch.ones_like(magnitude) if factors is None else factors
         moved, scaled = rows / divide, weight * divide
         stored = grid.fake(scaled, grid.weight_scale(scaled, torch.float32))
-        largest = float((inputs.magnitude / divide).max())
+        largest = float((magnitude / divide).max())
         for method, clip in clips(moved, largest, grid):
             scale = grid.activation_scale(clip, torch.float32)
             error = float((grid.fake(moved, scale) @ stored.T - expected).norm() / size)
             if best is None or error < best.error:
-                best = Clip(clip, method, factors, error)
+                best = Clip(clip, method, None if factors is None else factors.cpu(), error)
     if best is None:
         raise RuntimeError("no clip was tried")
     return best

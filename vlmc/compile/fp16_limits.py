@@ -35,7 +35,7 @@ def unfit_for_fp16(tower: VisionTower, seen: Observations) -> tuple[str, ...]:
 
 def cast_error(weight: Tensor) -> float:
     """Relative RMS of what a weight loses in fp16; infinite where it overflows."""
-    wide = weight.double()
+    wide = weight.detach().double()
     size = wide.norm()
     return float((wide - wide.to(torch.float16).double()).norm() / size) if size else 0.0
 

@@ -17,6 +17,7 @@ from vlmc.compile.observe import LinearInputs, Observations, linears_of, observe
 from vlmc.compile.sensitivity import choose_kept, layer_losses
 from vlmc.image.decode import Pixels
 from vlmc.models.ranges import LinearRange, Ranges, migrate
+from vlmc.models.true_fp32 import true_fp32
 from vlmc.models.vision import VisionTower
 from vlmc.recipe.support import Precision
 
@@ -37,8 +38,10 @@ class Measured:
     clips: Mapping[str, Clip]  # empty for fp16
     losses: Mapping[str, float]  # 1 - cosine with the layer alone on the grid; empty for fp16
     worst_cosine: float | None  # of the checked tiles on the grid, None for fp16
+    device: str  # cpu or cuda, whose last bits of fp32 differ
 
 
+@true_fp32()
 def measure_ranges(
     tower: VisionTower,
     precision: Precision,
@@ -47,7 +50,7 @@ def measure_ranges(
     min_cosine: float,
     seed: int,
 ) -> Measured:
-    """Measure an fp32 tower for fp16, int8 or fp8; int8 and fp8 migrate it in place.
+    """Measure an fp32 tower for fp16, int8 or fp8, where it is; int8 and fp8 migrate it in place.
 
     The golden tiles are always among those observed and checked, since an engine has to pass on
     them wherever it is loaded.
@@ -56,7 +59,7 @@ def measure_ranges(
         CheckpointError: a layer's input is not finite, or all zero.
         RecipeError: the images are of one colour; `min_cosine` cannot be reached.
     """
-    grid = GRIDS.get(precision)
+    grid, device = GRIDS.get(precision), next(tower.parameters()).device
     if tiles is not None and grid is not None:
         tiles.check_spread()
     limit = _TILES_FOR_FP16 if grid is None else None
@@ -74,7 +77,7 @@ def measure_ranges(
     if grid is None:
         linears = {name: _range(inputs, None) for name, inputs in seen.linears.items()}
         ranges = Ranges(linears, tuple(seen.residual), (), keep_fp32, {})
-        return Measured(ranges, count, {}, {}, None)
+        return Measured(ranges, count, {}, {}, None, device.type)
     return _for_grid(tower, seen, count, keep_fp32, grid, checked, min_cosine)
 
 
@@ -105,7 +108,8 @@ def _for_grid(
     ranked = checked[:: max(1, len(checked) // RANKED_TILES)][:RANKED_TILES]
     losses = layer_losses(tower, limits, ranked, grid)
     kept, worst = choose_kept(tower, limits, losses, checked, list(seen.features), grid, min_cosine)
-    return Measured(replace(ranges, keep_16bit=kept), count, clips, losses, worst)
+    device = next(tower.parameters()).device.type
+    return Measured(replace(ranges, keep_16bit=kept), count, clips, losses, worst, device)
 
 
 def _tiles(tiles: CalibrationTiles | None) -> Iterator[Pixels]:

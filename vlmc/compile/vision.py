@@ -68,10 +68,10 @@ def write_graph(
     save_graph(model, path)
 
 
-def fp32_tower(checkpoint: Checkpoint) -> VisionTower:
-    """Tower and projector of a checkpoint in fp32 on the CPU."""
+def fp32_tower(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> VisionTower:
+    """Tower and projector of a checkpoint in fp32."""
     tensors = tower_tensors(checkpoint.weights, checkpoint.config)
-    return load_tower(checkpoint.config, tensors, dtype=torch.float32, device="cpu")
+    return load_tower(checkpoint.config, tensors, dtype=torch.float32, device=device)
 
 
 def tower_settings(config: ModelConfig) -> dict[str, object]:

@@ -30,6 +30,7 @@ def write_report(
         "samples_sha256": None if samples is None else samples.digest,
         "skipped": [] if samples is None else list(samples.skipped),
         "tiles": measured.tiles,
+        "device": measured.device,
         "worst_cosine": measured.worst_cosine,
         "worst_layers": worst,
         "keep_16bit": list(ranges.keep_16bit),

@@ -24,6 +24,7 @@ from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.image.tiles import TileRule
 from vlmc.models.loading import load_decoder, load_tower
+from vlmc.models.true_fp32 import true_fp32
 from vlmc.models.vision import VisionTower, normalize_tiles
 from vlmc.runtime import generation
 from vlmc.runtime.generation import Sampling
@@ -61,8 +62,7 @@ class SourceTower:
     @torch.inference_mode()
     def features(self, tiles: npt.NDArray[np.uint8]) -> Tensor:
         """uint8 (N, 448, 448, 3) → fp32 (N, 256, hidden) on the device, in true fp32."""
-        # cuDNN would otherwise take TF32 for the patch embedding: ten bits of mantissa.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with true_fp32():
             parts = [
                 self._tower(normalize_tiles(part.to(self.device), torch.float32))
                 for part in torch.split(torch.from_numpy(tiles), _BATCH_TILES)

@@ -11,18 +11,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vlmc.artifact.manifest import ImageRules
-from vlmc.checkpoint.huggingface import EMBEDDING, language_tensors, tower_tensors
+from vlmc.checkpoint.huggingface import EMBEDDING, language_tensors
 from vlmc.checkpoint.source import Checkpoint
+from vlmc.compile.calibration_device import calibration_device
 from vlmc.compile.calibration_set import CalibrationSet
+from vlmc.compile.vision import fp32_tower
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
-from vlmc.models.loading import load_tower
 from vlmc.models.splice import splice
+from vlmc.models.true_fp32 import true_fp32
 from vlmc.models.vision import VisionTower, normalize_tiles
 from vlmc.text.prompt import PromptBuilder
 
 _TENSOR = "embeddings"
 _TILES_AT_ONCE = {"cpu": 2, "cuda": 32}
+# What so many tiles take in the 6B tower, and the libraries.
+_WORKING_BYTES = 8 << 30
 
 
 def write_embeddings(
@@ -76,11 +80,11 @@ def _embedding_table(checkpoint: Checkpoint) -> Tensor:
 
 
 def _tower(checkpoint: Checkpoint) -> VisionTower:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tensors = tower_tensors(checkpoint.weights, checkpoint.config)
-    return load_tower(checkpoint.config, tensors, dtype=torch.float32, device=device)
+    device = calibration_device(checkpoint, copies=1, working_bytes=_WORKING_BYTES)
+    return fp32_tower(checkpoint, device)
 
 
+@true_fp32()
 @torch.inference_mode()
 def _features(tower: VisionTower, tiles: Tensor) -> Tensor:
     """uint8 (T, 448, 448, 3) to fp32 (256 · T, hidden) on the CPU."""

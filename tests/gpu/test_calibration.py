@@ -1,0 +1,60 @@
+"""Calibration on CUDA finds what it finds on the CPU, up to fp32's last bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.compile.test_precision import calibration_tiles
+from vlmc.checkpoint.source import open_checkpoint
+from vlmc.compile.calibration_device import calibration_device
+from vlmc.compile.listener import listening
+from vlmc.compile.measure import measure_ranges
+from vlmc.compile.vision import fp32_tower
+from vlmc.recipe.support import MIN_FEATURE_COSINE, Precision
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
+@pytest.mark.parametrize("name", ["internlm2-300m", "internlm2-6b"])
+def test_ranges(
+    name: str, precision: Precision, miniatures: Callable[[str], Path], images: Path
+) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        with open_checkpoint(miniatures(name)) as checkpoint:
+            tower = fp32_tower(checkpoint, device)
+        least = MIN_FEATURE_COSINE[precision]
+        tiles = calibration_tiles(images)
+        found.append(measure_ranges(tower, precision, tiles, min_cosine=least, seed=0))
+        assert found[-1].device == device
+    here, there = found
+    assert here.tiles == there.tiles
+    assert there.ranges.keep_fp32 == here.ranges.keep_fp32
+    assert there.ranges.residual == pytest.approx(here.ranges.residual, rel=1e-4)
+    for part, expected in here.ranges.linears.items():
+        linear = there.ranges.linears[part]
+        assert linear.output == pytest.approx(expected.output, rel=1e-3), part
+        if precision == "fp16":
+            assert linear.minimum == pytest.approx(expected.minimum, rel=1e-3), part
+            assert linear.maximum == pytest.approx(expected.maximum, rel=1e-3), part
+        else:
+            # Of clips that are as good, either may be taken.
+            error = here.clips[part].error
+            assert there.clips[part].error == pytest.approx(error, rel=0.02), part
+    if here.worst_cosine is not None and there.worst_cosine is not None:
+        assert there.worst_cosine == pytest.approx(here.worst_cosine, abs=2e-4)
+
+
+def test_a_gpu_without_room_is_left_alone(miniature: Path) -> None:
+    told: list[str] = []
+    _, total = torch.cuda.mem_get_info()
+    with open_checkpoint(miniature) as checkpoint, listening(told.append):
+        assert calibration_device(checkpoint, copies=1, working_bytes=1 << 20).type == "cuda"
+        assert calibration_device(checkpoint, copies=1, working_bytes=total).type == "cpu"
+    (line,) = told
+    assert line.startswith("on the CPU: ")
