@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from vlmc.models.humming_tiles import (
     BANDS,
     Interval,
+    agree,
     candidates,
     read_choice,
     with_choice,
@@ -70,3 +72,17 @@ def test_a_choice_is_read_back_if_it_is_still_tried() -> None:
     for damaged in ({"8": tried[16][0]}, {"64": tried[8][0]}, {"x": tried[8][0]}, 5, None):
         with pytest.raises((ValueError, TypeError)):
             read_choice(damaged, tried)
+
+
+def test_a_tile_that_computes_something_else_is_seen() -> None:
+    expected = torch.randn(8, 512, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert agree(expected * 1.004, expected)
+    assert agree(torch.zeros(8, 512), torch.zeros(8, 512))
+    swapped = expected.clone()
+    swapped[:, :16] = expected[:, 16:32]
+    for wrong in (swapped, torch.zeros(8, 512), expected / 0):
+        assert not agree(wrong, expected)
+    one = expected.clone()
+    one[0, 0] = torch.nan
+    assert not agree(one, expected)
+    assert not agree(expected, one)

@@ -111,7 +111,8 @@ class HummingKernel:
         def measure() -> dict[int, Tile]:
             # All in one call, which compiles in parallel, whatever rows they will serve.
             compile_for(own + [(0, rows, tile) for rows, tiles in tried.items() for tile in tiles])
-            return choose(tried, own, tensors, self.shape[1], self.dtype, self._launch)
+            with torch.cuda.device(device):
+                return choose(tried, own, tensors, self.shape[1], self.dtype, self._launch)
 
         choice: dict[int, Tile] = {}
         if tried:
