@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.artifact.test_signature import make_keys
 from tests.test_cli import call
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import MANIFEST
+from vlmc.artifact.summary import summarize
 
 
 @pytest.fixture
@@ -55,6 +57,19 @@ def test_inspect(copied: Path, tmp_path: Path) -> None:
     result = call("inspect", copied)
     assert (result.exit_code, result.stdout) == (4, "")
     assert "lacks vision/golden.npz" in result.stderr
+
+
+def test_inspect_tells_of_the_graph_beside_engines_for_gpus(artifact: Path) -> None:
+    summary = summarize(artifact)
+    assert summary.plain()["bundled_graph"] is None
+    (engine,) = summary.manifest.engines
+    engine = replace(engine, engine="tensorrt", target="sm89", file="vision/sm89.plan")
+    beside = replace(summary, manifest=replace(summary.manifest, engines=(engine,)))
+    assert beside.plain()["bundled_graph"] == "vision/model.onnx"
+    (line,) = [line for line in beside.lines() if line.startswith("graph")]
+    assert (
+        line.split(maxsplit=1)[1] == "onnxruntime for cpu, fp32, vision/model.onnx; taken on a CPU"
+    )
 
 
 def test_verify_integrity(copied: Path) -> None:

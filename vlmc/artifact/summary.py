@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmc.artifact.accuracy import Accuracy, read_accuracy
+from vlmc.artifact.bundled_graph import bundled_graph
 from vlmc.artifact.engine_rows import engine_json, engine_rows
 from vlmc.artifact.integrity import check_files, resolve_folder
 from vlmc.artifact.manifest import Manifest, read_manifest
@@ -43,6 +44,7 @@ class Summary:
             | {"accuracy": self.accuracy.status(engine)}
             for engine in self.manifest.engines
         ]
+        graph = bundled_graph(self.manifest)
         return {
             "artifact": str(self.folder),
             "identity": self.manifest.identity,
@@ -50,6 +52,7 @@ class Summary:
             "accuracy": self.accuracy.overall(self.manifest),
             "accuracy_reports_ignored": list(self.accuracy.ignored),
             "engines": engines,
+            "bundled_graph": None if graph is None else graph.file,
             "payload_bytes": self.payload_bytes,
             "sizes": self.sizes(),
             "signed": self.signed,
@@ -83,6 +86,10 @@ class Summary:
             yield "engine", f"{what}; accuracy {self.accuracy.status(engine)}"
             for key, value in engine_rows(self.folder, self.manifest, engine):
                 yield f"  {key}", value
+        graph = bundled_graph(self.manifest)
+        if graph is not None:
+            what = f"{graph.engine} for {graph.target}, {graph.precision}, {graph.file}"
+            yield "graph", f"{what}; taken on a CPU"
 
 
 def summarize(folder: Path) -> Summary:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from vlmc.artifact.bundled_graph import bundled_graph
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import MEASURED, Engine, Manifest
-from vlmc.artifact.vision_files import GRAPH, RANGES, TOWER, payload_name
+from vlmc.artifact.vision_files import RANGES, TOWER, payload_name
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.gpu import gpu_is_there, gpu_of
 from vlmc.machine.inductor_needs import differences, needs_of
@@ -135,25 +136,6 @@ def open_engine(artifact: Artifact, engine: Engine, device: torch.device) -> Vis
         IntegrityError: the manifest lists no such file.
     """
     return _OPENERS[engine.engine](artifact, engine, device)
-
-
-def bundled_graph(manifest: Manifest) -> Engine | None:
-    """The artifact's graph as an engine for the CPU, if it is not one already."""
-    file = payload_name(GRAPH)
-    listed = any(engine.target == "cpu" for engine in manifest.engines)
-    if listed or not manifest.engines or file not in manifest.payload:
-        return None
-    first = manifest.engines[0]
-    return Engine(
-        engine="onnxruntime",
-        target="cpu",
-        precision=first.precision,
-        file=file,
-        profiles=first.profiles,
-        versions={},
-        device_memory_bytes=None,
-        min_feature_cosine=first.min_feature_cosine,
-    )
 
 
 def _open_onnxruntime(artifact: Artifact, engine: Engine, device: torch.device) -> VisionEngine:
