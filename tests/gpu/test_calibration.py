@@ -10,8 +10,6 @@ import torch
 
 from tests.compile.test_precision import calibration_tiles
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile.calibration_device import calibration_device
-from vlmc.compile.listener import listening
 from vlmc.compile.measure import measure_ranges
 from vlmc.compile.vision import fp32_tower
 from vlmc.recipe.support import MIN_FEATURE_COSINE, Precision
@@ -46,15 +44,7 @@ def test_ranges(
             # Of clips that are as good, either may be taken.
             error = here.clips[part].error
             assert there.clips[part].error == pytest.approx(error, rel=0.02), part
-    if here.worst_cosine is not None and there.worst_cosine is not None:
+    if precision == "fp16":
+        assert here.worst_cosine is there.worst_cosine is None
+    else:
         assert there.worst_cosine == pytest.approx(here.worst_cosine, abs=2e-4)
-
-
-def test_a_gpu_without_room_is_left_alone(miniature: Path) -> None:
-    told: list[str] = []
-    _, total = torch.cuda.mem_get_info()
-    with open_checkpoint(miniature) as checkpoint, listening(told.append):
-        assert calibration_device(checkpoint, copies=1, working_bytes=1 << 20).type == "cuda"
-        assert calibration_device(checkpoint, copies=1, working_bytes=total).type == "cpu"
-    (line,) = told
-    assert line.startswith("on the CPU: ")

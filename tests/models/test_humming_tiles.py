@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from vlmc.errors import HardwareError
+from vlmc.models import measured
 from vlmc.models.humming_tiles import (
     BANDS,
     Interval,
     agree,
     candidates,
+    chosen,
     read_choice,
     with_choice,
 )
@@ -86,3 +90,39 @@ def test_a_tile_that_computes_something_else_is_seen() -> None:
     one[0, 0] = torch.nan
     assert not agree(one, expected)
     assert not agree(expected, one)
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("unexpected keyword use_pdl"), torch.OutOfMemoryError("short"), OSError(28)]
+)
+def test_tiles_that_cannot_be_tried_are_told_of_and_tried_again(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(measured, "_decided", {})
+    tried = candidates((512, 512), HOPPER)
+    told: list[str] = []
+
+    def fail() -> dict[int, dict[str, object]]:
+        raise error
+
+    assert chosen("key", tried, fail, told.append) == {}
+    assert told == [
+        f"humming's own tiles serve few rows too, since others could not be tried: {error}"
+    ]
+    choice = {8: tried[8][0]}
+    assert chosen("key", tried, lambda: choice, told.append) == choice
+    assert chosen("key", tried, fail, told.append) == choice
+    assert len(told) == 1
+    assert chosen("other", {}, fail, told.append) == {}
+
+
+def test_wrong_products_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(measured, "_decided", {})
+
+    def wrong() -> dict[int, dict[str, object]]:
+        raise HardwareError("computes wrongly")
+
+    with pytest.raises(HardwareError):
+        chosen("key", candidates((512, 512), HOPPER), wrong, print)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from vlmc.artifact.hashing import files_sha256
 from vlmc.build.cache import CachedStep, Damage, StepCache
 from vlmc.build.events import (
+    Note,
     Report,
     StepCached,
     StepDamaged,
@@ -82,7 +83,10 @@ def run_step(step: Step, cache: StepCache, report: Report, *, force: bool = Fals
         with ExitStack() as held:
             needed = [_hold(need, cache, report, held) for need in step.needs]
             report(StepStarted(step.name))
-            with listening(lambda text: report(StepProgress(step.name, text))):
+            with listening(
+                lambda text: report(StepProgress(step.name, text)),
+                lambda text: report(Note(f"{step.name}: {text}")),
+            ):
                 entry = cache.store(step, needed)
     report(StepDone(step.name, entry.seconds, entry.peak_memory_bytes, entry.bytes))
     return Outcome(step, entry, "built")

@@ -1,10 +1,11 @@
-"""How far a step's work is, told to whoever builds; nobody listens where it is called by itself."""
+"""What a step says of its work to whoever builds; nobody listens where it is called by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 Tell = Callable[[str], None]
 
@@ -13,18 +14,30 @@ def _nobody(text: str) -> None:
     pass
 
 
-_listener: ContextVar[Tell] = ContextVar("listener", default=_nobody)
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    progress: Tell = _nobody
+    notes: Tell = _nobody
+
+
+_NOBODY = _Listener()
+_listener: ContextVar[_Listener] = ContextVar("listener", default=_NOBODY)
 
 
 def tell(text: str) -> None:
-    """Say how far the work is, such as `layer 3 of 32`."""
-    _listener.get()(text)
+    """Say how far the work is, such as `layer 3 of 32`; the next takes its place."""
+    _listener.get().progress(text)
+
+
+def note(text: str) -> None:
+    """Say what has to be read: that the work is done in another way than was to be expected."""
+    _listener.get().notes(text)
 
 
 @contextmanager
-def listening(listener: Tell) -> Iterator[None]:
-    """Let `listener` hear what is told within."""
-    token = _listener.set(listener)
+def listening(progress: Tell, notes: Tell) -> Iterator[None]:
+    """Let these hear what is told, and what is noted, within."""
+    token = _listener.set(_Listener(progress, notes))
     try:
         yield
     finally:

@@ -20,11 +20,11 @@ from vlmc.models.humming_tiles import (
     Tile,
     candidates,
     choose,
-    read_choice,
+    chosen,
     with_choice,
 )
 from vlmc.models.linear_kernels import dequantize_tiles
-from vlmc.models.measured import describe, measured_once
+from vlmc.models.measured import describe
 from vlmc.models.nibbles import TiledLayout, find_places
 
 Tell = Callable[[str], None]
@@ -64,7 +64,7 @@ class HummingKernel:
             key = (self._config.to_str(), packed.device.index)
             if key not in _prepared:
                 compiling()
-                _prepared[key] = self._prepare(tensors)
+                _prepared[key] = self._prepare(tensors, tell)
             self._tiles = _prepared[key]
         self._tensors = tensors
         places, columns = _probe(self.dtype, packed.device)
@@ -91,7 +91,7 @@ class HummingKernel:
         )
         return product
 
-    def _prepare(self, tensors: Mapping[str, Tensor]) -> str:
+    def _prepare(self, tensors: Mapping[str, Tensor], tell: Tell) -> str:
         """Compile the kernels of this shape, and choose the tiles for few rows."""
         from humming.kernel.humming import HummingKernel as Compiled
         from humming.tune import get_heuristics_config
@@ -114,12 +114,7 @@ class HummingKernel:
             with torch.cuda.device(device):
                 return choose(tried, own, tensors, self.shape[1], self.dtype, self._launch)
 
-        choice: dict[int, Tile] = {}
-        if tried:
-            choice = measured_once(
-                "w4a16-tiles", describe(self), measure, lambda value: read_choice(value, tried)
-            )
-        return compile_for(with_choice(own, choice))
+        return compile_for(with_choice(own, chosen(describe(self), tried, measure, tell)))
 
     def dequantize(self) -> Tensor:
         """The weight (outputs, inputs), as exact as its dtype."""

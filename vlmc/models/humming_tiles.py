@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vlmc.errors import HardwareError
+from vlmc.models.measured import measured_once
 
 Tile = dict[str, Any]
 Interval = tuple[int, int, Tile]  # rows above, rows up to, humming's tuning configuration
@@ -108,6 +109,29 @@ def _cut(own: list[Interval], above: int, rows: int) -> list[Interval]:
         for low, high, tile in own
         if low < rows and high > above
     ]
+
+
+def chosen(
+    key: str,
+    tried: dict[int, list[Tile]],
+    measure: Callable[[], dict[int, Tile]],
+    tell: Callable[[str], None],
+) -> dict[int, Tile]:
+    """What was chosen for this `key`, now or earlier; nothing, and told, where that fails.
+
+    humming's own tiles are always there: another version of it may not take these, and memory or
+    disk may be short for a moment, so that a failure is not kept.
+
+    Raises:
+        HardwareError: as `choose`.
+    """
+    if not tried:
+        return {}
+    try:
+        return measured_once("w4a16-tiles", key, measure, lambda value: read_choice(value, tried))
+    except (RuntimeError, OSError, AssertionError, TypeError, ValueError) as error:
+        tell(f"humming's own tiles serve few rows too, since others could not be tried: {error}")
+        return {}
 
 
 def choose(

@@ -1,0 +1,73 @@
+"""Time and memory of calibrating the vision tower: `python -m benchmarks.vision_calibration`.
+
+InternViT-300M's shape with projector, random weights, int8 on `--tiles` N tiles, as the step
+vision.ranges does it. Tells the memory that it takes beyond the tower, which is to stay below 4 GB
+however many tiles there are. It runs the tower about N + 270 times; `--layers` takes a tower of
+fewer. Prints a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from benchmarks.random_tower import random_tiles, random_tower
+from vlmc.compile.calibration_tiles import CalibrationTiles
+from vlmc.compile.measure import measure_ranges
+from vlmc.image.tiles import TileRule
+from vlmc.machine.memory import MemoryPeak
+
+
+def calibrate(count: int, layers: int, device: str) -> dict[str, Any]:
+    """Calibrate in this process; the memory that it took."""
+    cpu = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        images = [Path(folder) / f"{index:04}.png" for index in range(count)]
+        for index, image in enumerate(images):
+            Image.fromarray(random_tiles(1, cpu, seed=index)[0].numpy()).save(image)
+        tiles = CalibrationTiles(
+            images, TileRule("single"), resampler="opencv", exif="ignore", seed=0
+        )
+        tower = random_tower(torch.device(device), layers)
+        weights = torch.cuda.memory_allocated() if device == "cuda" else 0
+        # From here on: what was held meanwhile does not count, the tower's weights do.
+        peak = MemoryPeak()
+        before, start = peak.read(), time.perf_counter()
+        measured = measure_ranges(tower, "int8", tiles, min_cosine=0.99, seed=0)
+        after = peak.read()
+    on_device = torch.cuda.max_memory_allocated() - weights if device == "cuda" else None
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "tiles": measured.tiles,
+        "layers": layers,
+        "held_before_bytes": before,
+        "peak_beyond_bytes": None if before is None or after is None else after - before,
+        "device_peak_beyond_bytes": on_device,
+        "seconds": round(time.perf_counter() - start, 1),
+        "worst_cosine": measured.worst_cosine,
+        "keep_16bit": len(measured.ranges.keep_16bit),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiles", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=24)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cpu", "cuda"], default=device)
+    options = parser.parse_args()
+    print(json.dumps(calibrate(options.tiles, options.layers, options.device)))
+
+
+if __name__ == "__main__":
+    main()
