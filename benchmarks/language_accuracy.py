@@ -33,28 +33,29 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.models.quantized import int4
+from tests.models.linears.quantized import int4
 from tests.quantized import dequantized
 from vlmc.artifact.manifest import ImageRules
-from vlmc.build.resolve import resolve
 from vlmc.checkpoint.huggingface import language_config_json, language_tensors, tower_tensors
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
-from vlmc.compile.calibration_set import Modality, read_calibration
-from vlmc.compile.language import write_quantized
-from vlmc.compile.quantize.embeddings import write_embeddings
-from vlmc.compile.quantize.settings import Method, Settings
+from vlmc.compile.calibration.dataset import Modality, read_calibration
+from vlmc.compile.language.quantization.embeddings import write_embeddings
+from vlmc.compile.language.quantization.settings import Method, Settings
+from vlmc.compile.language.weights import write_quantized
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
-from vlmc.models.cache import KVCache
-from vlmc.models.decoder import Decoder
-from vlmc.models.loading import load_decoder, load_tower
-from vlmc.models.splice import splice
-from vlmc.models.vision import normalize_tiles
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.kv_cache import KVCache
+from vlmc.models.language.load import load_decoder
+from vlmc.models.language.reference_loop import Sampling, generate, prefill
+from vlmc.models.language.splice import splice
+from vlmc.models.vision.load import load_tower
+from vlmc.models.vision.tower import normalize_tiles
 from vlmc.recipe.read import read_recipe
-from vlmc.runtime.generation import Sampling, generate, prefill
+from vlmc.recipe.resolve import resolve
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
-from vlmc.verify.metrics import Judged, normalize, score
+from vlmc.verify.metrics import LabelledAnswer, normalize, score
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart"
 METHODS: tuple[Method, ...] = ("gptq", "awq")
@@ -158,7 +159,7 @@ class Bench:
     def answers(self, decoder: Decoder, batch: Sequence[Asked]) -> list[tuple[int, ...]]:
         """Greedy answers of a batch."""
         rows = [one.prompt for one in batch]
-        start = prefill(decoder, rows, batch[0].shared, room=NEW_TOKENS)
+        start = prefill(decoder, rows, batch[0].shared, reserve_tokens=NEW_TOKENS)
         return generate(decoder, start, Sampling(NEW_TOKENS), self.prompts.stop_id)
 
     @torch.inference_mode()
@@ -212,7 +213,7 @@ class Bench:
                 given[index] = self.prompts.answer_text(answer)
             for one, before, after in zip(batch, texts, given, strict=True):
                 agreed += normalize(before) == normalize(after)
-                judged.append(Judged("", one.label, after, one.positive))
+                judged.append(LabelledAnswer("", one.label, after, one.positive))
         scores = score(judged)
         return {
             "agreement": agreed / len(self.asked),

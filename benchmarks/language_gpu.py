@@ -27,13 +27,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
-from vlmc.models import w4a16 as w4a16_module
-from vlmc.models.decoder import Decoder
-from vlmc.models.dequantize import quantize_tokens
-from vlmc.models.fp8 import multiply_fp8
-from vlmc.models.loading import load_decoder
-from vlmc.models.measured import milliseconds
-from vlmc.models.w4a16 import Kernel, W4A16Linear, choose_kernel, humming_version
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.load import load_decoder
+from vlmc.models.linears import w4a16 as w4a16_module
+from vlmc.models.linears.autotune import milliseconds
+from vlmc.models.linears.dequantize import quantize_tokens
+from vlmc.models.linears.fp8 import multiply_fp8
+from vlmc.models.linears.kernel import Kernel
+from vlmc.models.linears.w4a16 import W4A16Linear, choose_kernel, humming_version
 
 DEVICE, DTYPE = "cuda", torch.bfloat16
 CONTEXT, PROMPT = 600, 4096
@@ -125,7 +126,7 @@ def load(quantization: Quantization | None, report: Report) -> Decoder:
         dtype=DTYPE,
         device=DEVICE,
         quantization=quantization,
-        tell=tell,
+        on_progress=tell,
     )
     torch.cuda.synchronize()
     report["load_seconds"] = round(time.perf_counter() - begin, 1)

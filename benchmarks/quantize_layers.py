@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vlmc.compile.quantize.job import write_job
-from vlmc.compile.quantize.result import read_report
-from vlmc.compile.quantize.run import run_job
-from vlmc.compile.quantize.settings import Settings
+from vlmc.compile.language.quantization.job import write_job
+from vlmc.compile.language.quantization.result import read_report
+from vlmc.compile.language.quantization.run import run_job
+from vlmc.compile.language.quantization.settings import Settings
 
 SHAPES: dict[str, dict[str, Any]] = {
     "8b": {"hidden": 4096, "inner": 14336, "heads": 32, "kv_heads": 8, "layers": 32},

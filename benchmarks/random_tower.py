@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vlmc.checkpoint.config import VisionConfig
-from vlmc.compile.observe import observe
-from vlmc.models.ranges import LinearRange, Ranges
-from vlmc.models.stored_tower import StoredConfig
-from vlmc.models.vision import VisionTower
+from vlmc.compile.calibration.observe import observe
+from vlmc.models.vision.calibration_ranges import LinearRange, Ranges
+from vlmc.models.vision.tower import VisionTower
+from vlmc.models.vision.tower_file import TowerFileConfig
 
 VISION = VisionConfig(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
 LANGUAGE_HIDDEN = 4096
@@ -32,7 +32,7 @@ def flops(projector: bool) -> float:
 def random_tower(device: torch.device, layers: int = VISION.layers) -> VisionTower:
     """The same weights every time: unit variance kept by linears, layer scales near 0.1."""
     with device:
-        config = StoredConfig(replace(VISION, layers=layers), -1, "v2", LANGUAGE_HIDDEN)
+        config = TowerFileConfig(replace(VISION, layers=layers), -1, "v2", LANGUAGE_HIDDEN)
         tower = VisionTower(config)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():

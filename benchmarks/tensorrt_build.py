@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vlmc.recipe.support import Precision
+from vlmc.machine.support import Precision
 
 ROOT = Path(__file__).parent.parent
 MAX_SECONDS, MAX_BYTES = 60, 3e9
@@ -44,7 +44,7 @@ def export_graph(path: Path, precision: Precision) -> None:
 def build(graph: Path, target: str) -> dict[str, Any]:
     """Build in this process; what it took."""
     from vlmc.artifact.manifest import Profile
-    from vlmc.compile.tensorrt import build_plan
+    from vlmc.compile.engines.tensorrt import build_plan
     from vlmc.machine.memory import MemoryPeak
 
     # Not ru_maxrss, in which a process starts with what its parent held.

@@ -21,12 +21,12 @@ from torch import Tensor
 
 import vlmc
 from vlmc.artifact.vision_files import TOWER, payload_name
-from vlmc.compile.typed_tower import TypedTower
+from vlmc.compile.onnx.typed_tower import TypedTower
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
-from vlmc.models.stored_tower import read_tower
+from vlmc.models.vision.tower_file import read_tower
 from vlmc.runtime.load import load
-from vlmc.verify.metrics import Judged, score
+from vlmc.verify.metrics import LabelledAnswer, score
 
 TOKENS_PER_TILE = 256
 
@@ -129,7 +129,7 @@ def show(
 def recall_of(lines: list[dict[str, Any]], answers: list[str]) -> float:
     """Recall of the positive labels."""
     judged = [
-        Judged(line["question"], line["label"], answer, tuple(line.get("positive", ())))
+        LabelledAnswer(line["question"], line["label"], answer, tuple(line.get("positive", ())))
         for line, answer in zip(lines, answers, strict=True)
     ]
     return score(judged).recall.value

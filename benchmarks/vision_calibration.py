@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from benchmarks.random_tower import random_tiles, random_tower
-from vlmc.compile.calibration_tiles import CalibrationTiles
-from vlmc.compile.measure import measure_ranges
+from vlmc.compile.calibration.ranges import measure_ranges
+from vlmc.compile.calibration.tiles import CalibrationTiles
 from vlmc.image.tiles import TileRule
 from vlmc.machine.memory import MemoryPeak
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.random_tower import flops, minmax_ranges, random_tiles, random_tower
-from vlmc.artifact.manifest import Engine, Profile
-from vlmc.compile.inductor import compile_tower, memory_of_runs
-from vlmc.machine.inductor_needs import needs_of
-from vlmc.models.fuse import fuse
-from vlmc.models.fused_plan import FusedPlan
-from vlmc.models.vision import VisionTower, normalize_tiles
+from vlmc.artifact.manifest import EngineRecord, Profile
+from vlmc.compile.engines.inductor import compile_tower, memory_of_runs
+from vlmc.machine.aoti_environment import aoti_environment_of
+from vlmc.models.vision.fuse import fuse
+from vlmc.models.vision.tower import VisionTower, normalize_tiles
+from vlmc.models.vision.tower_precision import TowerPrecision
 from vlmc.runtime.engines.inductor_engine import InductorEngine
 
 DEVICE = torch.device("cuda", 0)
@@ -127,13 +127,13 @@ def measure_torch(measured: Measured, tower: VisionTower, batches: tuple[int, ..
         )
 
 
-def plan_of(tower: VisionTower, precision: str) -> FusedPlan:
+def plan_of(tower: VisionTower, precision: str) -> TowerPrecision:
     """As calibration on eight tiles gives it."""
     clips = {}
     if precision == "fp8":
         linears = minmax_ranges(tower, random_tiles(8, DEVICE, seed=7)).linears
         clips = {name: part.clip for name, part in linears.items() if part.clip is not None}
-    return FusedPlan(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
+    return TowerPrecision(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
 
 
 def compile_package(package: Path, batches: tuple[int, ...]) -> None:
@@ -152,10 +152,10 @@ def measure_engine(
     measured: Measured, tower: VisionTower, package: Path, batches: tuple[int, ...]
 ) -> None:
     """The inductor engine: loaded, compared with fp32, timed."""
-    precision, needs = package.stem, needs_of(DEVICE)
+    precision, needs = package.stem, aoti_environment_of(DEVICE)
     plan = plan_of(tower, precision)
     profiles = (Profile(1, 1, 4), Profile(5, 13, max(batches)))
-    entry = Engine(
+    entry = EngineRecord(
         engine="inductor",
         target=needs.target,
         precision=precision,
@@ -216,7 +216,7 @@ def main() -> None:
     if options.json:
         result = {
             "gpu": torch.cuda.get_device_name(DEVICE),
-            "versions": needs_of(DEVICE).versions(),
+            "versions": aoti_environment_of(DEVICE).versions(),
             "gflop_a_tile": flops(True) / 1e9,
             "peaks_tflops": measured.peaks,
             "rows": measured.rows,

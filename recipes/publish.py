@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vlmc.recipe.schema import Recipe
-from vlmc.recipe.support import (
+from vlmc.machine.support import (
     CARDS,
     ENGINES,
     PRECISIONS,
@@ -20,6 +19,7 @@ from vlmc.recipe.support import (
     Target,
     refusal,
 )
+from vlmc.recipe.schema import Recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +43,7 @@ def engines_markdown() -> str:
         [
             "# Engines, precisions and cards",
             "",
-            "Written by `python -m recipes.publish` from `vlmc/recipe/support.py`, against which "
+            "Written by `python -m recipes.publish` from `vlmc/machine/support.py`, against which "
             "recipes",
             "are checked. ● says that the engine takes the precision on the card, by NVIDIA's "
             "support",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmc.artifact.manifest import MANIFEST
-from vlmc.build.build import build
+from vlmc.builder.build import build
 from vlmc.recipe.read import read_recipe
 
 # What a build of every push can afford: two language models with a rope scaling of their own,

@@ -14,7 +14,8 @@ import torch
 import vlmc
 from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.models.loading import load_decoder, load_tower
+from vlmc.models.language.load import load_decoder
+from vlmc.models.vision.load import load_tower
 from vlmc.runtime.load import load_language
 
 

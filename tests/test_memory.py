@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from tests.artifacts import build_from
 from tests.miniature import write_miniature
-from tests.models.quantized import FP8, w4a16, write_language
+from tests.models.linears.quantized import FP8, w4a16, write_language
 from tests.peak_memory import anonymous_bytes
 from vlmc.checkpoint.config import read_config
 from vlmc.checkpoint.layout import original_shapes

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vlmc.version import __version__
+
 if TYPE_CHECKING:
     from vlmc.artifact.integrity import Artifact, open_artifact
     from vlmc.runtime.load import load
     from vlmc.runtime.model import Model
-    from vlmc.runtime.request import Answer
+    from vlmc.runtime.requests.answer import Answer
 
-__version__ = "0.1.0"
 __all__ = ["Answer", "Artifact", "Model", "__version__", "load", "open_artifact"]
 
 _HOMES = {
     "load": "vlmc.runtime.load",
     "Model": "vlmc.runtime.model",
-    "Answer": "vlmc.runtime.request",
+    "Answer": "vlmc.runtime.requests.answer",
     "Artifact": "vlmc.artifact.integrity",
     "open_artifact": "vlmc.artifact.integrity",
 }

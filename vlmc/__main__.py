@@ -1,6 +1,6 @@
 """`python -m vlmc`."""
 
-from vlmc.cli import main
+from vlmc.cli.main import main
 
 if __name__ == "__main__":
     main()

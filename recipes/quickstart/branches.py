@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from recipes.quickstart.prompts import Prompts
-from vlmc.models.decoder import Decoder, DecoderAttention, DecoderLayer
-from vlmc.models.rope import rotate
+from vlmc.models.language.decoder import Decoder, DecoderAttention, DecoderLayer
+from vlmc.models.language.rope import rotate
 
 
 def embed_prefix(decoder: Decoder, prompts: Prompts, features: Tensor) -> Tensor:

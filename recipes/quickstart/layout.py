@@ -11,8 +11,8 @@ from torch import Tensor
 
 from recipes.quickstart.make_tokenizer import write_json
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig, parse_config
-from vlmc.models.decoder import Decoder
-from vlmc.models.vision import VisionTower
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.vision.tower import VisionTower
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 VISION = {

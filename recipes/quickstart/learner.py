@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from recipes.quickstart.dense import DenseHead
 from recipes.quickstart.layout import model_config
-from vlmc.models.decoder import Decoder
-from vlmc.models.vision import VisionTower
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.vision.tower import VisionTower
 
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)

@@ -20,8 +20,8 @@ from recipes.quickstart.scenes import draw
 from recipes.quickstart.words import THERE
 from vlmc.image.decode import decode
 from vlmc.image.resize import Resampler
-from vlmc.models.decoder import Decoder
-from vlmc.models.vision import VisionTower, normalize_tiles
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.vision.tower import VisionTower, normalize_tiles
 
 MOST_NEW_TOKENS = 5
 Precision = Callable[[], AbstractContextManager[object]]
@@ -86,10 +86,10 @@ def answers_to(
     ]
 
 
-Judged = tuple[Scene, Question, str]
+LabelledAnswer = tuple[Scene, Question, str]
 
 
-def figures(judged: Sequence[Judged]) -> dict[str, float | None]:
+def figures(judged: Sequence[LabelledAnswer]) -> dict[str, float | None]:
     """Exact match overall and by kind, presence recall and precision, all with their counts."""
 
     def share(chosen: list[bool]) -> float | None:
@@ -119,7 +119,7 @@ def measure(
     threads: int,
 ) -> dict[str, float | None]:
     """`figures` of all questions of the scenes under a tile rule."""
-    judged: list[Judged] = []
+    judged: list[LabelledAnswer] = []
     for scene, sample in cut_scenes(scenes, rule, kind, prompts, threads):
         asked = [question.prompt for question in scene.questions]
         said = answers_to(tower, decoder, prompts, sample, asked, precision)

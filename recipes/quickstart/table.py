@@ -18,7 +18,7 @@ from rich.table import Table
 
 import vlmc
 from vlmc.errors import VlmcError
-from vlmc.verify.metrics import Judged, Share, score, score_by_question
+from vlmc.verify.metrics import LabelledAnswer, Share, score, score_by_question
 
 HERE = Path(__file__).parent
 RULES = ("native", "original:30")
@@ -33,7 +33,7 @@ class Outcome:
     images: int
     tiles_per_image: float
     seconds: float
-    judged: list[Judged]
+    judged: list[LabelledAnswer]
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def answer(artifact: Path, lines: list[dict[str, Any]], rule: str) -> Outcome:
         requests = ((HERE / line["image"], line["prompt"]) for line in asked)
         for line, result in zip(asked, model.stream(requests), strict=True):
             positive = tuple(line.get("positive", ()))
-            judged.append(Judged(line["question"], line["label"], result.text, positive))
+            judged.append(LabelledAnswer(line["question"], line["label"], result.text, positive))
             tokens += result.image_tokens
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()

@@ -31,7 +31,7 @@ from recipes.quickstart.learner import Learner, Model
 from recipes.quickstart.measure import draw_scenes, measure
 from recipes.quickstart.prompts import IGNORED, Prompts
 from recipes.quickstart.samples import QUESTION_KINDS
-from vlmc.models.vision import normalize_tiles
+from vlmc.models.vision.tower import normalize_tiles
 
 TRAINING_SEEDS = 1_000_000_000
 WATCHED_SEEDS = 900_000_000

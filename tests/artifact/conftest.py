@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmc.artifact.manifest import Engine, ImageRules, Manifest, Profile, PromptRules
+from vlmc.artifact.manifest import EngineRecord, ImageRules, Manifest, Profile, PromptRules
 from vlmc.artifact.write import seal
 from vlmc.image.tiles import TileRule
 
@@ -29,7 +29,7 @@ def manifest(name: str = "made") -> Manifest:
         language_dtype="bfloat16",
         calibration={"vision": 64 * "c"},
         engines=(
-            Engine(
+            EngineRecord(
                 engine="onnxruntime",
                 target="cpu",
                 precision="fp32",

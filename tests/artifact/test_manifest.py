@@ -17,8 +17,8 @@ from tests.artifact.conftest import FILES, manifest
 from vlmc.artifact.manifest import MANIFEST, read_manifest
 from vlmc.artifact.write import seal
 from vlmc.errors import IntegrityError
+from vlmc.files.bounded_read import MAX_BYTES
 from vlmc.image.tiles import TileRule
-from vlmc.input_file import MAX_BYTES
 
 SCHEMA_1_IDENTITY = "a05a1cb2ef08d592c089498e7b36c01ae11de0b340625ac70c9c4ca2810071c5"
 

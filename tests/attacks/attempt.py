@@ -56,7 +56,7 @@ def attempt(folder: Path, *arguments: object, spare_bytes: int = SPARE_BYTES) ->
 
 
 def _run(words: list[str], folder: Path, spare_bytes: int) -> NoReturn:
-    from vlmc.cli import main
+    from vlmc.cli.main import main
 
     os.chdir(folder)
     for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import vlmc.build.plan
-import vlmc.cli
+import vlmc.builder.plan.plan
+import vlmc.cli.main
 import vlmc.jobs.job
 import vlmc.recipe.read
 import vlmc.runtime.load  # noqa: F401

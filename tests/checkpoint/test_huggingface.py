@@ -15,7 +15,7 @@ from vlmc.checkpoint.config import parse_language_config
 from vlmc.checkpoint.huggingface import language_config_json, language_tensors, tower_tensors
 from vlmc.checkpoint.layout import original_shapes
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.models.loading import load_decoder
+from vlmc.models.language.load import load_decoder
 
 Folder = Callable[[str], Path]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tests.checkpoint import edit
 from tests.checkpoint.test_weights import refusal
+from tests.models.language.test_decoder import sequence
 from tests.models.loaded import load, tiles
-from tests.models.test_decoder import sequence
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.models.vision import normalize_tiles
+from vlmc.models.vision.tower import normalize_tiles
 
 VISION_RANK, LANGUAGE_RANK = 4, 3
 QKV = "vision_model.encoder.layers.0.attn.qkv"

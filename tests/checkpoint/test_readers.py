@@ -15,7 +15,7 @@ from vlmc.checkpoint.packed import (
     compressed_to_gptq,
     gptq_to_compressed,
 )
-from vlmc.models.dequantize import dequantize_int4
+from vlmc.models.linears.dequantize import dequantize_int4
 
 READERS = Path(__file__).parents[1] / "data" / "readers"
 GROUPS = [f"group{size}-{kind}" for size in (32, 128) for kind in ("symmetric", "asymmetric")]

@@ -22,10 +22,11 @@ from tests.miniature import MINIATURES
 from vlmc.artifact.vision_files import GOLDEN, GRAPH, TOWER
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile import export, vision
-from vlmc.compile.golden import GOLDEN_TILES, golden_tiles
-from vlmc.models.loading import load_tower
-from vlmc.models.vision import VisionTower, normalize_tiles
+from vlmc.compile import vision
+from vlmc.compile.calibration.golden import GOLDEN_TILES, golden_tiles
+from vlmc.compile.onnx import export
+from vlmc.models.vision.load import load_tower
+from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES, OnnxRuntimeEngine
 
 GOLDEN_SHA256 = "22df9c13e503d8c234ad0ab6f0a2f1b1d44910d392b9b57bc44534e3a78435fd"

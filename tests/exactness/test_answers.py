@@ -13,7 +13,7 @@ import torch
 from tests import oracle
 from tests.miniature import MINIATURES
 from tests.models.loaded import embed_chat, features, load, prompt_of, tile_counts
-from vlmc.runtime.generation import Sampling, embed, generate, prefill
+from vlmc.models.language.reference_loop import Sampling, embed, generate, prefill
 
 # Logits reach 10; what differs is the order of fp32 sums, seen up to 6e-6.
 TOLERANCE = 1e-4
@@ -56,7 +56,9 @@ def test_logits_of_the_prompt(name: str, chat: oracle.Chat, miniatures: Folder) 
 def test_logits_while_answering(name: str, chat: oracle.Chat, miniatures: Folder) -> None:
     folder = miniatures(name)
     loaded = load(folder)
-    start = prefill(loaded.decoder, [embed_chat(folder, loaded, chat)], 0, room=NEW_TOKENS)
+    start = prefill(
+        loaded.decoder, [embed_chat(folder, loaded, chat)], 0, reserve_tokens=NEW_TOKENS
+    )
     logits = [start.logits]
     for token in chat.new_ids[:-1]:
         states = loaded.decoder(loaded.decoder.embed_tokens(torch.tensor([[token]])), start.cache)
@@ -72,7 +74,9 @@ def test_logits_while_answering(name: str, chat: oracle.Chat, miniatures: Folder
 def test_greedy_answer(name: str, chat: oracle.Chat, miniatures: Folder) -> None:
     folder = miniatures(name)
     loaded = load(folder)
-    start = prefill(loaded.decoder, [embed_chat(folder, loaded, chat)], 0, room=NEW_TOKENS)
+    start = prefill(
+        loaded.decoder, [embed_chat(folder, loaded, chat)], 0, reserve_tokens=NEW_TOKENS
+    )
     found = generate(loaded.decoder, start, Sampling(NEW_TOKENS), loaded.prompts.stop_id)[0]
     clear = next((i for i, gap in enumerate(chat.gaps) if gap < NEAR_TIE), len(chat.gaps))
     assert list(found[:clear]) == chat.new_ids[:clear]
@@ -105,7 +109,7 @@ def test_batch_answers_as_the_originals_left_padded_batch(name: str, miniatures:
         rows.append(embed(loaded.decoder, prompt.ids, prompt.image_token_id, [found]))
     assert len(rows[0]) < len(rows[1]) == expected.prompt_tokens
     stop = loaded.prompts.stop_id
-    start = prefill(loaded.decoder, rows, 0, room=NEW_TOKENS)
+    start = prefill(loaded.decoder, rows, 0, reserve_tokens=NEW_TOKENS)
     answers = generate(loaded.decoder, start, Sampling(NEW_TOKENS), stop)
     for answer, ids, text in zip(answers, expected.new_ids, expected.answers, strict=True):
         assert list(answer) == (ids[: ids.index(stop) + 1] if stop in ids else ids)

@@ -15,8 +15,8 @@ from tests.miniature import MINIATURES
 from tests.models.loaded import load, tiles
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.models.loading import load_tower
-from vlmc.models.vision import normalize_tiles
+from vlmc.models.vision.load import load_tower
+from vlmc.models.vision.tower import normalize_tiles
 
 # Features have a deviation of 1.5; what differs is the order of fp32 sums, seen up to 4e-6.
 TOLERANCE = 5e-5

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.compile.test_precision import calibration_tiles
+from tests.compile.calibration.test_precision import calibration_tiles
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile.measure import measure_ranges
+from vlmc.compile.calibration.ranges import measure_ranges
 from vlmc.compile.vision import fp32_tower
-from vlmc.recipe.support import MIN_FEATURE_COSINE, Precision
+from vlmc.machine.support import MIN_FEATURE_COSINE, Precision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -12,10 +12,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.fused import TOWERS, clips_of, reference, some_tiles, tower_of, worst_cosine
-from vlmc.artifact.manifest import Engine, Profile
+from tests.models.vision.fused import (
+    TOWERS,
+    clips_of,
+    reference,
+    some_tiles,
+    tower_of,
+    worst_cosine,
+)
+from vlmc.artifact.manifest import EngineRecord, Profile
 from vlmc.errors import HardwareError
-from vlmc.models.fused_plan import FusedPlan
+from vlmc.models.vision.tower_precision import TowerPrecision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -32,12 +39,12 @@ from unittest import mock
 import torch
 from tests.gpu.test_inductor import CUDA, entry_of
 from tests.models.fused import some_tiles, tower_of
-from vlmc.models.fused_plan import FusedPlan
+from vlmc.models.fused_plan import TowerPrecision
 from vlmc.runtime.engines.inductor_engine import InductorEngine
 
 package, checkpoint, precision, clips, output = sys.argv[1:]
 tower = tower_of(Path(checkpoint))
-plan = FusedPlan(torch.float16, torch.load(clips, weights_only=True))
+plan = TowerPrecision(torch.float16, torch.load(clips, weights_only=True))
 refuse = mock.Mock(side_effect=AssertionError("something was compiled"))
 with mock.patch("subprocess.Popen", refuse), mock.patch("triton.compile", refuse):
     engine = InductorEngine(Path(package), entry_of(precision), tower, plan, CUDA)
@@ -47,19 +54,19 @@ torch.save(features, output)
 """
 
 
-def plan_of(precision: str, tower: torch.nn.Module) -> FusedPlan:
+def plan_of(precision: str, tower: torch.nn.Module) -> TowerPrecision:
     """As calibration on three tiles gives it."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     clips = clips_of(tower, some_tiles(3)) if precision == "fp8" else {}  # type: ignore[arg-type]
-    return FusedPlan(dtype, clips)
+    return TowerPrecision(dtype, clips)
 
 
-def entry_of(precision: str) -> Engine:
+def entry_of(precision: str) -> EngineRecord:
     """What a manifest says of a package compiled here."""
-    from vlmc.machine.inductor_needs import needs_of
+    from vlmc.machine.aoti_environment import aoti_environment_of
 
-    needs = needs_of(CUDA)
-    return Engine(
+    needs = aoti_environment_of(CUDA)
+    return EngineRecord(
         engine="inductor",
         target=needs.target,
         precision=precision,
@@ -76,8 +83,8 @@ def package(
     tmp_path_factory: pytest.TempPathFactory, miniatures: Folder
 ) -> Callable[[str, str], Path]:
     """`package(miniature, precision)`, compiled once."""
-    from vlmc.compile.inductor import compile_tower
-    from vlmc.models.fuse import fuse
+    from vlmc.compile.engines.inductor import compile_tower
+    from vlmc.models.vision.fuse import fuse
 
     compiled: dict[tuple[str, str], Path] = {}
 

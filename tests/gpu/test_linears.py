@@ -14,16 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.quantized import FP8, fp8, int4, w4a16
-from tests.models.test_decoder import sequence
-from tests.models.test_linear import both
+from tests.models.language.test_decoder import sequence
+from tests.models.linears.quantized import FP8, fp8, int4, w4a16
+from tests.models.linears.test_quantized import both
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import HardwareError
-from vlmc.models import measured
-from vlmc.models.dequantize import dequantize_int4, quantize_tokens
-from vlmc.models.humming_tiles import candidates
-from vlmc.models.loading import load_decoder
-from vlmc.models.w4a16 import Kernel, W4A16Linear, choose_kernel
+from vlmc.models.language.load import load_decoder
+from vlmc.models.linears import autotune
+from vlmc.models.linears.dequantize import dequantize_int4, quantize_tokens
+from vlmc.models.linears.humming_tuning import candidates
+from vlmc.models.linears.kernel import Kernel
+from vlmc.models.linears.w4a16 import W4A16Linear, choose_kernel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_humming = pytest.mark.skipif(find_spec("humming") is None, reason="needs humming-kernels")
@@ -107,10 +108,10 @@ def test_humming(dtype: torch.dtype, group_size: int, symmetric: bool) -> None:
 def test_tiles_for_few_rows(
     dtype: torch.dtype, group_size: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vlmc.models import humming_kernel
+    from vlmc.models.linears import humming_kernel
 
     monkeypatch.setattr(humming_kernel, "_prepared", {})
-    monkeypatch.setattr(measured, "_decided", {})
+    monkeypatch.setattr(autotune, "_decided", {})
     # A shape that all of them fit, and products by each whatever is quickest.
     packed, scales, zeros, exact = weight(dtype, group_size, symmetric, (512, 512))
     kernel = choose_kernel(packed, scales, None if symmetric else zeros, dtype, lambda _: None)
@@ -135,13 +136,13 @@ def test_tiles_for_few_rows(
 def test_tiles_are_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a GPU on which other tiles than humming's own are tried")
-    from vlmc.models import humming_kernel
+    from vlmc.models.linears import humming_kernel
 
     path = tmp_path / "vlmc" / "kernels" / "w4a16-tiles.json"
     chosen = []
     for _ in range(2):
         monkeypatch.setattr(humming_kernel, "_prepared", {})
-        monkeypatch.setattr(measured, "_decided", {})
+        monkeypatch.setattr(autotune, "_decided", {})
         kernel, exact = kernel_of(torch.bfloat16, 128, False)
         check(kernel, exact)
         chosen.append(path.read_text())
@@ -158,7 +159,7 @@ def test_tiles_are_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_torch_alone(
     dtype: torch.dtype, group_size: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlmc.models.w4a16.humming_version", lambda: None)
+    monkeypatch.setattr("vlmc.models.linears.w4a16.humming_version", lambda: None)
     kernel, exact = kernel_of(dtype, group_size, symmetric)
     assert kernel.name == "torch"
     assert (kernel.max_rows > 0) == (dtype == torch.bfloat16 and group_size >= 32)
@@ -166,8 +167,8 @@ def test_torch_alone(
 
 
 def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlmc.models.w4a16.humming_version", lambda: None)
-    monkeypatch.setattr(measured, "_decided", {})
+    monkeypatch.setattr("vlmc.models.linears.w4a16.humming_version", lambda: None)
+    monkeypatch.setattr(autotune, "_decided", {})
     kernel, _ = kernel_of(torch.bfloat16, 64, True)
     border = W4A16Linear(kernel, None).dequantized_from
     path = tmp_path / "vlmc" / "kernels" / "w4a16-rows.json"
@@ -176,7 +177,7 @@ def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert torch.cuda.get_device_name() in key
     assert border == min(kept, kernel.max_rows + 1)
     path.write_text(json.dumps({key: 5}))
-    monkeypatch.setattr(measured, "_decided", {})
+    monkeypatch.setattr(autotune, "_decided", {})
     assert W4A16Linear(kernel, None).dequantized_from == 5
 
 
@@ -186,7 +187,7 @@ def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_tokens_are_quantized_in_one_kernel(dtype: torch.dtype) -> None:
-    from vlmc.models.linear_kernels import quantize_rows
+    from vlmc.models.linears.triton_kernels import quantize_rows
 
     rows = torch.randn(33, 3000, device="cuda", dtype=dtype)
     rows[5] = 0
@@ -207,7 +208,7 @@ def test_decoder(
     miniatures: Folder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vlmc.models.w4a16.humming_version", lambda: None)
+    monkeypatch.setattr("vlmc.models.linears.w4a16.humming_version", lambda: None)
     config, tensors, _ = both(miniatures(name), quantization)
     here, there = (
         load_decoder(config, tensors, dtype=kind, device=device, quantization=quantization)
@@ -222,7 +223,7 @@ def test_decoder(
 
 
 def test_fp8_says_which_sizes_it_cannot_multiply() -> None:
-    from vlmc.models.fp8 import Fp8Linear
+    from vlmc.models.linears.fp8 import Fp8Linear
 
     tensors, _ = fp8(torch.randn(24, 40))
     with pytest.raises(HardwareError, match=r"multiples of 16.*\[24, 40\]"):

@@ -14,9 +14,9 @@ import torch
 
 from tests import oracle
 from tests.miniature import MINIATURES
+from tests.models.language.test_decoder import sequence
 from tests.models.loaded import embed_chat, features, load, tiles
-from tests.models.test_decoder import sequence
-from vlmc.runtime.generation import Sampling, generate, prefill, score
+from vlmc.models.language.reference_loop import Sampling, generate, prefill, score
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -102,7 +102,9 @@ def answering_logits(
     """(steps, vocabulary) while the recorded answer is given, whatever would be best."""
     (chat,) = [chat for chat in oracle.chats(name) if chat.case == case]
     loaded = load(folder, dtype, device)
-    start = prefill(loaded.decoder, [embed_chat(folder, loaded, chat)], 0, room=NEW_TOKENS)
+    start = prefill(
+        loaded.decoder, [embed_chat(folder, loaded, chat)], 0, reserve_tokens=NEW_TOKENS
+    )
     logits = [start.logits]
     for token in chat.new_ids[:-1]:
         embedded = loaded.decoder.embed_tokens(torch.tensor([[token]], device=device))
@@ -118,7 +120,9 @@ def test_greedy_answer(
 ) -> None:
     folder = miniatures(name)
     loaded = load(folder, dtype, "cuda")
-    start = prefill(loaded.decoder, [embed_chat(folder, loaded, chat)], 0, room=NEW_TOKENS)
+    start = prefill(
+        loaded.decoder, [embed_chat(folder, loaded, chat)], 0, reserve_tokens=NEW_TOKENS
+    )
     found = generate(loaded.decoder, start, Sampling(NEW_TOKENS), loaded.prompts.stop_id)[0]
     near_tie = max(1e-3, 2 * BOUNDS[dtype].logits)
     clear = next((i for i, gap in enumerate(chat.gaps) if gap < near_tie), len(chat.gaps))
@@ -138,10 +142,10 @@ def test_shared_ragged_rows_and_their_scores(
         prefix = sequence(here, shared)
         rows = [torch.cat([prefix, sequence(here, rest, 1 + rest)]) for rest in rests]
         moved = [row.to("cuda", dtype) for row in rows]
-        start = prefill(there, moved, shared, room=8)
+        start = prefill(there, moved, shared, reserve_tokens=8)
         scores = score(there, start, choices).cpu()
         for index, row in enumerate(rows):
-            alone = prefill(here, [row], 0, room=8)
+            alone = prefill(here, [row], 0, reserve_tokens=8)
             expected = score(here, alone, choices)[0]
             bound = BOUNDS[dtype].logits
             torch.testing.assert_close(
@@ -150,7 +154,9 @@ def test_shared_ragged_rows_and_their_scores(
             torch.testing.assert_close(scores[index], expected, rtol=0, atol=4 * bound)
         if dtype == torch.float32:
             answers = generate(there, start, Sampling(8), NO_STOP)
-            unshared = generate(here, prefill(here, rows, 0, room=8), Sampling(8), NO_STOP)
+            unshared = generate(
+                here, prefill(here, rows, 0, reserve_tokens=8), Sampling(8), NO_STOP
+            )
             assert answers == unshared
 
 
@@ -160,6 +166,6 @@ def test_draws_do_not_depend_on_the_device(miniature: Path) -> None:
     for device in ("cpu", "cuda"):
         decoder = load(miniature, torch.float32, device).decoder
         row = sequence(load(miniature).decoder, 9).to(device)
-        start = prefill(decoder, [row], 0, room=8)
+        start = prefill(decoder, [row], 0, reserve_tokens=8)
         drawn.append(generate(decoder, start, Sampling(8, 0.8, 3), NO_STOP))
     assert drawn[0] == drawn[1]

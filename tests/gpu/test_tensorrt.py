@@ -13,11 +13,11 @@ import torch
 
 from tests.compile.test_vision import features_of, random_tiles, tower_of
 from vlmc import load, open_artifact
-from vlmc.build.rebuild import rebuild
+from vlmc.builder.rebuild import rebuild
 from vlmc.machine.gpu import gpu_of
-from vlmc.machine.package import PACKAGES
-from vlmc.recipe.support import EngineName, Target, refusal
-from vlmc.runtime.engines.choose import choose, open_engine
+from vlmc.machine.packages import PACKAGES
+from vlmc.machine.support import EngineName, Target, refusal
+from vlmc.runtime.engines.selection import choose, open_engine
 from vlmc.runtime.engines.self_test import tile_cosines
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -15,9 +15,9 @@ from PIL import Image
 from tests.image.patterns import pattern
 from vlmc.errors import ImageError, VlmcError
 from vlmc.image.decode import decode
-from vlmc.jobs.asking import Request
+from vlmc.jobs.question_runner import Request
 
-LOOK_AHEAD = 5
+PREFETCH_REQUESTS = 5
 Outcome = TypeVar("Outcome")
 
 
@@ -34,7 +34,7 @@ class FakeScored:
 
 
 class FakeModel:
-    """Reads `LOOK_AHEAD` requests at once; `asked` has (image, prompt) of all it was given."""
+    """Reads `PREFETCH_REQUESTS` at once; `asked` has (image, prompt) of all it was given."""
 
     def __init__(self, wait_s: float = 0.0, fail_after: int | None = None) -> None:
         self.asked: list[Request] = []
@@ -62,7 +62,7 @@ class FakeModel:
         self, requests: Iterable[Request], answer: Callable[[int, str], Outcome]
     ) -> Iterator[Outcome | VlmcError]:
         remaining = iter(requests)
-        while batch := list(itertools.islice(remaining, LOOK_AHEAD)):
+        while batch := list(itertools.islice(remaining, PREFETCH_REQUESTS)):
             for image, prompt in batch:
                 if self._fail_after is not None and len(self.asked) >= self._fail_after:
                     raise VlmcError("the device is gone")

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
-from tests.jobs.test_rows import jpeg, write_jsonl
+from tests.jobs.input.test_rows import jpeg, write_jsonl
 from vlmc.errors import IntegrityError, UsageError, VlmcError
-from vlmc.jobs.asking import OUTPUT_COLUMNS, Request
-from vlmc.jobs.inputs import open_input
+from vlmc.jobs.input.open import open_input
+from vlmc.jobs.input.prompts import Prompt, prompts_from_texts
 from vlmc.jobs.job import JobSummary, Progress, run_job
 from vlmc.jobs.ledger import locked_ledger
-from vlmc.jobs.prompts import Prompt, prompts_from_texts
+from vlmc.jobs.question_runner import OUTPUT_COLUMNS, Request
 
 PROMPTS = [Prompt("fire", "fire?"), Prompt("door", "door?"), Prompt("lamp", "lamp?")]
 

@@ -17,9 +17,9 @@ import pytest
 from tests.jobs.fake import FakeModel, write_images
 from tests.jobs.test_job import PROMPTS, run
 from vlmc.errors import VlmcError
-from vlmc.jobs.inputs import open_input
+from vlmc.jobs.input.open import open_input
 from vlmc.jobs.job import run_job
-from vlmc.jobs.journal import Journal, recover
+from vlmc.jobs.output.journal import Journal, recover
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,9 +97,9 @@ def test_a_full_disk_is_reported_and_leaves_whole_lines(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    import vlmc.jobs.journal
+    import vlmc.jobs.output.journal
 
-    vlmc.jobs.journal.BATCH_LINES = 3
+    vlmc.jobs.output.journal.BATCH_LINES = 3
     run_job(
         FakeModel(wait_s=0.004),
         open_input(sys.argv[1]),

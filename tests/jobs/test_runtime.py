@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from vlmc.build.build import build
-from vlmc.jobs import asking
-from vlmc.jobs.inputs import open_input
+from vlmc.builder.build import build
+from vlmc.jobs import question_runner
+from vlmc.jobs.input.open import open_input
+from vlmc.jobs.input.prompts import prompts_from_texts
 from vlmc.jobs.job import run_job
-from vlmc.jobs.prompts import prompts_from_texts
 from vlmc.recipe.read import read_recipe
 from vlmc.runtime.load import load
 from vlmc.runtime.model import Model
@@ -36,7 +36,7 @@ def model(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield loaded
 
 
-def as_job_model(model: Model) -> asking.Model:
+def as_job_model(model: Model) -> question_runner.Model:
     """The type checker's word that the runtime is what a job needs."""
     return model
 

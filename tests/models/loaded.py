@@ -16,10 +16,11 @@ from vlmc.checkpoint.source import open_checkpoint
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
-from vlmc.models.decoder import Decoder
-from vlmc.models.loading import load_decoder, load_tower
-from vlmc.models.vision import VisionTower, normalize_tiles
-from vlmc.runtime.generation import embed
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.load import load_decoder
+from vlmc.models.language.reference_loop import embed
+from vlmc.models.vision.load import load_tower
+from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.text.prompt import Prompt, PromptBuilder
 from vlmc.text.template import TEMPLATES
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipe.test_read import FULL, MINIMAL
-from vlmc.build.build import build
+from vlmc.builder.build import build
 from vlmc.errors import RecipeError
 from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.read import read_recipe
@@ -73,7 +73,7 @@ def test_what_acts_is_built(path: Path) -> None:
 
 def test_an_artifacts_recipe_has_no_key_without_effect(path: Path) -> None:
     path.write_text(MINIMAL)
-    plain = read_recipe(path).plain()
+    plain = read_recipe(path).to_json()
     assert plain["vision"] == {
         "precision": "fp32",
         "engines": [{"engine": "onnxruntime"}],
@@ -90,8 +90,8 @@ def test_an_artifacts_recipe_has_no_key_without_effect(path: Path) -> None:
         "accuracy",
     ]
     path.write_text(f"{MINIMAL}language: {{scheme: fp8}}\n")
-    assert read_recipe(path).plain()["language"] == {"scheme": "fp8", "keep": []}
+    assert read_recipe(path).to_json()["language"] == {"scheme": "fp8", "keep": []}
     path.write_text(f"{MINIMAL}language: {{scheme: w4a16}}\ncalibration: {{dataset: x.jsonl}}\n")
-    plain = read_recipe(path).plain()
+    plain = read_recipe(path).to_json()
     assert plain["language"].keys() == {"scheme", "method", "group_size", "symmetric", "keep"}
     assert plain["calibration"].keys() == {"dataset", "modality", "samples", "seed"}

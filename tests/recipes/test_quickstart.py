@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from recipes.quickstart.table import HERE, answer
-from vlmc.cli import main
+from vlmc.cli.main import main
 from vlmc.verify.metrics import score, score_by_question
 
 IMAGES = 16

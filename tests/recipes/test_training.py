@@ -22,7 +22,8 @@ from recipes.quickstart.words import WORDS, texts
 from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.image.decode import decode
-from vlmc.models.loading import load_decoder, load_tower
+from vlmc.models.language.load import load_decoder
+from vlmc.models.vision.load import load_tower
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import load_tokenizer

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests import oracle
 from vlmc import Answer, Model, load
-from vlmc.runtime.request import Request
+from vlmc.runtime.requests.request import Request
 
 Pictures = list[npt.NDArray[np.uint8]]
 QUESTIONS = ("What is this?", "Is a fire extinguisher visible?", "请描述这张图片。", "x")

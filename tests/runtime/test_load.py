@@ -23,8 +23,8 @@ from vlmc.errors import HardwareError, ImageError, IntegrityError, PromptError, 
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
-from vlmc.runtime.engines.choose import open_engine
 from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from vlmc.runtime.engines.selection import open_engine
 
 Pictures = list[npt.NDArray[np.uint8]]
 
@@ -61,7 +61,7 @@ def test_an_artifact_checked_elsewhere_is_not_hashed_again(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = open_artifact(artifact)
-    monkeypatch.setattr("vlmc.artifact.hashing.file_sha256", lambda path: "hashed again")
+    monkeypatch.setattr("vlmc.files.hashing.file_sha256", lambda path: "hashed again")
     with load(opened, device="cpu") as model:
         assert model.artifact is opened
     with pytest.raises(IntegrityError, match="hashed again"):

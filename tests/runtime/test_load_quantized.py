@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.models.quantized import FP8, w4a16, write_language
+from tests.models.linears.quantized import FP8, w4a16, write_language
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import CheckpointError
 from vlmc.runtime.load import load_language

@@ -11,7 +11,7 @@ from tests import oracle
 from tests.artifacts import QUICK
 from tests.miniature import MINIATURES
 from vlmc import Model, load
-from vlmc.runtime.request import Request
+from vlmc.runtime.requests.request import Request
 
 # Of logits; beyond it the order of fp32 sums cannot change the best token.
 NEAR_TIE = 1e-3

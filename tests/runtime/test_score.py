@@ -9,8 +9,8 @@ import torch
 
 from vlmc import Model
 from vlmc.errors import PromptError, UsageError
-from vlmc.runtime import generation
-from vlmc.runtime.request import Request
+from vlmc.models.language import reference_loop
+from vlmc.runtime.requests.request import Request
 
 Pictures = list[npt.NDArray[np.uint8]]
 CHOICES = ["yes", "no", "red square", "圆", "0"]
@@ -25,8 +25,8 @@ def log_probability(model: Model, request: Request, choice: str) -> float:
         features = model._encoder.encode(prepared.images)
         for count, token in enumerate(ids):
             prompt = (*prepared.prompt_ids, *ids[:count])
-            row = generation.embed(model._decoder, prompt, prepared.image_token_id, features)
-            start = generation.prefill(model._decoder, [row], 0, room=0)
+            row = reference_loop.embed(model._decoder, prompt, prepared.image_token_id, features)
+            start = reference_loop.prefill(model._decoder, [row], 0, reserve_tokens=0)
             total += float(start.logits.log_softmax(-1)[0, token])
     return total
 

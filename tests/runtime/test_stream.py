@@ -14,9 +14,9 @@ import torch
 from tests.runtime.conftest import preparing_threads
 from vlmc import Answer, Model, load
 from vlmc.errors import ImageError, PromptError, UsageError, VlmcError
-from vlmc.runtime import generation
-from vlmc.runtime.look_ahead import LOOK_AHEAD, MAX_GROUP
-from vlmc.runtime.request import Request
+from vlmc.models.language import reference_loop
+from vlmc.runtime.images.prefetch import MAX_GROUP, PREFETCH_REQUESTS
+from vlmc.runtime.requests.request import Request
 
 Pictures = list[npt.NDArray[np.uint8]]
 
@@ -103,7 +103,7 @@ def test_look_ahead_is_bounded(
         model._encoder._engine, "infer", lambda tiles: torch.zeros(len(tiles), 256, 64)
     )
     model._encoder._kept.clear()
-    total = 4 * (LOOK_AHEAD + MAX_GROUP)
+    total = 4 * (PREFETCH_REQUESTS + MAX_GROUP)
     requests: list[Request] = [
         (pictures[0 if alike else index % len(pictures)], f"What is {index}?")
         for index in range(total)
@@ -113,7 +113,7 @@ def test_look_ahead_is_bounded(
     assert counted.taken == 0, "nothing happens before the first answer is asked for"
     for done, _ in enumerate(stream, 1):
         # What is prepared ahead, the group that runs, and the one that began the next.
-        assert counted.taken - done <= LOOK_AHEAD + MAX_GROUP + 1
+        assert counted.taken - done <= PREFETCH_REQUESTS + MAX_GROUP + 1
     assert done == counted.taken == total
     assert counted.threads == {threading.get_ident()}, "inputs are read on the caller's thread"
     model._encoder._kept.clear()
@@ -164,7 +164,7 @@ def test_second_thread_is_refused_while_the_first_runs(
     model: Model, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[str] = []
-    generate = generation.generate
+    generate = reference_loop.generate
 
     def in_another_thread() -> None:
         for call in (
@@ -186,7 +186,7 @@ def test_second_thread_is_refused_while_the_first_runs(
         return generate(*arguments)  # type: ignore[arg-type]
 
     expected = model.generate([(pictures[0], "What?")])
-    monkeypatch.setattr(generation, "generate", while_running)
+    monkeypatch.setattr(reference_loop, "generate", while_running)
     (answer,) = model.generate([(pictures[0], "What?")])
     assert len(refusals) == 4
     assert all("in use by another thread" in refusal for refusal in refusals)

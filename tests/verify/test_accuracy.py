@@ -15,9 +15,9 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
 from tests.artifacts import build_from
-from tests.test_cli import call
-from vlmc.artifact.accuracy import read_accuracy
-from vlmc.artifact.manifest import Engine, Manifest, read_manifest
+from tests.cli.test_main import call
+from vlmc.artifact.accuracy_status import read_accuracy
+from vlmc.artifact.manifest import EngineRecord, Manifest, read_manifest
 from vlmc.artifact.write import seal
 from vlmc.image.tiles import TileRule
 
@@ -287,7 +287,7 @@ def test_graph_stands_in_for_engines_that_do_not_run_here(
         ("tensorrt-rtx", "onnx_only"),
     ]
     found = read_accuracy(folder, read_manifest(folder).identity)
-    by_name: dict[str, Engine] = {e.engine: e for e in read_manifest(folder).engines}
+    by_name: dict[str, EngineRecord] = {e.engine: e for e in read_manifest(folder).engines}
     assert found.status(by_name["tensorrt-rtx"]) == "onnx_only"
     assert found.overall(read_manifest(folder)) == "onnx_only"
 

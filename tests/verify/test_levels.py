@@ -66,7 +66,7 @@ def test_every_profile_is_tried_at_its_corners() -> None:
     assert batch_counts((), 13) == [1, 14]
 
 
-class Engine:
+class EngineRecord:
     """Features that are the tile's mean and one more, and wrong in batches of `bad`."""
 
     name, precision, profiles = "made", "fp32", ()
@@ -101,7 +101,7 @@ def tiles_of(*levels: int) -> npt.NDArray[np.uint8]:
     return np.stack([np.full((448, 448, 3), level, np.uint8) for level in levels])
 
 
-def check(engine: Engine, counts: list[int]) -> FeatureCheck:
+def check(engine: EngineRecord, counts: list[int]) -> FeatureCheck:
     tiles = tiles_of(10, 100, 200)
     places = [SampleTile("abc", index) for index in range(3)]
     expected = features_of(torch.from_numpy(tiles)).numpy()
@@ -109,7 +109,7 @@ def check(engine: Engine, counts: list[int]) -> FeatureCheck:
 
 
 def test_every_tile_at_every_count() -> None:
-    engine = Engine(bad=0, value=0)
+    engine = EngineRecord(bad=0, value=0)
     found = check(engine, [1, 2, 5])
     assert engine.batches == [1, 1, 1, 2, 2, 5], "none is smaller at the end"
     assert [len(cosines) for cosines in found.cosines.values()] == [3, 3, 3]
@@ -119,7 +119,7 @@ def test_every_tile_at_every_count() -> None:
 
 @pytest.mark.parametrize("value", [-5000.0, float("nan"), float("inf")])
 def test_worst_tile_is_named(value: float) -> None:
-    found = check(Engine(bad=2, value=value), [1, 2])
+    found = check(EngineRecord(bad=2, value=value), [1, 2])
     (worst,) = found.worst_tiles(0.99999)
     assert (worst["image"], worst["tile"], worst["batch_tiles"]) == ("abc", 2, 2)
     assert worst["cosine"] == found.worst < 0.99
@@ -130,7 +130,11 @@ def test_worst_tile_is_named(value: float) -> None:
 def test_features_of_another_model_are_refused() -> None:
     with pytest.raises(AccuracyError, match=r"made makes \[256, 2\] a tile.*\[256, 3\]"):
         check_features(
-            Engine(0, 0), tiles_of(1), [SampleTile("a", 0)], np.ones((1, 256, 3), np.float32), [1]
+            EngineRecord(0, 0),
+            tiles_of(1),
+            [SampleTile("a", 0)],
+            np.ones((1, 256, 3), np.float32),
+            [1],
         )
 
 
@@ -213,7 +217,7 @@ def test_lost_finds_come_first() -> None:
     unlabelled, labelled = pairs(0, 1), pairs(5, 1, positive=True)
     check = AnswerCheck((*unlabelled, *labelled), NORMALIZE)
     assert [pair.question.line for pair in check.disagreements] == [6, 1]
-    plain = check.plain()
+    plain = check.to_json()
     assert plain["agreement"]["value"] == pytest.approx(5 / 7, abs=1e-6)
     assert plain["exact_match"]["value"] == 0, "Yes. is not yes to the letter"
     assert plain["recall_drop"]["lost"] == 1

@@ -8,7 +8,7 @@ import pytest
 
 from vlmc.verify.metrics import (
     NORMALIZE,
-    Judged,
+    LabelledAnswer,
     PairedDrop,
     Share,
     normalize,
@@ -39,13 +39,13 @@ def test_normalized(text: str, expected: str) -> None:
 
 def test_counts() -> None:
     judged = [
-        Judged("room", "yes", "Yes.", YES),  # found
-        Judged("room", "yes", "ja", YES),  # found, though not exactly
-        Judged("room", "yes", "no", YES),  # missed
-        Judged("room", "no", "YES", YES),  # claimed wrongly
-        Judged("room", "no", "no", YES),
-        Judged("count", "3", "3"),
-        Judged("count", "3", "4"),
+        LabelledAnswer("room", "yes", "Yes.", YES),  # found
+        LabelledAnswer("room", "yes", "ja", YES),  # found, though not exactly
+        LabelledAnswer("room", "yes", "no", YES),  # missed
+        LabelledAnswer("room", "no", "YES", YES),  # claimed wrongly
+        LabelledAnswer("room", "no", "no", YES),
+        LabelledAnswer("count", "3", "3"),
+        LabelledAnswer("count", "3", "4"),
     ]
     scores = score(judged)
     assert (scores.exact.hits, scores.exact.n) == (3, 7)
@@ -79,7 +79,9 @@ def test_nothing_is_known_of_nothing() -> None:
     assert Share(0, 0).interval == (0.0, 1.0)
     assert math.isnan(Share(0, 0).value)
     assert math.isnan(score([]).f1)
-    assert math.isnan(score([Judged("q", "yes", "no", YES), Judged("q", "no", "yes", YES)]).f1)
+    assert math.isnan(
+        score([LabelledAnswer("q", "yes", "no", YES), LabelledAnswer("q", "no", "yes", YES)]).f1
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,18 +100,24 @@ def test_each_step_acts_alone(steps: tuple[str, ...], expected: str) -> None:
 
 
 def test_steps_decide_what_is_right() -> None:
-    judged = [Judged("room", "yes", "Yes.", ("yes",))]
+    judged = [LabelledAnswer("room", "yes", "Yes.", ("yes",))]
     assert score(judged).exact.hits == score(judged).recall.hits == 1
     assert score(judged, ["casefold"]).exact.hits == 0
     assert score(judged, ["casefold"]).recall == Share(0, 1)
 
 
 def test_recall_drop_counts_pairs() -> None:
-    def judged(answer: str) -> Judged:
-        return Judged("room", "yes", answer, YES)
+    def judged(answer: str) -> LabelledAnswer:
+        return LabelledAnswer("room", "yes", answer, YES)
 
-    before = [judged("yes"), judged("yes"), judged("no"), judged("no"), Judged("q", "3", "3")]
-    after = [judged("no"), judged("ja"), judged("yes"), judged("no"), Judged("q", "3", "4")]
+    before = [
+        judged("yes"),
+        judged("yes"),
+        judged("no"),
+        judged("no"),
+        LabelledAnswer("q", "3", "3"),
+    ]
+    after = [judged("no"), judged("ja"), judged("yes"), judged("no"), LabelledAnswer("q", "3", "4")]
     drop = recall_drop(before, after)
     assert (drop.lost, drop.gained, drop.n) == (1, 1, 4)
     assert drop.value == 0

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmc.artifact.hashing import file_sha256, files_sha256
 from vlmc.artifact.manifest import MANIFEST, Manifest, read_manifest
 from vlmc.errors import IntegrityError
+from vlmc.files.hashing import file_sha256, files_sha256
 
 __all__ = ["REPORTS", "Artifact", "check_files", "file_sha256", "open_artifact", "payload_files"]
 
@@ -83,7 +83,11 @@ def open_artifact(folder: Path) -> Artifact:
     check_files(folder, manifest)
     # Taken before the hashes, so that a write while they are computed shows later.
     marks = {name: _mark(folder / name) for name in manifest.payload}
-    digests = files_sha256({folder / name: entry.size for name, entry in manifest.payload.items()})
+    sizes = {folder / name: entry.size for name, entry in manifest.payload.items()}
+    try:
+        digests = files_sha256(sizes)
+    except OSError as error:
+        raise IntegrityError(f"{error.filename} cannot be read ({error.strerror})") from error
     for name, entry in manifest.payload.items():
         digest = digests[folder / name]
         if digest != entry.sha256:

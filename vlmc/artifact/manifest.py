@@ -11,15 +11,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from vlmc.errors import IntegrityError, UsageError
+from vlmc.files.strict_json import read_json
 from vlmc.image.tiles import TileRule
-from vlmc.input_file import read_json
 from vlmc.text.template import TEMPLATES
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
-MEASURED = ("fp16", "int8", "fp8")
+CALIBRATED_PRECISIONS = ("fp16", "int8", "fp8")
 """Precisions that a tower is measured for: their artifacts hold `vision/ranges.json`."""
 SCHEMES = ("none", "w4a16", "fp8")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,7 +43,7 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineRecord:
     """One engine of the vision tower.
 
     `file` is relative to the artifact; `target` is `cpu` or an SM such as `sm89`; `profiles` are
@@ -95,15 +95,15 @@ class Manifest:
     language_scheme: str
     language_dtype: Literal["float32", "bfloat16", "float16"]
     calibration: Mapping[str, str]  # "vision", "language" → SHA-256 of the samples it was made on
-    engines: tuple[Engine, ...]
+    engines: tuple[EngineRecord, ...]
     payload: Mapping[str, PayloadFile]
 
     @property
     def identity(self) -> str:
         """SHA-256 of the canonical form, 64 hexadecimal digits."""
-        return hashlib.sha256(canonical(self.plain())).hexdigest()
+        return hashlib.sha256(canonical(self.to_json())).hexdigest()
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON form."""
         values = asdict(self)
         values["schema"] = SCHEMA
@@ -147,7 +147,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = _parse(values)
         # The identity is of what was read, so nothing in the file may have been passed over.
-        if canonical(manifest.plain()) != canonical(values):
+        if canonical(manifest.to_json()) != canonical(values):
             raise ValueError("it holds keys or values that schema 1 does not have")
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise IntegrityError(
@@ -187,11 +187,11 @@ def _parse(values: dict[str, Any]) -> Manifest:
     )
 
 
-def _engine(values: dict[str, Any]) -> Engine:
+def _engine(values: dict[str, Any]) -> EngineRecord:
     memory, cosine = values["device_memory_bytes"], values["min_feature_cosine"]
     if type(cosine) is not float or not 0 < cosine <= 1:
         raise ValueError(f"{cosine!r} is not a cosine")
-    return Engine(
+    return EngineRecord(
         engine=_text(values["engine"]),
         target=_text(values["target"]),
         precision=_one_of(values["precision"], PRECISIONS),

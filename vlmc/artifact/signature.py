@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from vlmc.artifact.integrity import REPORTS, Artifact
 from vlmc.errors import IntegrityError, UsageError
-from vlmc.input_file import read_json
+from vlmc.files.strict_json import read_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (

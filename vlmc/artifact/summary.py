@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmc.artifact.accuracy import Accuracy, read_accuracy
+from vlmc.artifact.accuracy_status import Accuracy, read_accuracy
 from vlmc.artifact.bundled_graph import bundled_graph
-from vlmc.artifact.engine_rows import engine_json, engine_rows
+from vlmc.artifact.engine_summary import engine_json, engine_rows
 from vlmc.artifact.integrity import check_files, resolve_folder
 from vlmc.artifact.manifest import Manifest, read_manifest
 from vlmc.artifact.signature import is_signed
@@ -37,7 +37,7 @@ class Summary:
             sizes[name.split("/")[0]] += entry.size
         return dict(sorted(sizes.items()))
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON form."""
         engines = [
             engine_json(self.folder, self.manifest, engine)
@@ -56,7 +56,7 @@ class Summary:
             "payload_bytes": self.payload_bytes,
             "sizes": self.sizes(),
             "signed": self.signed,
-            "manifest": self.manifest.plain(),
+            "manifest": self.manifest.to_json(),
         }
 
     def lines(self) -> list[str]:

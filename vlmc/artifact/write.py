@@ -9,10 +9,10 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
-from vlmc.artifact.hashing import files_sha256
 from vlmc.artifact.integrity import open_artifact, payload_files
 from vlmc.artifact.manifest import MANIFEST, Manifest, PayloadFile
 from vlmc.errors import IntegrityError, UsageError
+from vlmc.files.hashing import files_sha256
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -23,7 +23,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
         name: PayloadFile(digests[folder / name], size) for name, size in sorted(sizes.items())
     }
     sealed = replace(manifest, payload=payload)
-    text = json.dumps(sealed.plain(), indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(sealed.to_json(), indent=1, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return sealed
 

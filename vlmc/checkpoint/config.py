@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 
 from vlmc.checkpoint.quantization import Quantization, find_quantization
 from vlmc.errors import CheckpointError
+from vlmc.files.strict_json import read_json
 from vlmc.image.tiles import MAX_TILES, TILE_SIZE
-from vlmc.input_file import read_json
 
 Architecture = Literal[
     "InternLM2ForCausalLM", "Qwen2ForCausalLM", "Phi3ForCausalLM", "LlamaForCausalLM"

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vlmc.errors import CheckpointError
-from vlmc.input_file import parse_json
+from vlmc.files.strict_json import parse_json
 
 # A shard of the 76B model has 100 KiB; the library takes 100 MB, and many times that to parse it.
 MAX_HEADER_BYTES = 4 << 20

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlmc.checkpoint.lora import LoraPair, resolve
 from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.errors import CheckpointError
-from vlmc.input_file import read_json
+from vlmc.files.strict_json import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

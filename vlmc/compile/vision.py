@@ -15,15 +15,15 @@ from vlmc.artifact.vision_files import GOLDEN, TOWER
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import Checkpoint
-from vlmc.compile.export import save_graph, trace_tower
-from vlmc.compile.golden import GOLDEN_TILES, golden_tiles
-from vlmc.compile.grids import GRIDS
-from vlmc.compile.qdq import quantize_graph
-from vlmc.compile.typed_tower import TypedTower
-from vlmc.models.loading import load_tower
-from vlmc.models.ranges import Ranges, migrate
-from vlmc.models.vision import VisionTower, normalize_tiles
-from vlmc.recipe.support import Precision
+from vlmc.compile.calibration.golden import GOLDEN_TILES, golden_tiles
+from vlmc.compile.onnx.export import save_graph, trace_tower
+from vlmc.compile.onnx.grids import GRIDS
+from vlmc.compile.onnx.qdq import quantize_graph
+from vlmc.compile.onnx.typed_tower import TypedTower
+from vlmc.machine.support import Precision
+from vlmc.models.vision.calibration_ranges import Ranges, migrate
+from vlmc.models.vision.load import load_tower
+from vlmc.models.vision.tower import VisionTower, normalize_tiles
 
 GraphDtype = Literal["float32", "float16", "bfloat16"]
 

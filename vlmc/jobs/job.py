@@ -8,9 +8,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmc.jobs.asking import Asking, Model
-from vlmc.jobs.check import check_job
-from vlmc.jobs.journal import (
+from vlmc.jobs.input.prompts import Prompt
+from vlmc.jobs.input.questions import Questions
+from vlmc.jobs.input.rows import Rows
+from vlmc.jobs.ledger import Ledger, locked_ledger
+from vlmc.jobs.output.journal import (
     Journal,
     encode_line,
     read_journal,
@@ -19,11 +21,9 @@ from vlmc.jobs.journal import (
     temporary_sibling,
     write_atomically,
 )
-from vlmc.jobs.ledger import Ledger, locked_ledger
-from vlmc.jobs.parquet_output import read_parquet_lines, write_parquet
-from vlmc.jobs.prompts import Prompt
-from vlmc.jobs.questions import Questions
-from vlmc.jobs.rows import Rows
+from vlmc.jobs.output.parquet import read_parquet_lines, write_parquet
+from vlmc.jobs.preflight import check_job
+from vlmc.jobs.question_runner import Model, QuestionRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def run_job(
         max_new_tokens=None if choices else max_new_tokens,
     )
     questions = Questions(rows, prompts)
-    asking = Asking(model, choices, max_new_tokens, other_columns=out.suffix == ".jsonl")
+    asking = QuestionRunner(model, choices, max_new_tokens, other_columns=out.suffix == ".jsonl")
     with locked_ledger(out) as ledger_file:
         files = _Files.of(out)
         ledger_file.bind(ledger, out, started=files.started)
@@ -162,7 +162,7 @@ class _Passage:
     def __init__(
         self,
         questions: Questions,
-        asking: Asking,
+        asking: QuestionRunner,
         files: _Files,
         progress: Callable[[Progress], None] | None,
     ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vlmc.errors import UsageError
-from vlmc.jobs.journal import sync_folder
+from vlmc.jobs.output.journal import sync_folder
 
 SCHEMA = 1
 

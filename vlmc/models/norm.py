@@ -16,6 +16,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Normalize the last dimension; shape and dtype stay."""
-        wide = states.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(states.dtype)
+        fp32 = states.float()
+        fp32 = fp32 * torch.rsqrt(fp32.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * fp32.to(states.dtype)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vlmc.errors import RecipeError
 from vlmc.recipe.document import Problem, key_text
-from vlmc.recipe.extent import NOT_ACTED_ON
+from vlmc.recipe.pending_keys import PENDING_KEYS
 from vlmc.recipe.schema import Recipe
 
 
@@ -18,14 +18,14 @@ def check_buildable(recipe: Recipe) -> None:
     """
     problems = [*_keys_not_acted_on(recipe)]
     if problems:
-        raise RecipeError(recipe.tell(problems))
+        raise RecipeError(recipe.describe(problems))
 
 
 def _keys_not_acted_on(recipe: Recipe) -> Iterator[Problem]:
     given = recipe.given()
     for key in given:
         names = [part for part in key if isinstance(part, str)]
-        holder = next((held for held in NOT_ACTED_ON if _leads(held.split("."), names)), None)
+        holder = next((held for held in PENDING_KEYS if _leads(held.split("."), names)), None)
         if holder is None:
             continue
         # Of a part of the recipe its keys are told, `runtime.prefix_cache` and not `runtime`;
@@ -37,7 +37,7 @@ def _keys_not_acted_on(recipe: Recipe) -> Iterator[Problem]:
             continue
         yield (
             key,
-            f"{key_text(key)} is not supported by this version; {NOT_ACTED_ON[holder]}. "
+            f"{key_text(key)} is not supported by this version; {PENDING_KEYS[holder]}. "
             "Remove the key.",
         )
 

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from vlmc.errors import UsageError
 from vlmc.image.tiles import TileRule
+from vlmc.machine.support import NOT_BY_TARGET, Precision, precisions_of, refusal, targets_of
 from vlmc.recipe.document import KeyPath, Problem, key_text
 from vlmc.recipe.schema import LANGUAGE_KEYS, Recipe
-from vlmc.recipe.support import NOT_BY_TARGET, Precision, precisions_of, refusal, targets_of
 
 
 def impossible(recipe: Recipe) -> Iterator[Problem]:

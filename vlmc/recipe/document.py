@@ -35,7 +35,7 @@ class Document:
         key = self._nearest(key)
         return self.overrides.get(key) or f"{self.path}:{self.lines.get(key, 1)}"
 
-    def tell(self, problems: Iterable[Problem]) -> str:
+    def describe(self, problems: Iterable[Problem]) -> str:
         """A line for each problem behind its place, in the file's order, overrides last."""
         ordered = sorted(problems, key=lambda problem: self._order(problem[0]))
         return "\n".join(f"{self.where(key)}: {said}" for key, said in ordered)

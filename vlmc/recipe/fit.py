@@ -33,7 +33,7 @@ def check_fit(recipe: Recipe, config: ModelConfig) -> None:
             for key, reason in targets_without(recipe, "bf16")
         )
     if problems:
-        raise RecipeError(recipe.tell(problems))
+        raise RecipeError(recipe.describe(problems))
 
 
 def _quantized_already(recipe: Recipe, found: Quantization | None) -> Iterator[Problem]:

@@ -35,12 +35,12 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(document.values).read_from(document)
     except ValidationError as error:
         # Each has its hint looked for, and nobody reads a hundred.
-        told = document.tell(islice(explain(error), _MOST_TOLD))
+        told = document.describe(islice(explain(error), _MOST_TOLD))
         more = error.error_count() - _MOST_TOLD
         raise RecipeError(f"{told}\n… and {more:,} more" if more > 0 else told) from None
     problems = [*impossible(recipe)]
     if problems:
-        raise RecipeError(recipe.tell(problems))
+        raise RecipeError(recipe.describe(problems))
     return _with_paths(recipe, document)
 
 

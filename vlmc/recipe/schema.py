@@ -22,9 +22,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from vlmc.machine.support import EngineName, Precision, Target
 from vlmc.recipe.document import Document, KeyPath, Problem
-from vlmc.recipe.extent import NOT_ACTED_ON
-from vlmc.recipe.support import EngineName, Precision, Target
+from vlmc.recipe.pending_keys import PENDING_KEYS
 
 LANGUAGE_KEYS: dict[str, tuple[str, ...]] = {
     "method": ("w4a16",),
@@ -222,14 +222,14 @@ class Recipe(Part):
     accuracy: AccuracyPart = AccuracyPart()
     _document: Document | None = PrivateAttr(default=None)
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values as an artifact keeps them: every default that this version acts on written
         out, and no key that it does not."""
         values = self.model_dump(mode="json")
         for engine in values["vision"]["engines"]:
             if not engine["targets"]:  # no recipe may write an empty list
                 del engine["targets"]
-        for key in NOT_ACTED_ON:
+        for key in PENDING_KEYS:
             _drop(values, key.split("."))
         for name, schemes in LANGUAGE_KEYS.items():
             if self.language.scheme not in schemes:
@@ -253,11 +253,11 @@ class Recipe(Part):
         """The key paths that the recipe or a `--set` writes, in the schema's order."""
         return tuple(_given(self, ()))
 
-    def tell(self, problems: Iterable[Problem]) -> str:
+    def describe(self, problems: Iterable[Problem]) -> str:
         """A line for each problem behind its place, `file:line` or `--set`."""
         if self._document is None:
             return "\n".join(f"recipe: {said}" for _, said in problems)
-        return self._document.tell(problems)
+        return self._document.describe(problems)
 
     def read_from(self, document: Document) -> Recipe:
         """The same recipe, which says of its keys where in `document` they stand."""

@@ -16,11 +16,11 @@ from vlmc.checkpoint.quantization import find_quantization
 from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.errors import CheckpointError, IntegrityError
 from vlmc.image.tiles import TileRule, parse_tiles
-from vlmc.models.decoder import Decoder
-from vlmc.models.loading import load_decoder
-from vlmc.runtime.encoder import ImageEncoder
-from vlmc.runtime.engines.choose import choose, find_device, open_engine
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.load import load_decoder
+from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
+from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.model import Model
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
@@ -130,7 +130,7 @@ def load_language(folder: Path, dtype: torch.dtype, device: torch.device) -> Dec
             dtype=dtype,
             device=device,
             quantization=find_quantization(read_values(path), path),
-            tell=lambda line: print(line, file=sys.stderr),
+            on_progress=lambda line: print(line, file=sys.stderr),
         )
     except CheckpointError as error:
         if tensors.file is None:

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
-from vlmc.artifact.manifest import Engine
+from vlmc.artifact.manifest import EngineRecord
 from vlmc.errors import PromptError, UsageError, VlmcError
 from vlmc.image.decode import ImageSource
 from vlmc.image.tiles import TileRule
-from vlmc.models.decoder import Decoder
-from vlmc.runtime import generation
-from vlmc.runtime.encoder import ImageEncoder
+from vlmc.models.language import reference_loop
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.reference_loop import Prefilled, Sampling
 from vlmc.runtime.engines.engine import VisionEngine
-from vlmc.runtime.generation import Prefilled, Sampling
-from vlmc.runtime.look_ahead import group_by_images, prepare_ahead
-from vlmc.runtime.prepare import PreparedRequest, Preparer
-from vlmc.runtime.request import Answer, PreparedImage, Request, Timings
+from vlmc.runtime.images.encoder import ImageEncoder
+from vlmc.runtime.images.prefetch import group_by_images, prefetch
+from vlmc.runtime.images.prepare import PreparedRequest, Preparer
+from vlmc.runtime.requests.answer import Answer, Timings
+from vlmc.runtime.requests.request import PreparedImage, Request
 from vlmc.text.prompt import PromptBuilder
 
 Result = TypeVar("Result")
@@ -56,7 +57,7 @@ class Model:
         encoder: ImageEncoder,
         decoder: Decoder,
         engine: str,
-        chosen: Engine,
+        chosen: EngineRecord,
     ) -> None:
         self.artifact = artifact
         self.tiles = tiles
@@ -124,9 +125,9 @@ class Model:
         sampling = Sampling(max_new_tokens, temperature, seed)
 
         def answer(group: list[PreparedRequest]) -> list[Answer]:
-            start, timings = self._prefill(group, room=max_new_tokens)
+            start, timings = self._prefill(group, reserve_tokens=max_new_tokens)
             begin = time.perf_counter()
-            tokens = generation.generate(self._decoder, start, sampling, self._prompts.stop_id)
+            tokens = reference_loop.generate(self._decoder, start, sampling, self._prompts.stop_id)
             decode_ms = (time.perf_counter() - begin) * 1e3
             return [
                 self._answer(request, ids, timings(request, decode_ms))
@@ -164,9 +165,9 @@ class Model:
         ids = [self._prompts.choice_ids(choice) for choice in choices]
 
         def scored(group: list[PreparedRequest]) -> list[Scored]:
-            start, timings = self._prefill(group, room=0)
+            start, timings = self._prefill(group, reserve_tokens=0)
             begin = time.perf_counter()
-            rows = generation.score(self._decoder, start, ids).tolist()
+            rows = reference_loop.score(self._decoder, start, ids).tolist()
             decode_ms = (time.perf_counter() - begin) * 1e3
             results = []
             for request, row in zip(group, rows, strict=True):
@@ -238,7 +239,7 @@ class Model:
         """Prepare ahead, group, check, run."""
         self._check_open()
         # Closed by name: a traceback that someone keeps would keep the preparing thread alive.
-        with closing(prepare_ahead(requests, self._prepare)) as prepared:
+        with closing(prefetch(requests, self._prepare)) as prepared:
             for group in group_by_images(prepared):
                 if isinstance(group, VlmcError):
                     yield group
@@ -259,16 +260,20 @@ class Model:
         return prepared
 
     def _prefill(
-        self, group: list[PreparedRequest], room: int
+        self, group: list[PreparedRequest], reserve_tokens: int
     ) -> tuple[Prefilled, Callable[[PreparedRequest, float], Timings]]:
         begin = time.perf_counter()
         features = self._encoder.encode(group[0].images)
         encoded = time.perf_counter()
         rows = [
-            generation.embed(self._decoder, request.prompt_ids, request.image_token_id, features)
+            reference_loop.embed(
+                self._decoder, request.prompt_ids, request.image_token_id, features
+            )
             for request in group
         ]
-        start = generation.prefill(self._decoder, rows, group[0].prefix_length, room=room)
+        start = reference_loop.prefill(
+            self._decoder, rows, group[0].prefix_length, reserve_tokens=reserve_tokens
+        )
         prefilled = time.perf_counter()
 
         def timings(request: PreparedRequest, decode_ms: float) -> Timings:

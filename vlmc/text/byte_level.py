@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from vlmc.errors import TokenizerError
-from vlmc.input_file import read_bytes
+from vlmc.files.bounded_read import read_bytes
 from vlmc.text.json_file import MAX_BYTES, read_json_object
 
 # Qwen2's own rule: contractions, words with one leading mark, single digits, punctuation with

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmc.errors import TokenizerError
-from vlmc.input_file import read_json
+from vlmc.files.strict_json import read_json
 
 # The largest of the family, a whole tokenizer.json, is 9 MB.
 MAX_BYTES = 32 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import tokenizers
 
 from vlmc.errors import TokenizerError
-from vlmc.input_file import read_bytes
+from vlmc.files.bounded_read import read_bytes
 from vlmc.text.json_file import MAX_BYTES
 from vlmc.text.sentencepiece_model import tidy_spaces
 from vlmc.text.special_tokens import AddedToken, SpecialTokens

@@ -8,7 +8,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor, set_min_log_level
 
 from vlmc.errors import TokenizerError
-from vlmc.input_file import read_bytes
+from vlmc.files.bounded_read import read_bytes
 from vlmc.text.json_file import MAX_BYTES
 
 SPACE = "▁"

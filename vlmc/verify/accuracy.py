@@ -9,18 +9,22 @@ from vlmc.image.decode import decode
 from vlmc.image.tiles import choose_grid
 from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES
 from vlmc.runtime.model import Model
+from vlmc.verify.accuracy_targets import AccuracyTargets
 from vlmc.verify.answers import AnswerCheck, Pair
 from vlmc.verify.dataset import Dataset
 from vlmc.verify.features import FeatureCheck, batch_counts, check_features
 from vlmc.verify.gate import Checked, Thresholds
-from vlmc.verify.inputs import Promise
 from vlmc.verify.pixels import PixelCheck, grid_of
 from vlmc.verify.reference import Progress, Reference
 from vlmc.verify.source import MAX_NEW_TOKENS
 
 
 def check_model(
-    model: Model, promise: Promise, reference: Reference, dataset: Dataset, progress: Progress
+    model: Model,
+    targets: AccuracyTargets,
+    reference: Reference,
+    dataset: Dataset,
+    progress: Progress,
 ) -> Checked:
     """Measure the three levels of a loaded artifact.
 
@@ -28,11 +32,11 @@ def check_model(
         AccuracyError: the features have another shape than the source's.
         VlmcError: an image or a prompt is not usable.
     """
-    accuracy = promise.accuracy
+    accuracy = targets.accuracy
     return Checked(
-        pixels=_check_pixels(model, promise, reference, dataset, progress),
+        pixels=_check_pixels(model, targets, reference, dataset, progress),
         features=_check_features(model, reference),
-        answers=_check_answers(model, promise, reference, dataset, progress),
+        answers=_check_answers(model, targets, reference, dataset, progress),
         thresholds=Thresholds(
             min_feature_cosine=model.chosen.min_feature_cosine,
             min_answer_agreement=accuracy.min_answer_agreement,
@@ -57,14 +61,18 @@ def check_covered(reference: Reference, dataset: Dataset) -> None:
 
 
 def _check_pixels(
-    model: Model, promise: Promise, reference: Reference, dataset: Dataset, progress: Progress
+    model: Model,
+    targets: AccuracyTargets,
+    reference: Reference,
+    dataset: Dataset,
+    progress: Progress,
 ) -> PixelCheck:
     check, published = PixelCheck(), model.artifact.manifest.image.published
     images = dataset.images
     for done, (digest, path) in enumerate(images.items(), 1):
         found = model.prepare_image(path).tiles
-        pixels = decode(path, exif=promise.exif)
-        check.compare(str(path), found, pixels, promise.rule, promise.resampler)
+        pixels = decode(path, exif=targets.exif)
+        check.compare(str(path), found, pixels, targets.rule, targets.resampler)
         expected = reference.grids[digest]
         count = choose_grid(expected.width, expected.height, published).tiles
         if count != expected.tiles:
@@ -85,7 +93,11 @@ def _check_features(model: Model, reference: Reference) -> FeatureCheck:
 
 
 def _check_answers(
-    model: Model, promise: Promise, reference: Reference, dataset: Dataset, progress: Progress
+    model: Model,
+    targets: AccuracyTargets,
+    reference: Reference,
+    dataset: Dataset,
+    progress: Progress,
 ) -> AnswerCheck:
     questions, pairs = dataset.questions, []
     requests = (question.request for question in questions)
@@ -95,4 +107,4 @@ def _check_answers(
                 raise answer
             pairs.append(Pair(question, reference.answers[question.key], answer.text))
             progress("answers", len(pairs), len(questions))
-    return AnswerCheck(tuple(pairs), promise.accuracy.normalize)
+    return AnswerCheck(tuple(pairs), targets.accuracy.normalize)

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmc.verify.dataset import Question
 from vlmc.verify.metrics import (
-    Judged,
+    LabelledAnswer,
     PairedDrop,
     Scores,
     Share,
@@ -31,12 +31,12 @@ class Pair:
     reference: SourceAnswer
     answer: str
 
-    def judged(self, answer: str) -> Judged:
+    def judged(self, answer: str) -> LabelledAnswer:
         """An answer beside the question's label."""
         item = self.question
-        return Judged(item.question, item.label or "", answer, item.positive)
+        return LabelledAnswer(item.question, item.label or "", answer, item.positive)
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON form."""
         item = self.question
         return {
@@ -85,28 +85,28 @@ class AnswerCheck:
         """How far the recall of all positive labels falls from the source to the artifact."""
         return recall_drop(*self._sides(self._labelled), self.steps)
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON form."""
         labelled = self._labelled
         values: dict[str, Any] = {
-            "agreement": share_plain(self.agreement),
-            "exact_match": share_plain(self.exact),
+            "agreement": share_json(self.agreement),
+            "exact_match": share_json(self.exact),
             "questions": {},
         }
         for name in sorted({pair.question.question for pair in self.pairs}):
             pairs = tuple(pair for pair in self.pairs if pair.question.question == name)
             part = AnswerCheck(pairs, self.steps)
             values["questions"][name] = {
-                "agreement": share_plain(part.agreement),
-                "exact_match": share_plain(part.exact),
+                "agreement": share_json(part.agreement),
+                "exact_match": share_json(part.exact),
             }
         if labelled:
             reference, artifact = self._sides(labelled)
-            values["recall_drop"] = drop_plain(self.drop)
+            values["recall_drop"] = drop_json(self.drop)
             for side, judged in (("reference", reference), ("artifact", artifact)):
-                values[side] = _scores_plain(score(judged, self.steps))
+                values[side] = _scores_json(score(judged, self.steps))
                 for name, scores in score_by_question(judged, self.steps).items():
-                    values["questions"][name][side] = _scores_plain(scores)
+                    values["questions"][name][side] = _scores_json(scores)
         return values
 
     @property
@@ -114,7 +114,7 @@ class AnswerCheck:
         return [pair for pair in self.pairs if pair.question.label is not None]
 
     @staticmethod
-    def _sides(pairs: Sequence[Pair]) -> tuple[list[Judged], list[Judged]]:
+    def _sides(pairs: Sequence[Pair]) -> tuple[list[LabelledAnswer], list[LabelledAnswer]]:
         return (
             [pair.judged(pair.reference.text) for pair in pairs],
             [pair.judged(pair.answer) for pair in pairs],
@@ -129,12 +129,12 @@ class AnswerCheck:
         )
 
 
-def share_plain(share: Share) -> dict[str, Any]:
+def share_json(share: Share) -> dict[str, Any]:
     """Value, n and Wilson's 95 % interval; the value is None of nothing."""
     return _plain(share.value, share.n, share.interval)
 
 
-def drop_plain(drop: PairedDrop) -> dict[str, Any]:
+def drop_json(drop: PairedDrop) -> dict[str, Any]:
     """Value, n and the 95 % interval of Bonett and Price, with what was lost and gained."""
     return _plain(drop.value, drop.n, drop.interval) | {"lost": drop.lost, "gained": drop.gained}
 
@@ -145,10 +145,10 @@ def _plain(value: float, n: int, interval: tuple[float, float]) -> dict[str, Any
     return {"value": shown, "n": n, "interval": [round(low, 6), round(high, 6)]}
 
 
-def _scores_plain(scores: Scores) -> dict[str, Any]:
+def _scores_json(scores: Scores) -> dict[str, Any]:
     return {
-        "exact": share_plain(scores.exact),
-        "recall": share_plain(scores.recall),
-        "precision": share_plain(scores.precision),
+        "exact": share_json(scores.exact),
+        "recall": share_json(scores.recall),
+        "precision": share_json(scores.precision),
         "f1": None if math.isnan(scores.f1) else round(scores.f1, 6),
     }

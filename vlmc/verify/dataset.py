@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmc.artifact.hashing import files_sha256
-from vlmc.errors import IntegrityError, UsageError
-from vlmc.input_file import parse_json
+from vlmc.errors import UsageError
+from vlmc.files.hashing import files_sha256
+from vlmc.files.strict_json import parse_json
 
 Key = tuple[tuple[str, ...], str]
 """SHA-256 of the images' bytes, and the prompt: what an answer belongs to, on any machine."""
@@ -88,8 +88,10 @@ def read_dataset(path: Path, limit: int | None = None) -> Dataset:
                 ) from error
     try:
         digests = files_sha256(sizes)
-    except IntegrityError as error:
-        raise UsageError(f"{path} names an image that cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} names an image that cannot be read: {error.filename} ({error.strerror})"
+        ) from error
     questions = [
         Question(
             line=number,

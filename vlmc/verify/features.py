@@ -48,7 +48,7 @@ class FeatureCheck:
         unique = {(tile["image"], tile["tile"]): tile for tile in reversed(found)}
         return sorted(unique.values(), key=lambda tile: tile["cosine"])[:_TOLD]
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON form."""
         return {
             "tiles": len(self.tiles),

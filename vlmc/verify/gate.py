@@ -35,7 +35,7 @@ class Verdict:
     n: int
     underpowered: bool
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON form."""
         return {
             "name": self.name,

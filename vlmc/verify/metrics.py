@@ -21,7 +21,7 @@ NORMALIZE = tuple(_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LabelledAnswer:
     """One question with its true label and the answer given; `positive` are the labels that
     count as a find, empty where the question has none."""
 
@@ -104,7 +104,7 @@ def normalize(text: str, steps: Sequence[str] = NORMALIZE) -> str:
     return text.strip()
 
 
-def score(judged: Iterable[Judged], steps: Sequence[str] = NORMALIZE) -> Scores:
+def score(judged: Iterable[LabelledAnswer], steps: Sequence[str] = NORMALIZE) -> Scores:
     """Scores over all given answers, compared after `normalize`."""
     exact = total = found = true = claimed = 0
     for item in judged:
@@ -117,18 +117,18 @@ def score(judged: Iterable[Judged], steps: Sequence[str] = NORMALIZE) -> Scores:
     return Scores(Share(exact, total), Share(found, true), Share(found, claimed))
 
 
-def is_positive(item: Judged, steps: Sequence[str] = NORMALIZE) -> bool:
+def is_positive(item: LabelledAnswer, steps: Sequence[str] = NORMALIZE) -> bool:
     """Whether there is something to find: the label is one of the positive ones."""
     return normalize(item.label, steps) in _positive(item, steps)
 
 
-def is_found(item: Judged, steps: Sequence[str] = NORMALIZE) -> bool:
+def is_found(item: LabelledAnswer, steps: Sequence[str] = NORMALIZE) -> bool:
     """Whether it was there and was found, in whichever of the positive words."""
     return is_positive(item, steps) and normalize(item.answer, steps) in _positive(item, steps)
 
 
 def score_by_question(
-    judged: Sequence[Judged], steps: Sequence[str] = NORMALIZE
+    judged: Sequence[LabelledAnswer], steps: Sequence[str] = NORMALIZE
 ) -> dict[str, Scores]:
     """Scores of each question id, sorted by id."""
     questions = sorted({item.question for item in judged})
@@ -139,7 +139,9 @@ def score_by_question(
 
 
 def recall_drop(
-    before: Sequence[Judged], after: Sequence[Judged], steps: Sequence[str] = NORMALIZE
+    before: Sequence[LabelledAnswer],
+    after: Sequence[LabelledAnswer],
+    steps: Sequence[str] = NORMALIZE,
 ) -> PairedDrop:
     """The drop of recall from `before` to `after`, which answer the same questions."""
     lost = gained = n = 0
@@ -151,5 +153,5 @@ def recall_drop(
     return PairedDrop(lost, gained, n)
 
 
-def _positive(item: Judged, steps: Sequence[str]) -> set[str]:
+def _positive(item: LabelledAnswer, steps: Sequence[str]) -> set[str]:
     return {normalize(text, steps) for text in item.positive}

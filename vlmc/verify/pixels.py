@@ -89,7 +89,7 @@ class PixelCheck:
         """The largest difference."""
         return int(np.flatnonzero(self._counts)[-1]) if self._counts.any() else 0
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON form."""
         return {
             "images": self.images,

@@ -16,11 +16,11 @@ from safetensors.numpy import save_file
 
 from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.errors import CheckpointError, UsageError
+from vlmc.files.strict_json import parse_json
 from vlmc.image.decode import ExifMode, decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule
-from vlmc.input_file import parse_json
 from vlmc.verify.dataset import Dataset, Key
 from vlmc.verify.pixels import ImageGrid, SampleTile, grid_of, sample_indices, sampled
 from vlmc.verify.source import MAX_NEW_TOKENS, Source, SourceAnswer

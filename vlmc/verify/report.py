@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import vlmc
-from vlmc.artifact.accuracy import AccuracyStatus, read_report, report_path, write_report
+from vlmc.artifact.accuracy_status import AccuracyStatus, read_report, report_path, write_report
 from vlmc.artifact.integrity import Artifact
-from vlmc.artifact.manifest import Engine
+from vlmc.artifact.manifest import EngineRecord
 from vlmc.verify.answers import AnswerCheck
 from vlmc.verify.dataset import Dataset
-from vlmc.verify.explain import Explanation
+from vlmc.verify.explanation import Explanation
 from vlmc.verify.gate import Checked
 from vlmc.verify.reference import Reference
+from vlmc.version import __version__
 
 _WORST = 20
 
@@ -25,7 +25,7 @@ class Verified:
     """One engine of an artifact, checked on one dataset."""
 
     artifact: Artifact
-    engine: Engine
+    engine: EngineRecord
     reference: Reference
     reference_path: Path
     dataset: Dataset
@@ -56,14 +56,14 @@ class Verified:
         artifact, digest = self.artifact, self.dataset.digest
         before = read_report(report_path(artifact.folder, digest), artifact.identity)
         others = before["engines"] if isinstance(before, dict) else []
-        return write_report(artifact.folder, digest, self.plain(others))
+        return write_report(artifact.folder, digest, self.to_json(others))
 
-    def plain(self, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    def to_json(self, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """The JSON form; `others` are the entries of an earlier report."""
         return {
             "identity": self.artifact.identity,
             "artifact": self.artifact.manifest.name,
-            "vlmc": vlmc.__version__,
+            "vlmc": __version__,
             "dataset": {
                 "name": self.dataset.path.name,
                 "digest": self.dataset.digest,
@@ -109,15 +109,15 @@ class Verified:
                 "language_dtype": self.reference.dtype,
                 "device": self.reference.device,
             },
-            "verdicts": [verdict.plain() for verdict in checked.verdicts()],
-            "pixels": checked.pixels.plain(),
-            "features": checked.features.plain()
+            "verdicts": [verdict.to_json() for verdict in checked.verdicts()],
+            "pixels": checked.pixels.to_json(),
+            "features": checked.features.to_json()
             | {
                 "below": checked.features.worst_tiles(checked.thresholds.min_feature_cosine),
             },
-            "answers": checked.answers.plain(),
-            "disagreements": [pair.plain() for pair in checked.answers.disagreements[:_WORST]],
-            "explanations": [explanation.plain() for explanation in self.explanations],
+            "answers": checked.answers.to_json(),
+            "disagreements": [pair.to_json() for pair in checked.answers.disagreements[:_WORST]],
+            "explanations": [explanation.to_json() for explanation in self.explanations],
         }
 
     def lines(self) -> Iterator[str]:
@@ -161,7 +161,7 @@ class Verified:
 
 
 def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
-    values = answers.plain()
+    values = answers.to_json()
     yield f"answers     agreement {_told(values['agreement'])}"
     yield f"            to the letter {_told(values['exact_match'])}"
     if "reference" not in values:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmc.artifact.hashing import files_sha256
 from vlmc.artifact.manifest import ImageRules, PromptRules
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.huggingface import language_tensors, stored_quantization, tower_tensors
@@ -22,14 +21,16 @@ from vlmc.checkpoint.layout import quantized_bytes, quantized_linears
 from vlmc.checkpoint.quantized import part_names
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.errors import HardwareError, VlmcError
+from vlmc.files.hashing import files_sha256
 from vlmc.image.tiles import TileRule
-from vlmc.models.loading import load_decoder, load_tower
-from vlmc.models.true_fp32 import true_fp32
-from vlmc.models.vision import VisionTower, normalize_tiles
-from vlmc.runtime import generation
-from vlmc.runtime.generation import Sampling
-from vlmc.runtime.look_ahead import group_by_images, prepare_ahead
-from vlmc.runtime.prepare import PreparedRequest, Preparer
+from vlmc.models.disable_tf32 import disable_tf32
+from vlmc.models.language import reference_loop
+from vlmc.models.language.load import load_decoder
+from vlmc.models.language.reference_loop import Sampling
+from vlmc.models.vision.load import load_tower
+from vlmc.models.vision.tower import VisionTower, normalize_tiles
+from vlmc.runtime.images.prefetch import group_by_images, prefetch
+from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.verify.dataset import Question
@@ -62,7 +63,7 @@ class SourceTower:
     @torch.inference_mode()
     def features(self, tiles: npt.NDArray[np.uint8]) -> Tensor:
         """uint8 (N, 448, 448, 3) → fp32 (N, 256, hidden) on the device, in true fp32."""
-        with true_fp32():
+        with disable_tf32():
             parts = [
                 self._tower(normalize_tiles(part.to(self.device), torch.float32))
                 for part in torch.split(torch.from_numpy(tiles), _BATCH_TILES)
@@ -101,7 +102,7 @@ class Source:
             VlmcError: an image or a prompt is not usable.
         """
         requests = (question.request for question in questions)
-        with closing(prepare_ahead(requests, self._preparer.request)) as prepared:
+        with closing(prefetch(requests, self._preparer.request)) as prepared:
             for group in group_by_images(prepared):
                 if isinstance(group, VlmcError):
                     raise group
@@ -118,12 +119,16 @@ class Source:
         }
         features = [self._encoded[image.digest] for image in group[0].images]
         rows = [
-            generation.embed(self._decoder, request.prompt_ids, request.image_token_id, features)
+            reference_loop.embed(
+                self._decoder, request.prompt_ids, request.image_token_id, features
+            )
             for request in group
         ]
-        start = generation.prefill(self._decoder, rows, group[0].prefix_length, room=MAX_NEW_TOKENS)
+        start = reference_loop.prefill(
+            self._decoder, rows, group[0].prefix_length, reserve_tokens=MAX_NEW_TOKENS
+        )
         logprobs = start.logits.log_softmax(-1).amax(-1).tolist()
-        tokens = generation.generate(
+        tokens = reference_loop.generate(
             self._decoder, start, Sampling(MAX_NEW_TOKENS), self._prompts.stop_id
         )
         return [

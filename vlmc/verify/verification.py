@@ -14,10 +14,11 @@ from vlmc.errors import HardwareError, UsageError
 from vlmc.runtime.load import load
 from vlmc.runtime.model import Model
 from vlmc.verify.accuracy import check_covered, check_model
+from vlmc.verify.accuracy_targets import AccuracyTargets, read_accuracy_targets
+from vlmc.verify.build_origin import find_dataset, find_source, read_build_origin
 from vlmc.verify.dataset import Dataset, read_dataset
-from vlmc.verify.explain import Explainer, Explanation
+from vlmc.verify.explanation import Explainer, Explanation
 from vlmc.verify.gate import Checked
-from vlmc.verify.inputs import Promise, find_dataset, find_source, read_origin, read_promise
 from vlmc.verify.reference import (
     ImageMaking,
     Progress,
@@ -74,19 +75,19 @@ def verify_accuracy(
             f"{reports} cannot be written to, and the result is kept there. Make it writable, or "
             "copy the artifact to where it is."
         )
-    promise, origin = read_promise(artifact), read_origin(artifact)
+    targets, origin = read_accuracy_targets(artifact), read_build_origin(artifact)
     if reference is not None:
         given, path = read_reference(reference), reference
-        asked = read_dataset(find_dataset(dataset, Path(given.dataset_path), promise), limit)
+        asked = read_dataset(find_dataset(dataset, Path(given.dataset_path), targets), limit)
     else:
         path = find_source(source, origin)
-        asked = read_dataset(find_dataset(dataset, origin.dataset, promise), limit)
-        given = _run_source(artifact, path, promise, asked, progress)
+        asked = read_dataset(find_dataset(dataset, origin.dataset, targets), limit)
+        given = _run_source(artifact, path, targets, asked, progress)
     _check_prompt(given, artifact.manifest.prompt, path)
     check_covered(given, asked)
     with _load(artifact, engine) as model:
-        checked = check_model(model, promise, given, asked, progress)
-        explanations = _explain(model, path, promise, checked, progress) if explain else ()
+        checked = check_model(model, targets, given, asked, progress)
+        explanations = _explain(model, path, targets, checked, progress) if explain else ()
         chosen = model.chosen
     return Verified(artifact, chosen, given, path, asked, checked, explanations)
 
@@ -118,12 +119,12 @@ def make_reference_file(
 
 
 def _run_source(
-    artifact: Artifact, folder: Path, promise: Promise, dataset: Dataset, progress: Progress
+    artifact: Artifact, folder: Path, targets: AccuracyTargets, dataset: Dataset, progress: Progress
 ) -> Reference:
     """The reference in memory; the source model is gone when it returns."""
     digests = source_digests([folder / name for name in artifact.manifest.source])
-    source = open_source(folder, artifact.manifest.prompt, DTYPES[promise.accuracy.reference_dtype])
-    making = ImageMaking(promise.rule, promise.resampler, promise.exif)
+    source = open_source(folder, artifact.manifest.prompt, DTYPES[targets.accuracy.reference_dtype])
+    making = ImageMaking(targets.rule, targets.resampler, targets.exif)
     made = make_reference(source, digests, dataset, making, progress)
     del source
     if torch.cuda.is_available():
@@ -164,13 +165,13 @@ def _load(artifact: Artifact, engine: str | None) -> Model:
 
 
 def _explain(
-    model: Model, source: Path, promise: Promise, checked: Checked, progress: Progress
+    model: Model, source: Path, targets: AccuracyTargets, checked: Checked, progress: Progress
 ) -> tuple[Explanation, ...]:
     disagreements = checked.answers.disagreements
     if not disagreements:
         return ()
     tower, published = open_tower(source)
-    explainer = Explainer(model, tower, published, promise.accuracy.normalize)
+    explainer = Explainer(model, tower, published, targets.accuracy.normalize)
     explained = []
     # By image, whose features are then computed once.
     for pair in sorted(disagreements, key=lambda pair: pair.question.digests):

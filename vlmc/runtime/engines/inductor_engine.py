@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlmc.artifact.manifest import Engine
+from vlmc.artifact.manifest import EngineRecord
 from vlmc.errors import HardwareError
-from vlmc.machine.inductor_needs import Needs, differences, needs_of
-from vlmc.models.aoti_package import AotiPackage, rebuild
-from vlmc.models.fuse import fuse
-from vlmc.models.fused_plan import FusedPlan
-from vlmc.models.vision import VisionTower
+from vlmc.machine.aoti_environment import AotiEnvironment, aoti_environment_of, differences
+from vlmc.models.vision.aoti_package import AotiPackage, rebuild
+from vlmc.models.vision.fuse import fuse
+from vlmc.models.vision.tower import VisionTower
+from vlmc.models.vision.tower_precision import TowerPrecision
 
 
 class InductorEngine:
@@ -29,9 +29,9 @@ class InductorEngine:
     def __init__(
         self,
         package: Path,
-        entry: Engine,
+        entry: EngineRecord,
         tower: VisionTower,
-        plan: FusedPlan,
+        plan: TowerPrecision,
         device: torch.device,
     ) -> None:
         """Load `package`, compiling nothing.
@@ -78,16 +78,18 @@ class InductorEngine:
         self._package.close()
 
 
-def check_versions(package: Path, entry: Engine, device: torch.device) -> None:
+def check_versions(package: Path, entry: EngineRecord, device: torch.device) -> None:
     """Refuse a package that was compiled for another machine than this one.
 
     Raises:
         HardwareError: what it needs and what is here differ; says both.
     """
-    refuse_other(package, entry.versions, entry.target, needs_of(device))
+    refuse_other(package, entry.versions, entry.target, aoti_environment_of(device))
 
 
-def refuse_other(package: Path, versions: Mapping[str, str], target: str, here: Needs) -> None:
+def refuse_other(
+    package: Path, versions: Mapping[str, str], target: str, here: AotiEnvironment
+) -> None:
     """Compare what a package was compiled with, as the manifest has it, with what is `here`.
 
     Raises:

@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import vlmc
 from vlmc.artifact.integrity import Artifact
-from vlmc.artifact.manifest import Engine
+from vlmc.artifact.manifest import EngineRecord
 from vlmc.artifact.vision_files import GOLDEN, payload_name
 from vlmc.errors import HardwareError, IntegrityError
 from vlmc.image.tiles import TILE_SIZE, TOKENS_PER_TILE
 from vlmc.machine.gpu import driver_version, gpu_of
-from vlmc.machine.package import PACKAGES
+from vlmc.machine.packages import PACKAGES
 from vlmc.machine.user_cache import read_private, user_cache, write_private
 from vlmc.runtime.engines.engine import VisionEngine
+from vlmc.version import __version__
 
 GOLDEN_TILES = 8
 _NPY_HEADER_BYTES = 1024
@@ -48,7 +48,7 @@ class SelfTest:
         return self.worst_cosine >= self.threshold
 
 
-def check_golden(artifact: Artifact, entry: Engine, engine: VisionEngine) -> SelfTest:
+def check_golden(artifact: Artifact, entry: EngineRecord, engine: VisionEngine) -> SelfTest:
     """The self-test's result, from the user's cache where it passed there before.
 
     Raises:
@@ -70,7 +70,7 @@ def check_golden(artifact: Artifact, entry: Engine, engine: VisionEngine) -> Sel
     return result
 
 
-def run_self_test(artifact: Artifact, entry: Engine, engine: VisionEngine) -> SelfTest:
+def run_self_test(artifact: Artifact, entry: EngineRecord, engine: VisionEngine) -> SelfTest:
     """Run the golden tiles through the engine.
 
     Raises:
@@ -135,7 +135,7 @@ def tile_cosines(features: Tensor, expected: Tensor) -> Tensor:
     return torch.cosine_similarity(left, right, dim=1, eps=0.0)
 
 
-def recorded(artifact: Artifact, entry: Engine, device: torch.device) -> SelfTest | None:
+def recorded(artifact: Artifact, entry: EngineRecord, device: torch.device) -> SelfTest | None:
     """The last result of this engine on this machine, if the user's cache has one."""
     try:
         values = json.loads(read_private(_record_path(artifact, entry, device)) or b"")
@@ -160,20 +160,22 @@ def machine_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _record(artifact: Artifact, entry: Engine, device: torch.device, result: SelfTest) -> None:
+def _record(
+    artifact: Artifact, entry: EngineRecord, device: torch.device, result: SelfTest
+) -> None:
     """Keep the result for the next load; a cache that cannot be written costs only time."""
     path = _record_path(artifact, entry, device)
     values = _key_parts(artifact, entry, device) | asdict(result)
     write_private(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
-def _record_path(artifact: Artifact, entry: Engine, device: torch.device) -> Path:
+def _record_path(artifact: Artifact, entry: EngineRecord, device: torch.device) -> Path:
     parts = _key_parts(artifact, entry, device)
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return user_cache("self-test") / f"{key}.json"
 
 
-def _key_parts(artifact: Artifact, entry: Engine, device: torch.device) -> dict[str, Any]:
+def _key_parts(artifact: Artifact, entry: EngineRecord, device: torch.device) -> dict[str, Any]:
     """All that decides what an engine computes here."""
     payload = artifact.manifest.payload
     return {
@@ -183,7 +185,7 @@ def _key_parts(artifact: Artifact, entry: Engine, device: torch.device) -> dict[
         "file": payload[entry.file].sha256,
         "machine": machine_name(device),
         "versions": {
-            "vlmc": vlmc.__version__,
+            "vlmc": __version__,
             "torch": torch.__version__,
             entry.engine: PACKAGES[entry.engine].version,
         },

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmc.artifact.manifest import Engine
+from vlmc.artifact.manifest import EngineRecord
 from vlmc.errors import HardwareError
 from vlmc.machine.gpu import driver_version, gpu_of
-from vlmc.machine.package import PACKAGES
+from vlmc.machine.packages import PACKAGES
+from vlmc.runtime.engines.batching import Run, split
 from vlmc.runtime.engines.kernel_cache import KernelCache
-from vlmc.runtime.engines.splitting import Run, split
 
 _INPUT, _OUTPUT = "tiles", "features"
 _DTYPES = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16}
@@ -29,7 +29,7 @@ class TensorRTEngine:
     Contexts never run at once: a run on another stream than the last waits for that one.
     """
 
-    def __init__(self, plan: Path, entry: Engine, device: torch.device, sha256: str) -> None:
+    def __init__(self, plan: Path, entry: EngineRecord, device: torch.device, sha256: str) -> None:
         """Deserialize `plan`, whose digest, package, version and GPU have been checked.
 
         Raises:

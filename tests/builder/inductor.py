@@ -1,0 +1,28 @@
+"""A machine that compiles inductor's packages, told where there is no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlmc.machine.aoti_environment import AotiEnvironment
+from vlmc.models.vision.fused_tower import FusedTower
+
+NEEDS = AotiEnvironment(target="sm90", torch="2.11.0+cu130", cuda="13.0", driver="580.95.05")
+
+
+def compiles_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this be such a machine: all is real but for its GPU and the compiler, which in place of
+    kernels writes what it was given, so that nothing of it runs."""
+
+    def compile_tower(tower: FusedTower, path: Path, opt_tiles: int) -> None:
+        linears = sorted({str(tensor.dtype) for tensor in tower.state_dict().values()})
+        path.write_text(f"{linears} for {opt_tiles} tiles")
+
+    monkeypatch.setattr("vlmc.compile.engines.inductor.compile_tower", compile_tower)
+    monkeypatch.setattr("vlmc.compile.engines.inductor.memory_of_runs", lambda *_: 7)
+    for user in ("vlmc.machine.aoti_environment", "vlmc.compile.engines.inductor"):
+        monkeypatch.setattr(f"{user}.device_for", lambda target: torch.device("cpu"))
+    monkeypatch.setattr("vlmc.compile.engines.inductor.aoti_environment_of", lambda device: NEEDS)

@@ -1,0 +1,243 @@
+"""What a plan says before a build, and what the build then does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.artifacts import write_recipe
+from tests.builder.headers import write_headers_8b, write_headers_8b_awq
+from tests.processor_time import of_children
+from vlmc.artifact.integrity import payload_files
+from vlmc.artifact.manifest import MANIFEST
+from vlmc.builder.build import build
+from vlmc.builder.plan.plan import Plan, make_plan
+from vlmc.builder.plan.plan_json import plan_json
+from vlmc.builder.store.step_cache import StepCache
+from vlmc.errors import UsageError
+from vlmc.recipe.read import read_recipe
+
+QUICKSTART = Path(__file__).parents[3] / "recipes" / "quickstart" / "recipe.yaml"
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "cv2", "PIL", "transformers")
+
+
+@pytest.fixture
+def planned(miniature: Path, tmp_path: Path) -> Callable[..., Plan]:
+    """`planned(*overrides, cache=…)` plans the miniature, with an empty cache if none is given."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
+
+    def plan(*overrides: str, cache: StepCache | None = None) -> Plan:
+        return make_plan(read_recipe(recipe, overrides), cache or StepCache(tmp_path / "cache"))
+
+    return plan
+
+
+@pytest.fixture
+def built(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An artifact of the miniature, whose steps and digests are in the cache that tests share."""
+    # Digests of files as young as the miniature's are not remembered otherwise.
+    monkeypatch.setattr("vlmc.builder.store.file_digests._SETTLED_NS", 0)
+    recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
+    return build(read_recipe(recipe), tmp_path / "artifact", lambda _: None)
+
+
+@pytest.fixture
+def cache(built: Path, tmp_path: Path) -> StepCache:
+    """What the shared cache has of `built`, and nothing that other tests put there."""
+    shared, own = StepCache().folder, tmp_path / "own-cache"
+    (own / "steps").mkdir(parents=True)
+    (own / "digests").symlink_to(shared / "digests")
+    for step in json.loads((built / "reports" / "build.json").read_bytes())["steps"]:
+        (own / "steps" / step["key"]).symlink_to(shared / "steps" / step["key"])
+    return StepCache(own)
+
+
+@pytest.fixture(scope="module")
+def headers_8b(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_headers_8b(tmp_path_factory.mktemp("headers") / "8b")
+
+
+def states(plan: Plan) -> dict[str, str]:
+    return {step.name: step.state for step in plan.steps}
+
+
+def reasons(plan: Plan) -> dict[str, str]:
+    return {step.name: step.reason for step in plan.steps}
+
+
+def test_nothing_is_written(planned: Callable[..., Plan], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    planned()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_first_plan_misses_everything(planned: Callable[..., Plan]) -> None:
+    plan = planned()
+    assert set(states(plan).values()) == {"miss"}
+    assert set(reasons(plan).values()) == {"never made in this cache"}
+    assert plan.estimated
+
+
+def test_hits_misses_and_what_changed(planned: Callable[..., Plan], cache: StepCache) -> None:
+    again = planned(cache=cache)
+    assert set(states(again).values()) == {"hit"}
+    assert again.new_cache_bytes == 0 and again.unread_bytes == 0
+    assert not again.estimated
+    assert all(step.seconds == 0 for step in again.steps)
+
+    changed = planned("model.dtype=fp16", "model.system_message=x", cache=cache)
+    missed = [step.name for step in changed.steps if step.state == "miss"]
+    assert missed == ["language.settings", "language.weights"]
+    weights = next(step for step in changed.steps if step.name == "language.weights")
+    assert weights.reason == "dtype bfloat16 → float16"
+    assert weights.basis == "earlier build" and weights.seconds > 0
+
+
+def test_a_source_that_was_never_read_is_unknown(
+    planned: Callable[..., Plan], cache: StepCache, miniature: Path
+) -> None:
+    (cache.folder / "digests").unlink()
+    plan = planned(cache=cache)
+    assert states(plan)["vision.weights"] == "unknown"
+    assert "model.safetensors" in reasons(plan)["vision.weights"]
+    assert states(plan)["language.settings"] == "hit"  # made of the configuration alone
+    assert plan.unread_bytes >= (miniature / "model.safetensors").stat().st_size
+
+
+def test_disk_is_that_of_the_built_artifact(planned: Callable[..., Plan], built: Path) -> None:
+    assert planned().artifact_bytes == pytest.approx(size_of(built), rel=0.2)
+
+
+def test_disk_of_the_quickstart(tmp_path: Path) -> None:
+    recipe = read_recipe(QUICKSTART)
+    expected = make_plan(recipe, StepCache(tmp_path / "cache")).artifact_bytes
+    folder = build(recipe, tmp_path / "artifact", lambda _: None)
+    assert expected == pytest.approx(size_of(folder), rel=0.2)
+
+
+def size_of(folder: Path) -> int:
+    return sum(payload_files(folder).values()) + (folder / MANIFEST).stat().st_size
+
+
+def test_images(planned: Callable[..., Plan], miniature: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
+    plan = make_plan(
+        read_recipe(recipe, ["image.tiles={rule: native}"]),
+        StepCache(tmp_path / "cache"),
+        [(480, 320), (640, 480), (1080, 1440)],
+    )
+    assert [(i.columns, i.rows, i.tiles, i.tokens) for i in plan.images] == [
+        (2, 1, 2, 512),
+        (2, 2, 4, 1024),
+        (3, 4, 12, 3072),
+    ]
+    original = {(i.width, i.height): i.tiles for i in planned().images}
+    assert original[480, 320] == 7 and original[640, 480] == 13
+    with pytest.raises(UsageError, match="0x480"):
+        make_plan(read_recipe(recipe), StepCache(tmp_path / "cache"), [(0, 480)])
+
+
+def test_memory_of_an_8b(headers_8b: Path, tmp_path: Path) -> None:
+    """Against the sizes by hand: 304 M + 33.6 M in fp32, 7.738 B in bf16, 128 KiB a token."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", headers_8b)
+    cache = StepCache(tmp_path / "cache")
+    memory = make_plan(read_recipe(recipe), cache).memory
+    assert memory.vision_weights_bytes == 4 * (304_012_288 + 33_570_816)
+    assert memory.language_weights_bytes == 2 * 7_737_782_272
+    assert memory.cache_bytes_per_token == 128 << 10
+    assert memory.cache_bytes == (128 << 10) * 16384
+    assert memory.prefill_bytes == 16384 * 2 * 14336 * 2
+
+    small = make_plan(
+        read_recipe(recipe, ["language.scheme=w4a16", "calibration.dataset=x.jsonl"]), cache
+    )
+    # 32 layers of 218.1 M weights: half a byte each, and 2.5 bytes for a group of 128.
+    quantized = 32 * (4096 * 6144 + 4096 * 4096 + 3 * 4096 * 14336)
+    kept = 7_737_782_272 - quantized
+    expected = quantized // 2 + quantized // 128 * 5 // 2 + 2 * kept
+    assert small.memory.language_weights_bytes == expected
+
+    found = write_headers_8b_awq(tmp_path / "awq")
+    published = make_plan(read_recipe(write_recipe(tmp_path / "awq.yaml", found)), cache)
+    assert published.memory.language_weights_bytes == expected
+    assert published.source_quantization == "awq" and published.refusals == ()
+    (weights,) = [step for step in published.steps if step.name == "language.weights"]
+    assert weights.bytes == pytest.approx(expected, rel=0.001)
+
+
+def test_calibrating_an_8b_on_a_cpu_is_said_to_take_long(headers_8b: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", headers_8b)
+    asked = ["language.scheme=w4a16", "calibration.dataset=x.jsonl"]
+    plan = make_plan(read_recipe(recipe, asked), StepCache(tmp_path / "cache"))
+    steps = {step.name: step for step in plan.steps}
+    for name in ("language.calibration", "language.weights"):
+        assert steps[name].basis == "estimate" and steps[name].seconds > 3600
+    # What lies in the cache only is no part of the artifact.
+    weights = steps["language.weights"].bytes
+    assert weights < plan.artifact_bytes < weights + 2.5e9
+    assert steps["language.calibration"].bytes > 1e9
+    assert any("x.jsonl cannot be read" in refusal for refusal in plan.refusals)
+
+
+def test_an_8b_is_planned_quickly_and_without_torch(headers_8b: Path, tmp_path: Path) -> None:
+    """The whole process, headers of 16 GB and the imports with it."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", headers_8b)
+    code = (
+        "import sys\n"
+        "from vlmc.cli.main import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        f"    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"
+    )
+    finished: list[subprocess.CompletedProcess[str]] = []
+
+    def plan() -> None:
+        finished.append(
+            subprocess.run(
+                [sys.executable, "-c", code, "plan", str(recipe), "--json"],
+                env={"VLMC_CACHE": str(tmp_path / "cache"), "PATH": ""},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        )
+
+    seconds = of_children(plan)
+    (done,) = finished
+    assert done.stderr.splitlines()[-1] == "[]"
+    values = json.loads(done.stdout)
+    assert 17e9 < values["disk_bytes"] < 18e9
+    assert seconds < 1.5
+
+
+def test_a_disk_that_is_too_small_is_told(
+    headers_8b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", headers_8b))
+    monkeypatch.chdir(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    for free, short in ((1 << 50, False), (17 << 30, True)):
+        # 16.3 GiB go into the cache, and as many into the artifact on the same disk.
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: usage._replace(free=free))
+        plan = make_plan(recipe, StepCache(tmp_path / "cache"))
+        assert bool(plan.shortages) == short
+    (shortage,) = plan.shortages
+    assert shortage.needed_bytes == plan.artifact_bytes + plan.new_cache_bytes
+    assert "17.0 GiB free" in str(shortage) and str(tmp_path / "cache") in str(shortage)
+
+
+def test_json(planned: Callable[..., Plan]) -> None:
+    values = json.loads(json.dumps(plan_json(planned())))
+    assert {"steps", "images", "memory_bytes", "disk_bytes"} <= values.keys()
+    assert {"width", "height", "grid", "tiles", "tokens"} <= values["images"][0].keys()
+    assert values["disk_bytes"] == values["disk"]["artifact_bytes"]
+    memory = values["memory"]
+    parts = ("vision_weights_bytes", "language_weights_bytes", "cache_bytes", "prefill_bytes")
+    assert values["memory_bytes"] == sum(memory[part] for part in parts)

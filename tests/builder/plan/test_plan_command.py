@@ -1,0 +1,64 @@
+"""`vlmc plan` as a user calls it, and how long the command line takes to answer at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.artifacts import write_recipe
+from tests.processor_time import of_children
+from vlmc.cli.main import main
+
+
+@pytest.fixture
+def recipe(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VLMC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return write_recipe(tmp_path / "recipe.yaml", miniature)
+
+
+def plan(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["plan", *map(str, arguments)])
+
+
+def test_the_tables_name_everything(recipe: Path) -> None:
+    done = plan(recipe, "--image-size", "480x320", "--set", "image.tiles={rule: native}")
+    assert done.exit_code == 0 and done.stderr == ""
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert next(row for row in rows if "480x320" in row)[:4] == ["480x320", "2x1", "2", "512"]
+    for text in (
+        "vision.graph",
+        "never made in this cache",
+        "expected time: about",
+        "estimates from operation counts",
+        "no known digest yet",
+        "KV cache of a batch of 16,384 tokens",
+        "artifact on disk",
+        "build cache grows by",
+    ):
+        assert text in done.stdout
+    assert "448x448" not in done.stdout
+
+
+def test_what_this_version_does_not_build_is_planned_and_said(recipe: Path) -> None:
+    done = plan(recipe, "--set", "runtime.cuda_graphs=false")
+    assert done.exit_code == 0
+    assert "`vlmc build` refuses the recipe" in done.stdout
+    assert "runtime.cuda_graphs is not supported by this version" in done.stdout
+
+
+@pytest.mark.parametrize("size", ["480", "480x", "0x320", "480x320x3", "-1x5", "480×320"])
+def test_a_size_that_is_none_is_a_usage_error(recipe: Path, size: str) -> None:
+    done = plan(recipe, f"--image-size={size}")
+    assert done.exit_code == 2
+    assert done.stdout == "" and done.stderr.startswith("error: ")
+
+
+def test_help_answers_within_300_ms() -> None:
+    """The whole process, in processor time, which tests that share the cores add little to."""
+    command = [sys.executable, "-m", "vlmc", "--help"]
+    assert of_children(lambda: subprocess.run(command, capture_output=True, check=True)) < 0.3

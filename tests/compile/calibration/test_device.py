@@ -1,0 +1,45 @@
+"""Calibration takes a GPU that has room, and says so where it has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlmc.checkpoint.huggingface import tower_tensors
+from vlmc.checkpoint.source import open_checkpoint
+from vlmc.compile.calibration.device import calibration_device
+from vlmc.progress.channel import listening
+
+WORKING = 1 << 20
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_room_decides(copies: int, miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress: list[str] = []
+    notes: list[str] = []
+    with open_checkpoint(miniature) as checkpoint, listening(progress.append, notes.append):
+        tensors = tower_tensors(checkpoint.weights, checkpoint.config)
+        needed = WORKING + 4 * copies * sum(tensor.numel() for _, tensor in tensors)
+        chosen = []
+        for free in (needed, needed - 1):
+            monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+            monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+            monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "some card")
+            monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 1 << 40))
+            chosen.append(calibration_device(checkpoint, copies=copies, working_bytes=WORKING))
+    assert [device.type for device in chosen] == ["cuda", "cpu"]
+    (note,) = notes
+    assert note.startswith("calibrates on the CPU: some card has ")
+    assert progress == []
+
+
+def test_without_a_gpu_there_is_nothing_to_say(
+    miniature: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    notes: list[str] = []
+    with open_checkpoint(miniature) as checkpoint, listening(notes.append, notes.append):
+        device = calibration_device(checkpoint, copies=1, working_bytes=WORKING)
+    assert (device.type, notes) == ("cpu", [])

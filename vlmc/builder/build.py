@@ -1,0 +1,227 @@
+"""Build an artifact from a recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from vlmc.artifact.integrity import REPORTS
+from vlmc.artifact.manifest import MANIFEST, ImageRules, Manifest, PromptRules
+from vlmc.artifact.write import check_link, point_link, publish, seal
+from vlmc.builder.executor import Outcome, place, run_step
+from vlmc.builder.steps.engines import engine_targets, manifest_engine
+from vlmc.builder.steps.recipe_steps import make_steps, select, source_files, wing
+from vlmc.builder.steps.samples import read_samples
+from vlmc.builder.steps.step import Step
+from vlmc.builder.steps.step_key import tool_versions
+from vlmc.builder.store.disk_errors import check_writable, explain_disk_errors
+from vlmc.builder.store.file_digests import FileDigests
+from vlmc.builder.store.step_cache import CachedStep, StepCache
+from vlmc.checkpoint.source import Checkpoint, open_checkpoint
+from vlmc.compile.calibration.dataset import CalibrationSet
+from vlmc.errors import BuildError, UsageError
+from vlmc.files.staging import staging_folder
+from vlmc.progress.events import Note, Report, StepsPlanned
+from vlmc.recipe.buildable import check_buildable
+from vlmc.recipe.resolve import Resolved, resolve
+from vlmc.recipe.schema import Recipe
+from vlmc.version import __version__
+
+ARTIFACTS = Path("artifacts")
+_TOOLS = ("numpy", "onnx", "onnxscript", "safetensors", "torch")
+_ADVICE = "free some, or name a folder on another disk with -o. Finished steps are cached."
+
+
+def build(
+    recipe: Recipe,
+    output: Path | None,
+    report: Report,
+    *,
+    force: Collection[str] = (),
+    cache: StepCache | None = None,
+) -> Path:
+    """Build the artifact and return its folder.
+
+    Without `output` it becomes `artifacts/<name>-<id8>/`, and the link `artifacts/<name>` is moved
+    to it last. The folder appears whole or not at all. Steps come from the cache where it has
+    them; `force` names steps, or wings, that are made anew.
+
+    Raises:
+        VlmcError: the checkpoint or the recipe cannot be built, or the place not be written to;
+            nothing is left behind but finished steps in the cache.
+    """
+    cache = StepCache() if cache is None else cache
+    check_buildable(recipe)
+    parent = ARTIFACTS if output is None else output.parent
+    # What would be refused at the end is refused before the work.
+    if output is None:
+        check_link(parent / recipe.name)
+    elif os.path.lexists(output) and not (output / MANIFEST).is_file():
+        raise UsageError(f"{output} exists and is not an artifact; name another folder with -o")
+    check_writable(parent)
+    place_name = output or parent
+    with explain_disk_errors(f"{place_name} cannot be built", parent, _ADVICE):
+        with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
+            resolved = resolve(recipe, checkpoint.config)
+            samples = _samples(recipe, report)
+            digests, steps = _prepare(resolved, checkpoint, samples, cache, report)
+            parent.mkdir(parents=True, exist_ok=True)
+            outcomes = _run(steps, force, cache, report)
+            name = recipe.name if output is None else output.name
+            with staging_folder(parent, name) as partial:
+                reports = partial / REPORTS
+                outcomes = [
+                    place(outcome, partial / wing(outcome.step), cache, report, reports=reports)
+                    for outcome in outcomes
+                ]
+                identity = _finish(
+                    partial, recipe, resolved, checkpoint, digests, samples, outcomes, report
+                )
+                target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
+                publish(partial, target)
+        if output is None:
+            point_link(parent / recipe.name, target)
+    report(Note(f"built {target}"))
+    return target
+
+
+def build_steps(
+    recipe: Recipe,
+    names: Collection[str],
+    report: Report,
+    *,
+    force: Collection[str] = (),
+    cache: StepCache | None = None,
+) -> list[Outcome]:
+    """Bring some steps, or all of some wings, into the cache, for a build elsewhere to take.
+
+    Raises:
+        VlmcError: as `build`.
+    """
+    cache = StepCache() if cache is None else cache
+    with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
+        resolved = resolve(recipe, checkpoint.config)
+        samples = _samples(recipe, report)
+        _, steps = _prepare(resolved, checkpoint, samples, cache, report)
+        return _run(select(steps, names, "--steps"), force, cache, report)
+
+
+def _samples(recipe: Recipe, report: Report) -> CalibrationSet | None:
+    samples = read_samples(recipe)
+    if samples is not None and samples.skipped:
+        report(
+            Note(
+                f"calibration: {len(samples.skipped)} images cannot be read, and others were "
+                f"drawn for them: {'; '.join(samples.skipped)}"
+            )
+        )
+    return samples
+
+
+def _prepare(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    samples: CalibrationSet | None,
+    cache: StepCache,
+    report: Report,
+) -> tuple[dict[str, str], list[Step]]:
+    """Digests of the source, and all steps, which refuse to be stored if it changes meanwhile."""
+    files, known = source_files(checkpoint.folder), FileDigests(cache.folder)
+    unread = sum(known.known(file) is None for file in files)
+    if unread:
+        report(Note(f"source: hashing {unread} files"))
+    try:
+        digests = known.digests(files)
+    except OSError as error:
+        raise BuildError(f"{checkpoint.folder} cannot be read: {error}") from error
+
+    def guarded(step: Step) -> Step:
+        def work(folder: Path, *needed: Path) -> None:
+            step.work(folder, *needed)
+            for file in files:
+                if known.known(file) != digests[file.name]:
+                    raise BuildError(f"{file} was changed during the build; build again")
+
+        return replace(step, work=work, needs=tuple(map(guarded, step.needs)))
+
+    return digests, [guarded(step) for step in make_steps(resolved, checkpoint, digests, samples)]
+
+
+def _run(
+    steps: Sequence[Step], force: Collection[str], cache: StepCache, report: Report
+) -> list[Outcome]:
+    forced = {step.name for step in select(steps, force, "--force")}
+    report(StepsPlanned(tuple(step.name for step in steps)))
+    # Before the first is made, which may take an hour.
+    for step in steps:
+        if step.name in forced or not isinstance(cache.check(step.key), CachedStep):
+            step.check()
+    return [run_step(step, cache, report, force=step.name in forced) for step in steps]
+
+
+def _finish(
+    folder: Path,
+    recipe: Recipe,
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: dict[str, str],
+    samples: CalibrationSet | None,
+    outcomes: Sequence[Outcome],
+    report: Report,
+) -> str:
+    """Write recipe, manifest and report; returns the identity."""
+    text = yaml.safe_dump(resolved.recipe.to_json(), sort_keys=False, allow_unicode=True)
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    report(Note("manifest: hashing the payload"))
+    reports = folder / REPORTS
+    reports.mkdir(exist_ok=True)
+    manifest = seal(folder, _manifest(resolved, checkpoint, digests, samples, reports))
+    values = {
+        "identity": manifest.identity,
+        # Here and not in the payload, whose bytes no path may change: what verifies on this
+        # machine finds the source and the questions by them.
+        "checkpoint": str(checkpoint.folder),
+        "accuracy_dataset": recipe.accuracy.dataset,
+        "steps": [outcome.to_json() for outcome in outcomes],
+    }
+    (reports / "build.json").write_text(json.dumps(values, indent=1) + "\n")
+    return manifest.identity
+
+
+def _manifest(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: dict[str, str],
+    samples: CalibrationSet | None,
+    reports: Path,
+) -> Manifest:
+    image = resolved.recipe.image
+    wings = resolved.recipe.calibrated_wings
+    return Manifest(
+        name=resolved.recipe.name,
+        vlmc=__version__,
+        tools=tool_versions(*_TOOLS),
+        source=digests,
+        hidden_size=checkpoint.config.language.hidden_size,
+        image=ImageRules(image.resampler, image.exif, resolved.tiles, resolved.published_tiles),
+        prompt=PromptRules(resolved.template, resolved.system_message),
+        language_scheme=resolved.language_scheme,
+        language_dtype=resolved.language_dtype,
+        calibration={} if samples is None else dict.fromkeys(wings, samples.digest),
+        engines=tuple(
+            manifest_engine(
+                engine_target,
+                resolved.profiles,
+                precision=resolved.recipe.vision.precision,
+                min_feature_cosine=resolved.min_feature_cosine,
+                reports=reports,
+            )
+            for engine_target in engine_targets(resolved.recipe.vision.engines)
+        ),
+        payload={},
+    )

@@ -1,0 +1,1 @@
+"""Preview a build: steps, time, memory, disk."""

@@ -1,0 +1,268 @@
+"""What a build would do, from a checkpoint's headers and digests that are known already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vlmc.builder.plan.cost import (
+    BYTES_PER_SECOND,
+    StepCost,
+    count,
+    engine_cost,
+    language_cost,
+    package_cost,
+)
+from vlmc.builder.plan.disk import Shortage, shortages
+from vlmc.builder.plan.language_cost import quantization_cost
+from vlmc.builder.plan.memory import PRECISION_BYTES, Memory, PlannedImage, plan_images, plan_memory
+from vlmc.builder.plan.step_diff import changes, nearest
+from vlmc.builder.plan.vision_cost import vision_cost
+from vlmc.builder.steps.engines import engine_targets
+from vlmc.builder.steps.recipe_steps import make_steps, source_files, wing, with_needs
+from vlmc.builder.steps.samples import read_samples
+from vlmc.builder.steps.step import Step
+from vlmc.builder.store.file_digests import UNKNOWN, FileDigests
+from vlmc.builder.store.step_cache import CachedStep, StepCache
+from vlmc.checkpoint.source import open_checkpoint
+from vlmc.compile.calibration.dataset import CalibrationSet
+from vlmc.errors import RecipeError, UsageError
+from vlmc.recipe.buildable import check_buildable
+from vlmc.recipe.resolve import resolve
+from vlmc.recipe.schema import Recipe
+
+State = Literal["hit", "miss", "unknown"]
+Basis = Literal["earlier build", "estimate"]
+
+USUAL_SIZES = ((448, 448), (480, 320), (640, 480), (1080, 1440), (1920, 1080), (4032, 3024))
+_SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
+# manifest.json and recipe.yaml.
+_MANIFEST_BYTES = 4_000
+# An earlier step tells the time of one at most so many times larger or smaller.
+_COMPARABLE = 4.0
+_LISTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """A step and what is expected of it; a hit takes no time."""
+
+    name: str
+    state: State
+    reason: str
+    key: str | None  # None where a digest that it is made of is unknown
+    bytes: int
+    seconds: float
+    basis: Basis
+    peak_memory_bytes: int | None  # of the most similar earlier step, if there is one
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A build before it is started. Sizes are in bytes."""
+
+    name: str
+    checkpoint: Path
+    refusals: tuple[str, ...]  # why this version would refuse to build the recipe
+    steps: tuple[PlannedStep, ...]
+    images: tuple[PlannedImage, ...]
+    memory: Memory
+    artifact_bytes: int
+    new_cache_bytes: int
+    unread_bytes: int  # of source files whose digest is unknown
+    shortages: tuple[Shortage, ...]
+    source_quantization: str | None  # layout of a language model that is quantized already
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of the whole build: reading sources of unknown digest, the steps that are
+        not cached, and copying all of them into the artifact."""
+        moved_bytes = self.unread_bytes + self.artifact_bytes
+        return sum(step.seconds for step in self.steps) + moved_bytes / BYTES_PER_SECOND
+
+    @property
+    def estimated(self) -> bool:
+        """Whether a step's time is from operation counts and not from an earlier build."""
+        return any(step.basis == "estimate" for step in self.steps)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`480x320` as width and height in pixels.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"the image size {text!r} is not WIDTHxHEIGHT in pixels, such as 480x320, each of at "
+            "most nine digits"
+        )
+    return int(match[1]), int(match[2])
+
+
+def make_plan(
+    recipe: Recipe, cache: StepCache, sizes: Iterable[tuple[int, int]] = USUAL_SIZES
+) -> Plan:
+    """Plan the build of a recipe; reads headers and configuration, and writes nothing.
+
+    A recipe that this version cannot build is planned as far as it can be, with the reasons.
+
+    Raises:
+        VlmcError: the checkpoint cannot be opened, or an image size is not positive.
+    """
+    with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
+        config = checkpoint.config
+        resolved = resolve(recipe, config)
+        files, memory_of_digests = source_files(checkpoint.folder), FileDigests(cache.folder)
+        known = {path: memory_of_digests.known(path) for path in files}
+        digests = {path.name: digest or UNKNOWN for path, digest in known.items()}
+        counts = count(checkpoint)
+        memory = plan_memory(
+            counts,
+            config.language,
+            resolved.language_dtype,
+            precision=recipe.vision.precision,
+            language=recipe.language,
+            batch_tokens=recipe.runtime.max_batch_tokens,
+        )
+        samples, refused = _samples(recipe)
+        made = make_steps(resolved, checkpoint, digests, samples)
+    placed = {step.name for step in made}
+    engines = {
+        f"vision.{engine_target.name}": engine_target.engine
+        for engine_target in engine_targets(recipe.vision.engines)
+        if engine_target.engine != "onnxruntime"
+    }
+    made = with_needs(made)
+    vision = vision_cost(resolved, counts, config)
+    work = {
+        step.name: vision[step.name]
+        if wing(step) == "vision"
+        else language_cost(step.name, counts, memory.language_weights_bytes)
+        for step in made
+        if step.name not in engines
+    }
+    plan_work = engine_cost(
+        counts, config, PRECISION_BYTES[recipe.vision.precision], len(recipe.vision.profiles)
+    )
+    work |= {
+        name: package_cost(config) if engine == "inductor" else plan_work
+        for name, engine in engines.items()
+    }
+    work |= quantization_cost(
+        recipe, resolved.tiles, counts, config, resolved.language_dtype, work["language.weights"]
+    )
+    steps = _plan_steps(made, work, cache.entries())
+    artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps if step.name in placed)
+    new_cache_bytes = sum(step.bytes for step in steps if step.state != "hit")
+    return Plan(
+        name=recipe.name,
+        checkpoint=checkpoint.folder,
+        refusals=_refusals(recipe) + refused,
+        steps=tuple(steps),
+        images=plan_images(sizes, resolved.tiles, memory.cache_bytes_per_token),
+        memory=memory,
+        artifact_bytes=artifact_bytes,
+        new_cache_bytes=new_cache_bytes,
+        unread_bytes=sum(path.stat().st_size for path in files if known[path] is None),
+        # Without -o the artifact goes below the working folder.
+        shortages=shortages([(cache.folder, new_cache_bytes), (Path.cwd(), artifact_bytes)]),
+        source_quantization=None if config.quantization is None else config.quantization.layout,
+    )
+
+
+def _samples(recipe: Recipe) -> tuple[CalibrationSet | None, tuple[str, ...]]:
+    """The calibration samples, or a stand-in and why they cannot be read."""
+    try:
+        return read_samples(recipe), ()
+    except RecipeError as error:
+        return CalibrationSet((), UNKNOWN, ()), tuple(str(error).splitlines())
+
+
+def _refusals(recipe: Recipe) -> tuple[str, ...]:
+    try:
+        check_buildable(recipe)
+    except RecipeError as error:
+        return tuple(str(error).splitlines())
+    return ()
+
+
+def _plan_steps(
+    steps: Iterable[Step], work: Mapping[str, StepCost], entries: Iterable[CachedStep]
+) -> list[PlannedStep]:
+    entries = list(entries)
+    by_key = {entry.key: entry for entry in entries}
+    planned: list[PlannedStep] = []
+    # Keys that other steps take as an input → the step's name, and whether it is only a stand-in.
+    names: dict[str, str] = {}
+    stand_ins: set[str] = set()
+    for step in steps:
+        names[step.key] = step.name
+        unknown = [
+            label for label, value in step.inputs.items() if value == UNKNOWN or value in stand_ins
+        ]
+        if unknown:
+            stand_ins.add(step.key)
+        same = [entry for entry in entries if entry.name == step.name]
+        near = nearest(step, same)
+        entry = None if unknown else by_key.get(step.key)
+        planned.append(_plan_step(step, work[step.name], entry, near, unknown, names))
+    return planned
+
+
+def _plan_step(
+    step: Step,
+    work: StepCost,
+    entry: CachedStep | None,
+    near: CachedStep | None,
+    unknown: list[str],
+    names: Mapping[str, str],
+) -> PlannedStep:
+    if entry is not None:
+        return PlannedStep(
+            step.name,
+            "hit",
+            "nothing changed",
+            step.key,
+            entry.bytes,
+            0.0,
+            "earlier build",
+            entry.peak_memory_bytes,
+        )
+    state: State = "miss"
+    if near is None:
+        reason = "never made in this cache"
+    elif unknown:
+        state = "unknown"
+        reason = f"never read, so whether it changed is unknown: {_listed(unknown)}"
+    else:
+        reason = _listed(changes(step, near, names))
+    seconds, basis = _time(work, near)
+    return PlannedStep(
+        step.name,
+        state,
+        reason,
+        None if unknown else step.key,
+        work.output_bytes,
+        seconds,
+        basis,
+        None if near is None else near.peak_memory_bytes,
+    )
+
+
+def _listed(texts: list[str]) -> str:
+    """The texts, or the first few where there are many: a large model has dozens of files."""
+    more = f", and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
+
+
+def _time(work: StepCost, near: CachedStep | None) -> tuple[float, Basis]:
+    if near is not None and near.bytes:
+        ratio = work.output_bytes / near.bytes
+        if 1 / _COMPARABLE <= ratio <= _COMPARABLE:
+            return near.seconds * ratio, "earlier build"
+    return work.seconds, "estimate"

@@ -1,0 +1,249 @@
+"""The steps that make the artifact's language folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from vlmc.artifact.manifest import ImageRules
+from vlmc.builder.steps.step import REPORT, Step
+from vlmc.builder.steps.step_key import tool_versions, weight_files
+from vlmc.checkpoint.huggingface import language_config_json, stored_quantization
+from vlmc.checkpoint.source import Checkpoint
+from vlmc.compile.calibration.dataset import CalibrationSet
+from vlmc.compile.language.hf_config import copy_tokenizer, write_settings
+from vlmc.compile.language.quantization.settings import Settings
+from vlmc.compile.language.quantization_config import fp8_config, stored_config, w4a16_config
+from vlmc.recipe.fit import linear_layers
+from vlmc.recipe.resolve import Resolved
+from vlmc.text.prompt import PromptBuilder
+from vlmc.text.template import TEMPLATES
+from vlmc.text.tokenizer import TOKENIZER_FILES
+
+CALIBRATION = "language.calibration"
+
+
+def language_steps(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    samples: CalibrationSet | None,
+) -> list[Step]:
+    """Settings, tokenizer and weights of the language model."""
+    tokenizer = checkpoint.tokenizer
+    prompts = PromptBuilder(tokenizer, TEMPLATES[resolved.template], resolved.system_message)
+    config = language_config_json(
+        checkpoint.config.language,
+        dtype=resolved.language_dtype,
+        bos_id=tokenizer.bos_id,
+        eos_id=prompts.stop_id,
+        pad_id=tokenizer.pad_id,
+    )
+    files = {name: digests[name] for name in TOKENIZER_FILES if name in digests}
+    match resolved.recipe.language.scheme:
+        case "none":
+            weights = _plain_weights(resolved, checkpoint, digests)
+            stored = stored_quantization(checkpoint.weights, checkpoint.config)
+            if stored is not None:
+                config |= {"quantization_config": stored_config(stored)}
+            settings = _settings(config)
+        case "fp8":
+            kept = _kept(resolved, checkpoint)
+            weights = _fp8_weights(resolved, checkpoint, digests, kept)
+            settings = _settings(config | {"quantization_config": fp8_config(kept)})
+        case "w4a16":
+            needs: tuple[Step, ...] = ()
+            if samples is not None:
+                needs = (_calibration(resolved, checkpoint, digests, samples, prompts, files),)
+            weights = _w4a16_weights(resolved, checkpoint, digests, config, needs)
+            settings = _w4a16_settings(resolved, config, weights)
+    return [
+        settings,
+        Step(
+            name="language.tokenizer",
+            version=1,
+            inputs=files,
+            parameters={},
+            tools={},
+            work=partial(copy_tokenizer, checkpoint.folder),
+        ),
+        weights,
+    ]
+
+
+def _settings(config: Mapping[str, object]) -> Step:
+    return Step(
+        name="language.settings",
+        version=1,
+        inputs={},
+        parameters=config,
+        tools={},
+        work=partial(write_settings, config),
+    )
+
+
+def _w4a16_settings(resolved: Resolved, config: Mapping[str, object], weights: Step) -> Step:
+    """What could not be quantized is known only when the weights are there."""
+    part = resolved.recipe.language
+
+    def settings(folder: Path, made: Path) -> None:
+        from vlmc.compile.language.quantization.report import NAME
+        from vlmc.compile.language.quantization.result import kept_names
+
+        report = json.loads((made / REPORT / f"{NAME}.json").read_bytes())
+        quantization = w4a16_config(part.group_size, part.symmetric, kept_names(report))
+        write_settings({**config, "quantization_config": quantization}, folder)
+
+    return replace(_settings(config), work=settings, needs=(weights,))
+
+
+def _plain_weights(resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str]) -> Step:
+    dtype, quantization = resolved.language_dtype, checkpoint.config.quantization
+
+    def weights(folder: Path) -> None:
+        from vlmc.compile.language.weights import write_weights
+
+        write_weights(checkpoint, folder, dtype)
+
+    parameters = _layout(checkpoint) | {"dtype": dtype}
+    if quantization is not None:
+        parameters["quantization"] = asdict(quantization)
+    return Step(
+        name="language.weights",
+        version=1,
+        inputs=weight_files(checkpoint, ("language_model.",), digests),
+        parameters=parameters,
+        tools=tool_versions("torch", "safetensors"),
+        work=weights,
+    )
+
+
+def _fp8_weights(
+    resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str], kept: list[str]
+) -> Step:
+    plain = _plain_weights(resolved, checkpoint, digests)
+    quantized = linear_layers(checkpoint.config.language).keys() - set(kept)
+
+    def weights(folder: Path) -> None:
+        from vlmc.compile.language.weights import write_fp8
+
+        write_fp8(checkpoint, folder, resolved.language_dtype, quantized)
+
+    parameters = {**plain.parameters, "scheme": "fp8", "keep": kept}
+    return replace(plain, parameters=parameters, work=weights)
+
+
+def _w4a16_weights(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    config: Mapping[str, object],
+    needs: tuple[Step, ...],
+) -> Step:
+    part = resolved.recipe.language
+    settings = Settings(
+        method=part.method,
+        group_size=part.group_size,
+        symmetric=part.symmetric,
+        dtype=resolved.language_dtype,
+        layers=checkpoint.config.language.layers,
+        keep=tuple(_kept(resolved, checkpoint)),
+    )
+
+    def weights(folder: Path, embeddings: Path | None = None) -> None:
+        from vlmc.compile.language.weights import write_quantized
+
+        samples = None if embeddings is None else str(embeddings.absolute())
+        write_quantized(checkpoint, folder, replace(settings, samples=samples), config)
+
+    return Step(
+        name="language.weights",
+        version=1,
+        inputs=weight_files(checkpoint, ("language_model.",), digests),
+        # The configuration tells how positions turn, which calibration runs through.
+        parameters={**asdict(settings), **_layout(checkpoint), "config": config, "scheme": "w4a16"},
+        tools=tool_versions(
+            "torch", "safetensors", "transformers", "llmcompressor", "compressed-tensors"
+        ),
+        work=weights,
+        needs=needs,
+        # Sums of floats go by the machine's threads.
+        reproducible=part.method == "rtn",
+    )
+
+
+def _calibration(
+    resolved: Resolved,
+    checkpoint: Checkpoint,
+    digests: Mapping[str, str],
+    samples: CalibrationSet,
+    prompts: PromptBuilder,
+    tokenizer_files: Mapping[str, str],
+) -> Step:
+    """The samples embedded; the artifact holds nothing of it."""
+    rules = resolved.recipe.image
+    image = ImageRules(rules.resampler, rules.exif, resolved.tiles, resolved.published_tiles)
+    config = checkpoint.config
+    pictures = bool(samples.images)
+
+    def embeddings(folder: Path) -> None:
+        import torch
+
+        from vlmc.compile.language.quantization.embeddings import write_embeddings
+
+        dtype = getattr(torch, resolved.language_dtype)
+        write_embeddings(checkpoint, samples, prompts, image, dtype, folder)
+
+    parameters: dict[str, object] = {
+        "template": resolved.template,
+        "system_message": resolved.system_message,
+        "dtype": resolved.language_dtype,
+        "samples": len(samples.samples),
+    }
+    prefixes: tuple[str, ...] = ("language_model.",)
+    if pictures:
+        prefixes += ("vision_model.", "mlp1.")
+        parameters |= {
+            "resampler": rules.resampler,
+            "exif": rules.exif,
+            "tiles": asdict(resolved.tiles),
+            "vision": asdict(config.vision),
+            "select_layer": config.select_layer,
+            "pixel_shuffle": config.pixel_shuffle,
+        }
+    return Step(
+        name=CALIBRATION,
+        version=1,
+        inputs={
+            "calibration": samples.digest,
+            **tokenizer_files,
+            **weight_files(checkpoint, prefixes, digests),
+        },
+        parameters=parameters,
+        tools=tool_versions("torch", "pillow", "opencv-python-headless"),
+        work=embeddings,
+        reproducible=False,
+    )
+
+
+def _layout(checkpoint: Checkpoint) -> dict[str, object]:
+    config = checkpoint.config.language
+    return {
+        "architecture": config.architecture,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+    }
+
+
+def _kept(resolved: Resolved, checkpoint: Checkpoint) -> list[str]:
+    """The linears that `language.keep` leaves in 16 bits."""
+    patterns = resolved.recipe.language.keep
+    return [
+        name
+        for name in linear_layers(checkpoint.config.language)
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]

@@ -1,0 +1,21 @@
+"""The command line. Bodies import what they need when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import click
+
+from vlmc.cli.artifact import doctor, export_weights, inspect, sign
+from vlmc.cli.build import build, cache, plan, rebuild
+from vlmc.cli.run import run
+from vlmc.cli.verify import verify
+from vlmc.version import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vlmc")
+def main() -> None:
+    """Compile InternVL2 checkpoints, and answer questions about images with the result."""
+
+
+for command in (plan, build, rebuild, run, verify, inspect, doctor, export_weights, sign, cache):
+    main.add_command(command)

@@ -1,0 +1,162 @@
+"""The examples that ranges and scales are measured on: read, checked, drawn and digested.
+
+`read_calibration(dataset, samples, seed)` is all that a step needs: `.samples` to compute with,
+`.digest` for its key and the manifest, `.skipped` to tell. AotiEnvironment no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vlmc.errors import ImageError, RecipeError
+
+Modality = Literal["image_text", "text"]
+
+MAX_UNREADABLE_SHARE = 0.1
+_KEYS = ("image", "prompt", "answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One example; `image` is None where text alone is calibrated on."""
+
+    image: Path | None
+    prompt: str
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSet:
+    """Samples in the order drawn, and what was passed over while drawing them."""
+
+    samples: tuple[Sample, ...]
+    digest: str  # sha256 over prompts, answers and the images' bytes
+    skipped: tuple[str, ...]  # why each unreadable image is, by its path
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The samples' images, each once, in the order drawn."""
+        return tuple(dict.fromkeys(s.image for s in self.samples if s.image is not None))
+
+
+def read_calibration(
+    dataset: Path, samples: int, seed: int, *, modality: Modality = "image_text"
+) -> CalibrationSet:
+    """Draw `samples` lines of a file of JSON lines {"image", "prompt", "answer" (optional)}.
+
+    The order drawn depends on the number of lines and the seed alone, and a line whose image
+    cannot be read gives its place to the next. Relative images are relative to the file. With
+    `modality` text, images are neither needed nor looked at.
+
+    Raises:
+        RecipeError: the file cannot be read or a line is not of that form; there are fewer lines
+            than `samples`; more than a tenth of the images drawn cannot be read.
+    """
+    lines = list(_lines(dataset, modality))
+    if len(lines) < samples:
+        raise RecipeError(
+            f"{dataset} has {len(lines)} samples, and calibration.samples asks for {samples}. Add "
+            f"lines, or set calibration.samples to {len(lines) or 'a number that it has'}."
+        )
+    random.Random(seed).shuffle(lines)
+    digests, skipped = _digests(lines[:samples])
+    tried = {sample.image for sample in lines[:samples]}
+    drawn = [sample for sample in lines[:samples] if sample.image not in skipped]
+    for sample in lines[samples:]:
+        if len(drawn) == samples:
+            break
+        if sample.image not in tried:
+            more, lost = _digests([sample])
+            digests, skipped = digests | more, skipped | lost
+            tried.add(sample.image)
+        if sample.image not in skipped:
+            drawn.append(sample)
+    reasons = tuple(skipped.values())
+    if len(skipped) > MAX_UNREADABLE_SHARE * len(tried):
+        raise RecipeError(
+            f"{dataset}: {len(skipped)} of {len(tried)} images cannot be read, more than "
+            f"{MAX_UNREADABLE_SHARE:.0%}. First {reasons[0]}"
+        )
+    if len(drawn) < samples:
+        raise RecipeError(
+            f"{dataset} has {len(drawn)} samples whose image can be read, and calibration.samples "
+            f"asks for {samples}. First {reasons[0]}"
+        )
+    return CalibrationSet(tuple(drawn), _digest(drawn, digests), reasons)
+
+
+def _lines(dataset: Path, modality: Modality) -> Iterator[Sample]:
+    try:
+        text = dataset.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise RecipeError(
+            f"calibration.dataset {dataset} cannot be read: {error}. It is a file of JSON lines "
+            '{"image": path, "prompt": text}.'
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{dataset} is not UTF-8: {error}; save it as UTF-8") from error
+    # Not splitlines, which also ends lines at separators that JSON strings may hold.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _sample(line, f"{dataset}:{number}", dataset.parent, modality)
+
+
+def _sample(line: str, place: str, folder: Path, modality: Modality) -> Sample:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{place}: not a line of JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f'{place}: not an object {{"image": path, "prompt": text}}')
+    for key in _KEYS:
+        wanted = key == "prompt" or (key == "image" and modality == "image_text")
+        value = values.get(key)
+        if value is None and not wanted:
+            continue
+        if not isinstance(value, str) or (wanted and not value.strip()):
+            found = "missing" if value is None else f"{value!r}"
+            raise RecipeError(f'{place}: "{key}" is {found}; it is a text that is not empty')
+    image = folder / values["image"] if modality == "image_text" else None
+    return Sample(image, values["prompt"], values.get("answer"))
+
+
+def _digests(samples: Iterable[Sample]) -> tuple[dict[Path | None, str], dict[Path | None, str]]:
+    """SHA-256 of the images that decode whole, and why the others do not, each by path."""
+    paths = list(dict.fromkeys(sample.image for sample in samples if sample.image is not None))
+    good: dict[Path | None, str] = {}
+    bad: dict[Path | None, str] = {}
+    with ThreadPoolExecutor() as pool:
+        for path, (digest, reason) in zip(paths, pool.map(_examine, paths), strict=True):
+            if reason:
+                bad[path] = reason
+            else:
+                good[path] = digest
+    return good, bad
+
+
+def _examine(path: Path) -> tuple[str, str]:
+    """Digest of an image file, and why it cannot be read."""
+    # A plan of a recipe without samples imports this module, and decodes nothing.
+    from vlmc.image.decode import decode, read_image_file
+
+    try:
+        content = read_image_file(path)
+        decode(content, name=str(path))
+    except ImageError as error:
+        return "", str(error)
+    return hashlib.sha256(content).hexdigest(), ""
+
+
+def _digest(samples: Iterable[Sample], images: dict[Path | None, str]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        values = [images.get(sample.image), sample.prompt, sample.answer]
+        digest.update(json.dumps(values).encode("ascii") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""Where calibration runs the fp32 tower."""
+
+from __future__ import annotations
+
+import torch
+
+from vlmc.checkpoint.huggingface import tower_tensors
+from vlmc.checkpoint.source import Checkpoint
+from vlmc.progress.channel import note
+
+_FP32_BYTES = 4
+
+
+def calibration_device(checkpoint: Checkpoint, *, copies: int, working_bytes: int) -> torch.device:
+    """The GPU if it has room for so many fp32 copies of the tower and for the work, else the CPU.
+
+    Notes where a GPU is too full or too small.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    tensors = tower_tensors(checkpoint.weights, checkpoint.config)
+    parameters = sum(tensor.numel() for _, tensor in tensors)
+    needed = copies * _FP32_BYTES * parameters + working_bytes
+    free, _ = torch.cuda.mem_get_info()
+    if free >= needed:
+        return torch.device("cuda", torch.cuda.current_device())
+    note(
+        f"calibrates on the CPU: {torch.cuda.get_device_name()} has {free / 1e9:.1f} GB free, and "
+        f"the fp32 tower takes {needed / 1e9:.1f}"
+    )
+    return torch.device("cpu")

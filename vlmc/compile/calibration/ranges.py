@@ -1,0 +1,134 @@
+"""From tiles to the ranges of a tower: observe, clip, migrate, rank the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+
+from vlmc.compile.calibration.clipping import Clip, choose_clip
+from vlmc.compile.calibration.fp16_limits import unfit_for_fp16
+from vlmc.compile.calibration.golden import GOLDEN_TILES, golden_tiles
+from vlmc.compile.calibration.observe import LinearInputs, Observations, linears_of, observe
+from vlmc.compile.calibration.sensitivity import choose_kept, layer_losses
+from vlmc.compile.calibration.tiles import CalibrationTiles
+from vlmc.compile.onnx.grids import GRIDS, Grid
+from vlmc.image.decode import Pixels
+from vlmc.machine.support import Precision
+from vlmc.models.disable_tf32 import disable_tf32
+from vlmc.models.vision.calibration_ranges import LinearRange, Ranges, migrate
+from vlmc.models.vision.tower import VisionTower
+
+# For fp16 only overflow is looked for, which a few tiles show as well as many.
+_TILES_FOR_FP16 = 16
+CHECKED_TILES = 24
+"""Calibration tiles that, beside the golden ones, have to keep the cosine."""
+RANKED_TILES = 4
+"""Of the checked ones, on which each layer alone is put on the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Ranges, and what is told of how they were found."""
+
+    ranges: Ranges
+    tiles: int  # of calibration images, beside the golden ones
+    clips: Mapping[str, Clip]  # empty for fp16
+    losses: Mapping[str, float]  # 1 - cosine with the layer alone on the grid; empty for fp16
+    worst_cosine: float | None  # of the checked tiles on the grid, None for fp16
+    device: str  # cpu or cuda, whose last bits of fp32 differ
+
+
+@disable_tf32()
+def measure_ranges(
+    tower: VisionTower,
+    precision: Precision,
+    tiles: CalibrationTiles | None,
+    *,
+    min_cosine: float,
+    seed: int,
+) -> Measured:
+    """Measure an fp32 tower for fp16, int8 or fp8, where it is; int8 and fp8 migrate it in place.
+
+    The golden tiles are always among those observed and checked, since an engine has to pass on
+    them wherever it is loaded.
+
+    Raises:
+        CheckpointError: a layer's input is not finite, or all zero.
+        RecipeError: the images are of one colour; `min_cosine` cannot be reached.
+    """
+    grid, device = GRIDS.get(precision), next(tower.parameters()).device
+    if tiles is not None and grid is not None:
+        tiles.check_spread()
+    limit = _TILES_FOR_FP16 if grid is None else None
+    count = 0 if tiles is None else min(len(tiles), limit or len(tiles))
+    # Two walks over the images: the first few tiles are needed again, the others not kept.
+    checked = [] if grid is None else list(islice(_tiles(tiles), GOLDEN_TILES + CHECKED_TILES))
+    seen = observe(
+        tower,
+        islice(_tiles(tiles), GOLDEN_TILES + count),
+        GOLDEN_TILES + count,
+        features=len(checked),
+        seed=seed,
+    )
+    keep_fp32 = unfit_for_fp16(tower, seen)
+    if grid is None:
+        linears = {name: _range(inputs, None) for name, inputs in seen.linears.items()}
+        ranges = Ranges(linears, tuple(seen.residual), (), keep_fp32, {})
+        return Measured(ranges, count, {}, {}, None, device.type)
+    return _for_grid(tower, seen, count, keep_fp32, grid, checked, min_cosine)
+
+
+def _for_grid(
+    tower: VisionTower,
+    seen: Observations,
+    count: int,
+    keep_fp32: tuple[str, ...],
+    grid: Grid,
+    checked: list[Pixels],
+    min_cosine: float,
+) -> Measured:
+    clips: dict[str, Clip] = {}
+    linears: dict[str, LinearRange] = {}
+    for name, linear in linears_of(tower):
+        inputs = seen.linears[name]
+        clips[name] = choose_clip(linear, inputs, grid, migrated=_follows_a_scale(name))
+        linears[name] = _range(inputs, clips[name])
+        inputs.rows = torch.empty(0)
+    migration = {
+        name: tuple(clip.factors.tolist())
+        for name, clip in clips.items()
+        if clip.factors is not None
+    }
+    ranges = Ranges(linears, tuple(seen.residual), (), keep_fp32, migration)
+    migrate(tower, ranges)
+    limits = {name: clip.clip for name, clip in clips.items()}
+    ranked = checked[:: max(1, len(checked) // RANKED_TILES)][:RANKED_TILES]
+    losses = layer_losses(tower, limits, ranked, grid)
+    kept, worst = choose_kept(tower, limits, losses, checked, list(seen.features), grid, min_cosine)
+    device = next(tower.parameters()).device.type
+    return Measured(replace(ranges, keep_16bit=kept), count, clips, losses, worst, device)
+
+
+def _tiles(tiles: CalibrationTiles | None) -> Iterator[Pixels]:
+    yield from golden_tiles()
+    if tiles is not None:
+        yield from tiles
+
+
+def _follows_a_scale(name: str) -> bool:
+    """Whether factors of the linear's inputs fold into a norm, or the values of attention; after
+    a GELU there is nothing to fold them into."""
+    return name.rpartition(".")[2] in ("qkv", "proj", "fc1") or name == "mlp1.1"
+
+
+def _range(inputs: LinearInputs, clip: Clip | None) -> LinearRange:
+    divide = torch.ones(()) if clip is None or clip.factors is None else clip.factors
+    return LinearRange(
+        minimum=float((inputs.minimum / divide).min()),
+        maximum=float((inputs.maximum / divide).max()),
+        clip=None if clip is None else clip.clip,
+        output=inputs.output,
+    )

@@ -1,0 +1,155 @@
+"""What each layer costs in 8 bits, and which are left in 16 for the features to stay near."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmc.compile.calibration.observe import linears_of
+from vlmc.compile.onnx.grids import Grid
+from vlmc.errors import RecipeError
+from vlmc.image.decode import Pixels
+from vlmc.models.vision.calibration_ranges import linear_of
+from vlmc.models.vision.tower import VisionTower, normalize_tiles, pixel_shuffle
+from vlmc.progress.channel import tell
+
+_PreHook = Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]
+# The share of the allowed loss that calibration tiles may use up: others will lose more.
+_SHARE = 2 / 3
+
+
+@torch.inference_mode()
+def layer_losses(
+    tower: VisionTower, clips: Mapping[str, float], tiles: Sequence[Pixels], grid: Grid
+) -> dict[str, float]:
+    """1 - cosine of the worst tile's features with that linear alone on the grid, by its name.
+
+    `tower` is fp32 and migrated. A tile is run anew from the block that the linear is in only.
+    """
+    losses = dict.fromkeys((name for name, _ in linears_of(tower)), 0.0)
+    blocks = len(tower.blocks)
+    for index, tile in enumerate(tiles):
+        tell(f"each linear alone on the grid, tile {index + 1} of {len(tiles)}")
+        entering = [tower.vision_model.embeddings(_pixels(tower, tile))]
+        for block in tower.blocks:
+            entering.append(block(entering[-1]))
+        expected = _features(tower, entering[-1], blocks)
+        for name in losses:
+            first = int(name.split(".")[3]) if name.startswith("vision_model.") else blocks
+            with quantized(tower, {name: clips[name]}, grid):
+                found = _features(tower, entering[first], first)
+            losses[name] = max(losses[name], 1 - cosine(found, expected))
+    return losses
+
+
+def choose_kept(
+    tower: VisionTower,
+    clips: Mapping[str, float],
+    losses: Mapping[str, float],
+    tiles: Sequence[Pixels],
+    features: Sequence[Tensor],
+    grid: Grid,
+    min_cosine: float,
+) -> tuple[tuple[str, ...], float]:
+    """The fewest of the worst linears without which every tile keeps its cosine, and the worst.
+
+    `features` (256, hidden) are the fp32 tower's of each of `tiles`.
+
+    Raises:
+        RecipeError: not even with all of them in 16 bits.
+    """
+    wanted = 1 - _SHARE * (1 - min_cosine)
+    order = sorted(losses, key=lambda name: (-losses[name], name))
+    found: dict[int, float] = {}
+
+    def worst(kept: int) -> float:
+        if kept not in found:
+            tell(f"all on the grid but {kept} of {len(order)} linears")
+            used = {name: clips[name] for name in order[kept:]}
+            found[kept] = worst_cosine(tower, used, tiles, features, grid, at_least=wanted)
+        return found[kept]
+
+    # Doubled until it is enough, then halved between: a run of all tiles is what takes time.
+    low, high = -1, 0
+    while worst(high) < wanted:
+        if high == len(order):
+            raise RecipeError(
+                f"accuracy.min_feature_cosine is {min_cosine}, which calibration tiles do not "
+                f"reach even with every layer in 16 bits ({worst(high):.7f}). Set a lower one."
+            )
+        low, high = high, min(len(order), max(1, 2 * high))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if worst(middle) >= wanted else (middle, high)
+    return tuple(sorted(order[:high])), worst(high)
+
+
+@torch.inference_mode()
+def worst_cosine(
+    tower: VisionTower,
+    clips: Mapping[str, float],
+    tiles: Sequence[Pixels],
+    features: Sequence[Tensor],
+    grid: Grid,
+    *,
+    at_least: float = -1.0,
+) -> float:
+    """The smallest cosine of a tile with the linears of `clips` on the grid; ends below
+    `at_least`."""
+    worst = 1.0
+    with quantized(tower, clips, grid):
+        for tile, expected in zip(tiles, features, strict=True):
+            worst = min(worst, cosine(tower(_pixels(tower, tile))[0].cpu(), expected))
+            if worst < at_least:
+                break
+    return worst
+
+
+@contextmanager
+def quantized(tower: VisionTower, clips: Mapping[str, float], grid: Grid) -> Iterator[None]:
+    """While entered, the linears of `clips` compute with inputs and weights on the grid."""
+    kept: list[tuple[nn.Linear, Tensor]] = []
+    handles = []
+    for name, clip in clips.items():
+        linear = linear_of(tower, name)
+        kept.append((linear, linear.weight.data))
+        weight = linear.weight.data
+        linear.weight.data = grid.fake(weight, grid.weight_scale(weight, torch.float32))
+        scale = grid.activation_scale(clip, torch.float32).to(weight.device)
+        handles.append(linear.register_forward_pre_hook(_on_grid(grid, scale)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for linear, weight in kept:
+            linear.weight.data = weight
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Cosine of two tensors of one tile's features, flattened, in fp64."""
+    pair = one.flatten().double(), other.flatten().double()
+    return float(functional.cosine_similarity(*pair, dim=0))
+
+
+def _on_grid(grid: Grid, scale: Tensor) -> _PreHook:
+    def put(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        return (grid.fake(given[0], scale),)
+
+    return put
+
+
+def _features(tower: VisionTower, states: Tensor, first: int) -> Tensor:
+    for block in tower.blocks[first:]:
+        states = block(states)
+    features: Tensor = tower.mlp1(pixel_shuffle(states[:, 1:], tower.pixel_shuffle_version))
+    return features
+
+
+def _pixels(tower: VisionTower, tile: Pixels) -> Tensor:
+    device = next(tower.parameters()).device
+    return normalize_tiles(torch.from_numpy(tile)[None].to(device), torch.float32)

@@ -1,0 +1,1 @@
+"""Build engines of the tower: TensorRT, TensorRT-RTX, AOTInductor."""

@@ -1,0 +1,96 @@
+"""Calibration samples as the language model sees them: embeddings with image features spliced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vlmc.artifact.manifest import ImageRules
+from vlmc.checkpoint.huggingface import EMBEDDING, language_tensors
+from vlmc.checkpoint.source import Checkpoint
+from vlmc.compile.calibration.dataset import CalibrationSet
+from vlmc.compile.calibration.device import calibration_device
+from vlmc.compile.vision import fp32_tower
+from vlmc.image.decode import decode
+from vlmc.image.preprocess import make_tiles
+from vlmc.models.disable_tf32 import disable_tf32
+from vlmc.models.language.splice import splice
+from vlmc.models.vision.tower import VisionTower, normalize_tiles
+from vlmc.text.prompt import PromptBuilder
+
+_TENSOR = "embeddings"
+_TILES_AT_ONCE = {"cpu": 2, "cuda": 32}
+# What so many tiles take in the 6B tower, and the libraries.
+_WORKING_BYTES = 8 << 30
+
+
+def write_embeddings(
+    checkpoint: Checkpoint,
+    samples: CalibrationSet,
+    prompts: PromptBuilder,
+    image: ImageRules,
+    dtype: torch.dtype,
+    folder: Path,
+) -> None:
+    """Write `00000.safetensors` and so on: of each sample, in order, prompt and answer embedded.
+
+    Each holds (tokens, hidden) in `dtype`, the language model's. The stop token, which is never
+    an input, is not appended. The tower runs in fp32, on the GPU where there is one.
+
+    Raises:
+        PromptError: a prompt or answer does not fit the template.
+        ImageError: an image that could be read can be no more.
+    """
+    table = _embedding_table(checkpoint)
+    tower: VisionTower | None = None
+    for path in dict.fromkeys(sample.image for sample in samples.samples):
+        tile_counts: list[int] = []
+        features: list[Tensor] = []
+        if path is not None:
+            tower = tower or _tower(checkpoint)
+            tiles = make_tiles(decode(path, exif=image.exif), image.tiles, image.resampler)
+            tile_counts = [len(tiles)]
+            features = [_features(tower, torch.from_numpy(tiles))]
+        for index, sample in enumerate(samples.samples):
+            if sample.image != path:
+                continue
+            prompt = prompts.build(sample.prompt, tile_counts)
+            answer = prompts.choice_ids(sample.answer) if sample.answer else ()
+            ids = (*prompt.ids, *answer)
+            embedded = splice(table, ids, prompt.image_token_id, features, dtype)
+            save_file({_TENSOR: embedded}, folder / f"{index:05d}.safetensors")
+
+
+def read_embeddings(folder: Path) -> Iterator[Tensor]:
+    """What `write_embeddings` wrote, in order, each (tokens, hidden)."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            yield file.get_tensor(_TENSOR)
+
+
+def _embedding_table(checkpoint: Checkpoint) -> Tensor:
+    """(vocabulary, hidden), mapped from the checkpoint."""
+    tensors = language_tensors(checkpoint.weights, checkpoint.config.language)
+    return next(tensor for name, tensor in tensors if name == EMBEDDING)
+
+
+def _tower(checkpoint: Checkpoint) -> VisionTower:
+    device = calibration_device(checkpoint, copies=1, working_bytes=_WORKING_BYTES)
+    return fp32_tower(checkpoint, device)
+
+
+@disable_tf32()
+@torch.inference_mode()
+def _features(tower: VisionTower, tiles: Tensor) -> Tensor:
+    """uint8 (T, 448, 448, 3) to fp32 (256 · T, hidden) on the CPU."""
+    device = next(tower.parameters()).device
+    parts = [
+        tower(normalize_tiles(part.to(device), torch.float32)).cpu()
+        for part in torch.split(tiles, _TILES_AT_ONCE[device.type])
+    ]
+    return torch.cat(parts).flatten(0, 1)

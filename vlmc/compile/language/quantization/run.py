@@ -1,0 +1,71 @@
+"""Run the quantizing process on a job, and say why where it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from vlmc.errors import BuildError
+from vlmc.progress.channel import tell
+
+_ERRORS = "worker.log"
+_TAIL_LINES = 12
+# Nothing is downloaded, and nobody watches the bars. Freed memory is kept for the next sample:
+# giving it back to the system and taking it again is half of the time otherwise.
+_SETTINGS = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+
+
+_WORKER = "vlmc.compile.language.quantization.worker"
+
+
+def run_job(folder: Path) -> None:
+    """Quantize the job in `folder`; its progress is told.
+
+    Raises:
+        BuildError: the process failed; with the end of what it said.
+    """
+    # Apart from stdout, where libraries print.
+    read, write = os.pipe()
+    worker = [
+        sys.executable,
+        "-m",
+        "vlmc.compile.language.quantization.worker",
+        str(folder),
+        str(write),
+    ]
+    with os.fdopen(read) as lines, (folder / _ERRORS).open("w+", encoding="utf-8") as errors:
+        try:
+            process = subprocess.Popen(
+                worker,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=(write,),
+                env=os.environ | _SETTINGS,
+            )
+        finally:
+            os.close(write)
+        with process:
+            try:
+                for line in lines:
+                    tell(line.rstrip())
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode == 0:
+            return
+        errors.seek(0)
+        tail = "".join(errors.readlines()[-_TAIL_LINES:]).rstrip()
+    if process.returncode < 0:
+        tail += (
+            f"\nit was ended by signal {-process.returncode}; the memory may have been too small"
+        )
+    raise BuildError(f"quantizing the language model failed:\n{tail}")

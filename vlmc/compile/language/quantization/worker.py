@@ -1,0 +1,100 @@
+"""Quantize a job's layers, one after the other, in a process of its own.
+
+Run as `python -m vlmc.compile.language.quantization.worker JOB FD`.
+
+The open file FD gets a line of each layer when it is done. A process of its own, since
+llmcompressor patches what it touches. A layer's folder goes when its result is written, so that
+disk and memory hold one layer twice at most.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vlmc.compile.language.quantization.embeddings import read_embeddings
+from vlmc.compile.language.quantization.job import (
+    REPORT,
+    RESULT,
+    layer_folder,
+    local_keep,
+    read_settings,
+    result_file,
+)
+from vlmc.compile.language.quantization.linear_error import LinearReport
+from vlmc.compile.language.quantization.retry import Note, quantize_layer
+from vlmc.compile.language.quantization.settings import held_out
+from vlmc.files.strict_json import write_json
+from vlmc.machine.memory import MemoryPeak
+from vlmc.progress.channel import Tell, tell
+
+
+def main(folder: Path, say: Tell = tell) -> None:
+    """Work on the job in `folder`, and say of each layer when it is done."""
+    # Not ru_maxrss, in which a process starts with what its parent held.
+    peak = MemoryPeak()
+    # Trained weights hold numbers so small that a CPU takes fifty times as long for them.
+    torch.set_flush_denormal(True)
+    settings = read_settings(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Few CPUs compute 16 bits faster than 32.
+    dtype = torch.float32 if device.type == "cpu" else getattr(torch, settings.dtype)
+    inputs: list[Tensor] = []
+    if settings.samples is not None:
+        inputs = [states[None].to(dtype) for states in read_embeddings(Path(settings.samples))]
+    linears: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
+    layer_seconds: list[float] = []
+    for index in range(settings.layers):
+        start = time.perf_counter()
+        source = layer_folder(folder, index)
+        result = quantize_layer(
+            source,
+            inputs,
+            held_out(len(inputs)),
+            settings,
+            keep=local_keep(settings.keep, index),
+            dtype=dtype,
+            device=device,
+        )
+        prefix = f"model.layers.{index}"
+        tensors = {f"{prefix}.{name}": tensor for name, tensor in result.tensors.items()}
+        save_file(tensors, result_file(folder, index), metadata={"format": "pt"})
+        linears += [_named(report, prefix) for report in result.linears]
+        notes += [_named(note, prefix) for note in result.notes]
+        inputs = result.outputs
+        shutil.rmtree(source)
+        layer_seconds.append(round(time.perf_counter() - start, 3))
+        say(f"layer {index + 1} of {settings.layers} done, {layer_seconds[-1]:.1f} s")
+    values = {
+        "linears": linears,
+        "notes": notes,
+        "samples": len(inputs),
+        "held_out_samples": held_out(len(inputs)),
+        "device": device.type,
+        "layer_seconds": layer_seconds,
+        "peak_memory_bytes": peak.read(),
+        "peak_device_memory_bytes": (
+            torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+        ),
+    }
+    write_json(folder / RESULT / REPORT, values)
+
+
+def _named(part: LinearReport | Note, prefix: str) -> dict[str, Any]:
+    """The JSON form, under the name in the whole model."""
+    return asdict(part) | {"name": f"{prefix}.{part.name}".rstrip(".")}
+
+
+if __name__ == "__main__":
+    with os.fdopen(int(sys.argv[2]), "w", buffering=1) as lines:
+        main(Path(sys.argv[1]), lambda text: print(text, file=lines))

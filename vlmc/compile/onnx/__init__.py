@@ -1,0 +1,1 @@
+"""The ONNX graph of the tower: typed, or with quantize and dequantize nodes."""

@@ -1,0 +1,86 @@
+"""Write a tower as an ONNX graph that tells nothing of where it was made."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vlmc.compile.onnx.typed_tower import TypedTower
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+OPSET = 20
+MAX_BATCH_TILES = 4096
+# A protobuf message ends at 2 GiB; larger graphs keep their weights in a file beside them.
+EXTERNAL_DATA_BYTES = 1 << 30
+
+
+def trace_tower(tower: TypedTower) -> onnx_ir.Model:
+    """The graph of uint8 `tiles` (N, 448, 448, 3) → `features` (N, 256, hidden), N dynamic.
+
+    Opset 20 by the dynamo exporter, traced with two tiles since a batch of one is specialized.
+    Initializers keep the names of the tower's parameters.
+    """
+    example = torch.zeros(2, 448, 448, 3, dtype=torch.uint8)
+    batch = torch.export.Dim("tiles", min=1, max=MAX_BATCH_TILES)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            tower.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes={"tiles": {0: batch}},
+            input_names=["tiles"],
+            output_names=["features"],
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    _strip_traces(program.model)
+    return program.model
+
+
+def save_graph(model: onnx_ir.Model, path: Path) -> None:
+    """Write the graph; weights of a large one go into a file beside it, `<name>.data`."""
+    import onnx_ir
+
+    weights = (value.const_value for value in model.graph.initializers.values())
+    size = sum(weight.nbytes for weight in weights if weight is not None)
+    beside = f"{path.name}.data" if size > EXTERNAL_DATA_BYTES else None
+    onnx_ir.save(model, path, external_data=beside)
+
+
+def _strip_traces(model: onnx_ir.Model) -> None:
+    """Drop the exporter's notes: they hold source paths, and no engine reads them."""
+    model.metadata_props.clear()
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns of absent torchvision and of its own internals; neither matters here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

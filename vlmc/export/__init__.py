@@ -1,0 +1,1 @@
+"""Weights of an artifact in the layouts of other engines."""

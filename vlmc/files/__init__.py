@@ -1,0 +1,1 @@
+"""Files written whole or not at all, bounded reads, and amounts as people read them."""

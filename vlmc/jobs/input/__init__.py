@@ -1,0 +1,1 @@
+"""What a job reads: rows of images, and questions."""

@@ -1,0 +1,142 @@
+"""Parquet input: a column `image`, perhaps `prompt` and `question`, and more."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlmc.errors import UsageError
+from vlmc.image.decode import describe
+from vlmc.jobs.input.prompts import prompt_text, question_id
+from vlmc.jobs.input.rows import ImageInput, InputRow
+
+# Rows may hold whole image files, so that few are in memory at once.
+BATCH_ROWS = 64
+
+
+def import_pyarrow(path: Path) -> tuple[Any, Any]:
+    """(pyarrow, pyarrow.parquet); `UsageError` names the extra that brings them."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError(
+            f"{path}: Parquet needs pyarrow ({error}); install it with pip install 'vlmc[parquet]'"
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+class ParquetRows:
+    """The rows of a Parquet file.
+
+    `image` holds paths relative to the file's folder, encoded images as bytes, lists of
+    either, or structs {bytes, path}. `UsageError` says which column cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.source = str(path)
+        self.path = path
+        arrow, parquet = import_pyarrow(path)
+        try:
+            with parquet.ParquetFile(path) as file:
+                self.schema = file.schema_arrow
+                self._count: int = file.metadata.num_rows
+            with path.open("rb") as content:
+                self.digest = hashlib.file_digest(content, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise UsageError(f"{path}: there is no such file; check the path") from None
+        except (OSError, arrow.ArrowException) as error:
+            raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
+        names = self.schema.names
+        if "image" not in names:
+            raise UsageError(f"{path}: has no column 'image' (it has {', '.join(names)})")
+        kind = self.schema.field("image").type
+        if not _is_image_type(arrow.types, kind):
+            raise UsageError(
+                f"{path}: the column 'image' is {kind}; it must hold paths, bytes, lists of "
+                "either, or structs of bytes and path"
+            )
+        self.prompted = "prompt" in names
+        own = {"image", "prompt", "question"} if self.prompted else {"image"}
+        self.columns = tuple(name for name in names if name not in own)
+        if self.prompted:
+            self._check_prompts()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, start: int = 0) -> Iterator[InputRow]:
+        for first, batch in self.batches(start, self.schema.names):
+            for offset, values in enumerate(batch.to_pylist()):
+                yield self._row(first + offset, values)
+
+    def batches(
+        self, start: int, columns: list[str], size: int = BATCH_ROWS
+    ) -> Iterator[tuple[int, Any]]:
+        """(number of the first row, record batch of `columns`), from row `start` on."""
+        arrow, parquet = import_pyarrow(self.path)
+        try:
+            with parquet.ParquetFile(self.path) as file:
+                first, groups = 0, list(range(file.metadata.num_row_groups))
+                while groups and first + file.metadata.row_group(groups[0]).num_rows <= start:
+                    first += file.metadata.row_group(groups.pop(0)).num_rows
+                for batch in file.iter_batches(size, row_groups=groups, columns=columns):
+                    kept = batch.slice(max(0, start - first))
+                    if kept.num_rows:
+                        yield max(first, start), kept
+                    first += batch.num_rows
+        except (OSError, arrow.ArrowException) as error:
+            raise UsageError(f"{self.path}: cannot be read as Parquet ({error})") from error
+
+    def _check_prompts(self) -> None:
+        columns = [name for name in ("prompt", "question") if name in self.schema.names]
+        for first, batch in self.batches(0, columns):
+            for number, values in enumerate(batch.to_pylist(), first):
+                prompt_text(values["prompt"], f"{self.path}, row {number}")
+                question_id(values.get("question"), 0, f"{self.path}, row {number}")
+
+    def _row(self, number: int, values: dict[str, Any]) -> InputRow:
+        image, name = self._image(values.pop("image"))
+        prompt = question = None
+        if self.prompted:
+            prompt = values.pop("prompt")
+            question = question_id(values.pop("question", None), 0, f"{self.path}, row {number}")
+        return InputRow(number, image, name, prompt, question, values)
+
+    def _image(self, value: Any) -> tuple[ImageInput | None, str | list[str] | None]:
+        if value is None:
+            return None, None
+        if isinstance(value, list):
+            images, names = [], []
+            for part in value:
+                image, name = self._image(part)
+                if image is None or isinstance(image, list) or not isinstance(name, str):
+                    return None, None
+                images.append(image)
+                names.append(name)
+            return images, names
+        if isinstance(value, dict):
+            content, path = value.get("bytes"), value.get("path")
+            if content is None:
+                return self._image(path)
+            return content, path or describe(content)
+        if isinstance(value, bytes):
+            return value, describe(value)
+        return self.path.parent / value, value
+
+
+def _is_image_type(types: Any, kind: Any) -> bool:
+    if types.is_list(kind) or types.is_large_list(kind):
+        return _is_image_type(types, kind.value_type) and not types.is_nested(kind.value_type)
+    if types.is_struct(kind):
+        fields = {part.name: part.type for part in kind}
+        return set(fields) <= {"bytes", "path"} and all(
+            types.is_null(part) or (_is_image_type(types, part) and not types.is_nested(part))
+            for part in fields.values()
+        )
+    if types.is_dictionary(kind):
+        return _is_image_type(types, kind.value_type)
+    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(check(kind) for check in checks)

@@ -1,0 +1,1 @@
+"""What a job writes: a journal of lines, and Parquet."""

@@ -1,0 +1,171 @@
+"""A finished job's lines and its input's other columns as one Parquet file."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmc.errors import UsageError
+from vlmc.jobs.input.parquet import ParquetRows, import_pyarrow
+from vlmc.jobs.input.rows import InputRow, Rows
+from vlmc.jobs.output.journal import sync_folder, temporary_sibling
+
+ROWS_AT_ONCE = 1024
+
+
+def passed_on_schema(rows: Rows, out: Path) -> Any:
+    """The Arrow schema of the input's other columns.
+
+    That of a Parquet input is kept; of other inputs it follows from the values. `UsageError`
+    names a column whose values have no common type.
+    """
+    arrow, _ = import_pyarrow(out)
+    if isinstance(rows, ParquetRows):
+        return arrow.schema([rows.schema.field(name) for name in rows.columns])
+    types = dict.fromkeys(rows.columns, arrow.null())
+    for batch in _batched(rows):
+        for name in rows.columns:
+            try:
+                found = arrow.array([row.columns.get(name) for row in batch]).type
+                both = [arrow.schema([(name, kind)]) for kind in (types[name], found)]
+                types[name] = arrow.unify_schemas(both, promote_options="permissive").types[0]
+            except arrow.ArrowException as error:
+                raise UsageError(
+                    f"{rows.source}: the values of column {name!r} have no common type for "
+                    f"Parquet ({error}); make them one type or write to .jsonl"
+                ) from error
+    return arrow.schema(list(types.items()))
+
+
+def check_passed_on_to_json(rows: ParquetRows) -> None:
+    """`UsageError` for a column whose type JSON cannot hold."""
+    arrow, _ = import_pyarrow(rows.path)
+    for name in rows.columns:
+        kind = rows.schema.field(name).type
+        if not _fits_json(arrow.types, kind):
+            raise UsageError(
+                f"{rows.source}: the column {name!r} is {kind}, which JSON cannot hold; write to "
+                ".parquet, or leave the column out"
+            )
+
+
+def write_parquet(
+    out: Path, lines: Iterator[dict[str, Any]], rows: Rows, choices: Sequence[str] | None
+) -> None:
+    """Write `lines`, each joined with the other columns of its row, and rename into place.
+
+    `lines` are in the order of their rows and hold every row at least once.
+    """
+    arrow, parquet = import_pyarrow(out)
+    passed_on = passed_on_schema(rows, out)
+    lists = _has_image_lists(arrow, rows)
+    own = _own_schema(arrow, lists, choices)
+    grouped = itertools.groupby(lines, key=lambda line: line["row"])
+    temporary = temporary_sibling(out)
+    try:
+        schema = arrow.schema([*own, *passed_on])
+        with parquet.ParquetWriter(temporary, schema) as writer:
+            for count, others in _passed_on_columns(arrow, rows, passed_on):
+                answered = [list(next(grouped)[1]) for _ in range(count)]
+                places = [place for place, group in enumerate(answered) for _ in group]
+                flat = [_storable(line, lists) for group in answered for line in group]
+                columns = [arrow.array([line[p.name] for line in flat], p.type) for p in own]
+                columns += [column.take(arrow.array(places)) for column in others]
+                writer.write_table(arrow.table(columns, schema=schema))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(out)
+
+
+def read_parquet_lines(out: Path) -> Iterator[dict[str, Any]]:
+    """The lines that `write_parquet` wrote, without the other columns."""
+    _, parquet = import_pyarrow(out)
+    names = ["row", "image", "question", "prompt", "answer", "scores", "image_tokens", "error"]
+    with parquet.ParquetFile(out) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=names):
+            yield from batch.select(names).to_pylist()
+
+
+def _own_schema(arrow: Any, lists: bool, choices: Sequence[str] | None) -> Any:
+    text = arrow.string()
+    scores = arrow.struct([(c, arrow.float64()) for c in choices]) if choices else arrow.null()
+    return arrow.schema(
+        [
+            ("row", arrow.int64()),
+            ("image", arrow.list_(text) if lists else text),
+            ("question", text),
+            ("prompt", text),
+            ("answer", text),
+            ("scores", scores),
+            ("image_tokens", arrow.int64()),
+            ("error", text),
+        ]
+    )
+
+
+def _passed_on_columns(arrow: Any, rows: Rows, schema: Any) -> Iterator[tuple[int, list[Any]]]:
+    """(number of rows, an array for each of `schema`'s columns), over all rows."""
+    if not schema.names:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            yield min(ROWS_AT_ONCE, len(rows) - start), []
+    elif isinstance(rows, ParquetRows):
+        for _, batch in rows.batches(0, schema.names, ROWS_AT_ONCE):
+            yield batch.num_rows, [batch.column(name) for name in schema.names]
+    else:
+        for batch in _batched(rows):
+            yield (
+                len(batch),
+                [arrow.array([row.columns.get(p.name) for row in batch], p.type) for p in schema],
+            )
+
+
+def _has_image_lists(arrow: Any, rows: Rows) -> bool:
+    if isinstance(rows, ParquetRows):
+        kind = rows.schema.field("image").type
+        return bool(arrow.types.is_list(kind) or arrow.types.is_large_list(kind))
+    return any(isinstance(row.name, list) for row in rows.read())
+
+
+def _batched(rows: Rows) -> Iterator[list[InputRow]]:
+    remaining = rows.read()
+    while batch := list(itertools.islice(remaining, ROWS_AT_ONCE)):
+        yield batch
+
+
+def _storable(line: dict[str, Any], lists: bool) -> dict[str, Any]:
+    """A line whose image is a list if the column is, and whose texts are Unicode."""
+    image = line["image"]
+    if lists and isinstance(image, str):
+        image = [image]
+    return {key: _unicode(value) for key, value in {**line, "image": image}.items()}
+
+
+def _unicode(value: Any) -> Any:
+    """Show the bytes of file names that are not UTF-8 as escapes; Arrow has no place for them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return [_unicode(part) for part in value] if isinstance(value, list) else value
+
+
+def _fits_json(types: Any, kind: Any) -> bool:
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _fits_json(types, kind.value_type)
+    if types.is_struct(kind):
+        return all(_fits_json(types, part.type) for part in kind)
+    if types.is_dictionary(kind):
+        return _fits_json(types, kind.value_type)
+    checks = (
+        types.is_null,
+        types.is_boolean,
+        types.is_integer,
+        types.is_floating,
+        types.is_string,
+        types.is_large_string,
+    )
+    return any(check(kind) for check in checks)

@@ -1,0 +1,1 @@
+"""The decoder, its KV cache, and the plain reference loop."""

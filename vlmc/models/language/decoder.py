@@ -1,0 +1,225 @@
+"""One decoder for the four language models of the family.
+
+InternLM2, Qwen2, Phi-3 and Llama share their arithmetic: grouped-query attention, SwiGLU, RMSNorm,
+rotary positions on halves of a head. They differ in biases, rope scaling and in how a checkpoint
+packs its projections; `vlmc.models.fill` maps the latter.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlmc.checkpoint.config import LanguageConfig
+from vlmc.models.language.kv_cache import KVCache
+from vlmc.models.language.rope import RotaryEmbedding, rotate
+from vlmc.models.norm import RMSNorm
+
+
+class Decoder(nn.Module):
+    """Embeddings in, hidden states out; `logits` is apart so that only needed rows pay for it."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = TokenEmbedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.lm_head = TokenHead(config.hidden_size, config.vocab_size, bias=False)
+        self.rotary = RotaryEmbedding(config)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        cache: KVCache | None = None,
+        *,
+        token_counts: Tensor | None = None,
+        total_lengths: Tensor | None = None,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Run new tokens, after what the cache holds.
+
+        Args:
+            embeddings: (rows, tokens, hidden), right-padded.
+            cache: holds the earlier tokens, and takes these; its lengths grow by `token_counts`.
+            token_counts: (rows,) int64, how many of the tokens are real; default all.
+            total_lengths: (rows,) int64, the sequence length that rope scaling goes by; default
+                the length after these tokens for a first run, and for a later one the length up
+                to each token, as if the tokens came one by one. Give it when a prompt is run in
+                pieces. With `positions` the default is the length that they reach.
+            positions: (rows, tokens) int64; default consecutive after the cache. Without a cache.
+            mask: (rows or 1, 1, tokens, tokens) bool, True where attended; default causal.
+                Without a cache.
+
+        Returns:
+            (rows, tokens, hidden), normed. Rows of padding hold nothing meaningful.
+        """
+        rows, tokens = embeddings.shape[:2]
+        if cache is not None and (positions is not None or mask is not None):
+            raise ValueError("positions and mask are for runs without a cache")
+        start = None if cache is None else cache.lengths
+        counts = (
+            torch.full((rows,), tokens, dtype=torch.int64, device=embeddings.device)
+            if token_counts is None
+            else token_counts
+        )
+        is_first = start is None or bool((start == 0).all())
+        ends = counts if start is None else start + counts
+        lengths = ends
+        if positions is not None:
+            lengths = positions.amax(dim=1) + 1
+        else:
+            positions = torch.arange(tokens, device=embeddings.device).expand(rows, tokens)
+            if start is not None:
+                positions = positions + start[:, None]
+            if not is_first:
+                lengths = positions + 1
+        if total_lengths is not None:
+            lengths = total_lengths
+        angles = self.rotary(positions, lengths, embeddings.dtype)
+        step = _Step(angles, positions, mask, cache, is_first=is_first)
+        if start is not None and not is_first:
+            step.reach = int(start.max()) + tokens
+            keys = torch.arange(step.reach, device=embeddings.device)
+            step.mask = keys <= positions[:, None, :, None]
+        states = embeddings
+        for layer in self.layers:
+            states = layer(states, step)
+        if cache is not None:
+            cache.lengths = ends
+        normed: Tensor = self.norm(states)
+        return normed
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(…, hidden) → (…, vocabulary) in fp32, as the original casts them."""
+        scores: Tensor = self.lm_head(states)
+        return scores.float()
+
+
+class TokenEmbedding(nn.Embedding):
+    """An embedding without initial values, which loading would overwrite.
+
+    Drawing them for the meta device makes torch import its compiler: 1.4 s at every start.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave the weight as it is allocated."""
+
+
+class TokenHead(nn.Linear):
+    """The product with the vocabulary, whose size may be odd.
+
+    cuBLAS has its quick kernels for round sizes, so `weight` is the first rows of a table of such a
+    size.
+    """
+
+    _MULTIPLE = 64
+    padded: Tensor | None = None
+
+    def allocate(self, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+        """Memory for the weight, the rows that only pad being zero."""
+        rows = self.out_features + -self.out_features % self._MULTIPLE
+        padded = torch.empty(rows, self.in_features, dtype=dtype, device=device)
+        padded[self.out_features :] = 0
+        self.weight = nn.Parameter(padded[: self.out_features], requires_grad=False)
+        self.padded = padded
+        return self.weight
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(…, hidden) → (…, vocabulary)."""
+        weight = self.weight if self.padded is None else self.padded
+        return functional.linear(states, weight)[..., : self.out_features]
+
+
+class _Step:
+    """What every layer of one forward pass shares."""
+
+    def __init__(
+        self,
+        angles: tuple[Tensor, Tensor],
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        *,
+        is_first: bool,
+    ) -> None:
+        self.cosine, self.sine = angles
+        self.positions = positions
+        self.mask = mask
+        self.cache = cache
+        self.is_first = is_first
+        self.reach = 0
+
+
+class DecoderLayer(nn.Module):
+    """Pre-normed attention and SwiGLU."""
+
+    def __init__(self, config: LanguageConfig, index: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_attn = DecoderAttention(config, index)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = DecoderMLP(config)
+
+    def forward(self, states: Tensor, step: _Step) -> Tensor:
+        """(rows, tokens, hidden), same shape out."""
+        states = states + self.self_attn(self.input_layernorm(states), step)
+        mixed: Tensor = states + self.mlp(self.post_attention_layernorm(states))
+        return mixed
+
+
+class DecoderAttention(nn.Module):
+    """Grouped-query attention with queries, keys and values in one product."""
+
+    def __init__(self, config: LanguageConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.widths = [
+            config.heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+        ]
+        self.head_dim = config.head_dim
+        self.grouped = config.heads != config.kv_heads
+        self.qkv_proj = nn.Linear(config.hidden_size, sum(self.widths), bias=config.qkv_bias)
+        self.o_proj = nn.Linear(self.widths[0], config.hidden_size, bias=config.output_bias)
+
+    def forward(self, states: Tensor, step: _Step) -> Tensor:
+        """(rows, tokens, hidden), same shape out."""
+        query, key, value = (
+            part.view(*part.shape[:2], -1, self.head_dim).transpose(1, 2)
+            for part in self.qkv_proj(states).split(self.widths, dim=-1)
+        )
+        query = rotate(query, step.cosine, step.sine)
+        key = rotate(key, step.cosine, step.sine)
+        if step.cache is not None:
+            step.cache.write(self.index, step.positions, key, value)
+            if not step.is_first:
+                key, value = step.cache.read(self.index, step.reach)
+        attended = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=step.mask,
+            is_causal=step.mask is None,
+            enable_gqa=self.grouped,
+        )
+        mixed: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class DecoderMLP(nn.Module):
+    """SwiGLU with gate and up in one product."""
+
+    def __init__(self, config: LanguageConfig) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(rows, tokens, hidden), same shape out."""
+        gate, up = self.gate_up_proj(states).chunk(2, dim=-1)
+        mixed: Tensor = self.down_proj(functional.silu(gate) * up)
+        return mixed

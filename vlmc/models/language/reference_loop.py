@@ -1,0 +1,140 @@
+"""Prefill and decode for a group of prompts that share their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.kv_cache import KVCache
+from vlmc.models.language.splice import splice
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """`temperature` 0 takes the likeliest token; above it, `seed` makes a draw repeatable."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Prefilled:
+    """Prompts after prefill: `logits` (rows, vocabulary) fp32 of each row's next token."""
+
+    cache: KVCache
+    logits: Tensor
+
+
+def embed(
+    decoder: Decoder, ids: Sequence[int], image_token_id: int, features: Sequence[Tensor]
+) -> Tensor:
+    """Token embeddings (tokens, hidden) with image tokens overwritten, in order, by `features`."""
+    return splice(decoder.embed_tokens.weight, ids, image_token_id, features)
+
+
+def prefill(
+    decoder: Decoder, rows: Sequence[Tensor], shared: int, *, reserve_tokens: int
+) -> Prefilled:
+    """Run prompts whose first `shared` tokens are the same.
+
+    The shared part is computed once and its keys and values are copied to the other rows.
+
+    Args:
+        rows: embedded prompts, each (tokens, hidden); all equal in their first `shared` tokens.
+        shared: tokens in common; 0 or a single row runs every prompt by itself.
+        reserve_tokens: tokens that the cache keeps free behind the longest prompt.
+    """
+    device, dtype = rows[0].device, rows[0].dtype
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    capacity = int(lengths.max()) + reserve_tokens
+    if len(rows) == 1 or not can_share(decoder, lengths, shared):
+        shared = 0
+    rests = torch.nn.utils.rnn.pad_sequence([row[shared:] for row in rows], batch_first=True)
+    if shared:
+        # The rows agree in everything that rope scaling depends on, so any row's length does.
+        first = KVCache(decoder.config, 1, shared, dtype=dtype, device=device)
+        decoder(rows[0][None, :shared], first, total_lengths=lengths[:1])
+        cache = first.select(torch.zeros(len(rows), dtype=torch.int64, device=device), capacity)
+    else:
+        cache = KVCache(decoder.config, len(rows), capacity, dtype=dtype, device=device)
+    counts = lengths - shared
+    states = decoder(rests, cache, token_counts=counts, total_lengths=lengths)
+    last = states[torch.arange(len(rows), device=device), counts - 1]
+    return Prefilled(cache, decoder.logits(last))
+
+
+def can_share(decoder: Decoder, lengths: Tensor, shared: int) -> bool:
+    """Whether a common prefix has the same keys in rows of these lengths.
+
+    Rope scaling depends on a row's whole length: Phi-3's factors on which side of the original
+    window it lies, InternLM2's base beyond its window on the exact length.
+    """
+    if shared == 0:
+        return False
+    scaling, longest = decoder.config.rope_scaling, int(lengths.max())
+    if scaling.kind == "longrope":
+        window = scaling.original_positions
+        return longest <= window or int(lengths.min()) > window
+    return scaling.kind != "dynamic" or longest <= decoder.config.max_positions
+
+
+def generate(
+    decoder: Decoder, start: Prefilled, sampling: Sampling, stop_id: int
+) -> list[tuple[int, ...]]:
+    """New tokens of each row, with the stop token if it came."""
+    rows = len(start.logits)
+    answers: list[list[int]] = [[] for _ in range(rows)]
+    generators = [torch.Generator().manual_seed(sampling.seed) for _ in range(rows)]
+    logits = start.logits
+    for step in range(sampling.max_new_tokens):
+        chosen = _choose(logits, sampling, generators)
+        for answer, token in zip(answers, chosen.tolist(), strict=True):
+            if not answer or answer[-1] != stop_id:
+                answer.append(token)
+        finished = all(answer[-1] == stop_id for answer in answers)
+        if finished or step == sampling.max_new_tokens - 1:
+            break
+        states = decoder(decoder.embed_tokens(chosen[:, None]), start.cache)
+        logits = decoder.logits(states[:, -1])
+    return [tuple(answer) for answer in answers]
+
+
+def score(decoder: Decoder, start: Prefilled, choices: Sequence[tuple[int, ...]]) -> Tensor:
+    """Log-probability of every choice's tokens, (rows, choices) fp32; the prompts run once."""
+    device = start.logits.device
+    rows, longest = len(start.logits), max(len(choice) for choice in choices)
+    first = start.logits.log_softmax(-1)[:, [choice[0] for choice in choices]]
+    if longest == 1:
+        return first
+    counts = torch.tensor([len(choice) for choice in choices], device=device)
+    padded = torch.zeros(len(choices), longest, dtype=torch.int64, device=device)
+    for index, choice in enumerate(choices):
+        padded[index, : len(choice)] = torch.tensor(choice)
+    pairs = torch.arange(rows, device=device).repeat_interleave(len(choices))
+    cache = start.cache.select(pairs, int(start.cache.lengths.max()) + longest)
+    inputs = padded[:, :-1].repeat(rows, 1)
+    states = decoder(decoder.embed_tokens(inputs), cache)
+    following = decoder.logits(states).log_softmax(-1)  # (rows · choices, longest - 1, vocabulary)
+    targets = padded[:, 1:].repeat(rows, 1)
+    gathered = following.gather(-1, targets[:, :, None])[:, :, 0]
+    real = torch.arange(1, longest, device=device) < counts.repeat(rows)[:, None]
+    return first + (gathered * real).sum(-1).view(rows, len(choices))
+
+
+def _choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    # On the CPU and a generator a row, so that a draw depends neither on batch nor on device.
+    # Of the distance to the best, in fp64: a small temperature would divide fp32 into infinities.
+    distances = (logits - logits.amax(-1, keepdim=True)).double()
+    chances = (distances / sampling.temperature).softmax(-1).cpu()
+    drawn = [
+        torch.multinomial(row, 1, generator=generator)
+        for row, generator in zip(chances, generators, strict=True)
+    ]
+    return torch.cat(drawn).to(logits.device)

@@ -1,0 +1,228 @@
+"""4-bit weights through humming-kernels, which compiles a product for each shape and GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmc.errors import HardwareError
+from vlmc.machine.user_cache import user_cache
+from vlmc.models.linears.autotune import describe
+from vlmc.models.linears.humming_tuning import (
+    Interval,
+    Tile,
+    candidates,
+    choose,
+    chosen,
+    with_choice,
+)
+from vlmc.models.linears.int4_layout import TiledLayout, find_places
+from vlmc.models.linears.triton_kernels import dequantize_tiles
+
+OnProgress = Callable[[str], None]
+
+_GROUPS = (32, 64, 128, 256)
+_TILE_N, _TILE_K = 64, 16
+_MULTIPLE_N, _MULTIPLE_K = 128, 64
+# Words of one row of tiles for each output: 16 inputs of 4 bits.
+_WORDS = 2
+_LOCKS = 2048
+_MANY_ROWS = 1 << 30
+# By weight configuration and device, the configuration of tiles that its kernels were prepared for.
+_prepared: dict[tuple[str, int], str] = {}
+
+
+class HummingKernel:
+    """A weight in humming's layout, which is that of tensor-core fragments.
+
+    Its nibbles are only moved, so the weight can also be dequantized from it, for many rows.
+    """
+
+    def __init__(
+        self, packed: Tensor, scales: Tensor, zeros: Tensor | None, on_progress: OnProgress
+    ) -> None:
+        """Take a weight in compressed-tensors' layout on a GPU, its scales in the dtype of the
+        activations; compile its kernels, or find them in the cache.
+
+        Raises:
+            HardwareError: they cannot be compiled here.
+        """
+        outputs, inputs = packed.shape[0], 8 * packed.shape[1]
+        self.name = f"humming {version('humming-kernels')}"
+        self.shape, self.group_size = (outputs, inputs), inputs // scales.shape[1]
+        self.symmetric, self.dtype = zeros is None, scales.dtype
+        self.max_rows = _MANY_ROWS
+        self.locks = torch.zeros(_LOCKS, dtype=torch.int32, device=packed.device)
+        with _compiling(on_progress, self.shape, packed.device) as compiling:
+            self._config, tensors = _transform(packed, scales, zeros)
+            key = (self._config.to_str(), packed.device.index)
+            if key not in _prepared:
+                compiling()
+                _prepared[key] = self._prepare(tensors, on_progress)
+            self._tiles = _prepared[key]
+        self._tensors = tensors
+        places, columns = _probe(self.dtype, packed.device)
+        self.layout = TiledLayout(
+            _TILE_N, _TILE_K, _WORDS * _TILE_N, _WORDS * outputs, places, columns
+        )
+
+    @staticmethod
+    def takes(packed: Tensor, scales: Tensor) -> bool:
+        """Whether the kernels are made for this size."""
+        outputs, inputs = packed.shape[0], 8 * packed.shape[1]
+        fits = outputs % _MULTIPLE_N == 0 and inputs % _MULTIPLE_K == 0
+        return fits and inputs // scales.shape[1] in _GROUPS
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """(rows, inputs) → (rows, outputs)."""
+        return self._launch(rows, self._tensors, self._tiles)
+
+    def _launch(self, rows: Tensor, tensors: Mapping[str, Tensor], tiles: str) -> Tensor:
+        from humming.forward import humming_forward
+
+        product: Tensor = humming_forward(
+            self._config, inputs=rows, locks=self.locks, tuning_config=tiles, **tensors
+        )
+        return product
+
+    def _prepare(self, tensors: Mapping[str, Tensor], on_progress: OnProgress) -> str:
+        """Compile the kernels of this shape, and choose the tiles for few rows."""
+        from humming.kernel.humming import HummingKernel as Compiled
+        from humming.tune import get_heuristics_config
+
+        device = tensors["weight"].device
+        capability = torch.cuda.get_device_capability(device)
+        found = get_heuristics_config(self._config, device=device)
+        own = [(above, rows, tile) for above, rows, tile in found]
+
+        def compile_for(intervals: list[Interval]) -> str:
+            text = json.dumps(intervals)
+            Compiled.prepare_kernels(self._config.to_str(), None, text, device)
+            return text
+
+        tried = candidates(self.shape, capability)
+
+        def measure() -> dict[int, Tile]:
+            # All in one call, which compiles in parallel, whatever rows they will serve.
+            compile_for(own + [(0, rows, tile) for rows, tiles in tried.items() for tile in tiles])
+            with torch.cuda.device(device):
+                return choose(tried, own, tensors, self.shape[1], self.dtype, self._launch)
+
+        return compile_for(with_choice(own, chosen(describe(self), tried, measure, on_progress)))
+
+    def dequantize(self) -> Tensor:
+        """The weight (outputs, inputs), as exact as its dtype."""
+        zeros = self._tensors.get("zero_point")
+        # Scales and zero points are (groups, outputs), their columns moved.
+        return dequantize_tiles(
+            self._tensors["weight"],
+            self.layout,
+            self._tensors["weight_scale"].T,
+            None if zeros is None else zeros.T,
+            self.shape,
+        )
+
+
+def _transform(
+    packed: Tensor, scales: Tensor, zeros: Tensor | None
+) -> tuple[Any, dict[str, Tensor]]:
+    _import()
+    from humming import dtypes
+    from humming.schema import HummingWeightSchema
+    from humming.transform import prepare_and_transform_humming_tensors
+
+    outputs, inputs = packed.shape[0], 8 * packed.shape[1]
+    tensors = {"weight": packed.contiguous(), "weight_scale": scales.contiguous()}
+    if zeros is not None:
+        tensors["zero_point"] = zeros.contiguous()
+    with torch.cuda.device(packed.device):
+        config, transformed = prepare_and_transform_humming_tensors(
+            tensors,
+            outputs,
+            inputs,
+            HummingWeightSchema(
+                b_dtype=dtypes.DataType.from_str("uint4"),
+                bs_dtype=dtypes.DataType.from_torch_dtype(scales.dtype),
+                weight_scale_group_size=inputs // scales.shape[1],
+                has_zero_point=zeros is not None,
+            ),
+            torch_dtype=scales.dtype,
+            device=packed.device,
+        )
+    found: dict[str, Tensor] = transformed
+    return config, found
+
+
+@cache
+def _probe(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Places of the elements of a tile, and of the columns of scales, in this version's layout."""
+    scales = torch.arange(64, dtype=dtype, device=device)[:, None]
+
+    def repack(packed: Tensor) -> Tensor:
+        # A tile is (64, 16); humming packs no fewer inputs than 64, in rows of 16.
+        padded = torch.nn.functional.pad(packed, (0, 6))
+        _, tensors = _transform(padded, scales.expand(-1, 2).contiguous(), None)
+        return tensors["weight"][0]
+
+    places = find_places(repack, _TILE_N, _TILE_K, device)
+    zeros = torch.zeros(64, 8, dtype=torch.int32, device=device)
+    _, tensors = _transform(zeros, scales.expand(-1, 2).contiguous(), None)
+    columns = torch.empty(64, dtype=torch.int32, device=device)
+    columns[tensors["weight_scale"][0].long()] = torch.arange(64, dtype=torch.int32, device=device)
+    return places, columns
+
+
+@cache
+def _import() -> None:
+    """Import humming with its compiled kernels in vlmc's folder of the user's caches."""
+    folder = user_cache("kernels") / "humming"
+    for made in (folder.parent, folder):
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ.setdefault("HUMMING_CACHE_DIR", str(folder))
+    os.environ.setdefault("HUMMING_TMP_DIR", str(folder / "locks"))
+    # Importing it would start a process that builds what its wheel already holds.
+    with _variable("HUMMING_DISABLE_PARALLEL_BUILD", "1"):
+        import humming.forward  # noqa: F401
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def _compiling(
+    on_progress: OnProgress, shape: tuple[int, int], device: torch.device
+) -> Iterator[Callable[[], None]]:
+    """OnProgress of the compilation, and of its failure what to do."""
+
+    def begin() -> None:
+        on_progress(
+            f"preparing 4-bit kernels for {shape[1]} inputs and {shape[0]} outputs (20 s on 16 "
+            "cores the first time on a GPU, then kept)"
+        )
+
+    try:
+        yield begin
+    except (RuntimeError, OSError, AssertionError) as error:
+        raise HardwareError(
+            f"humming-kernels could not make its kernels for {torch.cuda.get_device_name(device)}: "
+            f"{error}. It needs CUDA's runtime headers and NVRTC of torch's own CUDA version: pip "
+            "install 'vlmc[cuda]', or remove humming-kernels to run through torch alone."
+        ) from error

@@ -1,0 +1,1 @@
+"""The vision tower: plain, fused, and as an artifact stores it."""

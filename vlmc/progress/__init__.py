@@ -1,0 +1,1 @@
+"""What long work reports while it runs; the command line shows it."""

@@ -1,0 +1,72 @@
+"""Image features, computed once for the questions that follow each other on one image."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmc.errors import IntegrityError
+from vlmc.image.tiles import TOKENS_PER_TILE
+from vlmc.runtime.engines.engine import VisionEngine
+from vlmc.runtime.images.prepare import KEPT_IMAGES
+from vlmc.runtime.requests.request import PreparedImage
+
+
+class ImageEncoder:
+    """Runs the vision engine on what it has not just seen, by the images' content."""
+
+    def __init__(
+        self,
+        engine: VisionEngine,
+        *,
+        hidden_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._engine, self._dtype, self._device = engine, dtype, device
+        self._shape = torch.Size((TOKENS_PER_TILE, hidden_size))
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    @property
+    def engine(self) -> VisionEngine:
+        """What computes the features."""
+        return self._engine
+
+    def encode(self, images: Sequence[PreparedImage]) -> list[Tensor]:
+        """Features of each image, (256 · tiles, hidden) in the language model's dtype.
+
+        Raises:
+            IntegrityError: the engine was made for another language model.
+        """
+        new = {
+            image.digest: image
+            for image in images
+            if image.digest not in self._kept and image.features is None
+        }
+        if new:
+            tiles = torch.from_numpy(np.concatenate([image.tiles for image in new.values()]))
+            features = self._engine.infer(tiles.to(self._engine.device))
+            if features.shape[1:] != self._shape:
+                raise IntegrityError(
+                    f"the {self._engine.name} engine makes features of {list(features.shape[1:])} "
+                    f"a tile where the language model takes {list(self._shape)}: it is another "
+                    "model's. Build the artifact again."
+                )
+            features = features.to(self._device, self._dtype)
+            counts = [len(image.tiles) for image in new.values()]
+            for digest, part in zip(new, torch.split(features, counts), strict=True):
+                self._kept[digest] = part.flatten(0, 1)
+        encoded = []
+        for image in images:
+            if image.features is not None:
+                encoded.append(image.features.to(self._device, self._dtype))
+                continue
+            self._kept.move_to_end(image.digest)
+            encoded.append(self._kept[image.digest])
+        while len(self._kept) > KEPT_IMAGES:
+            self._kept.popitem(last=False)
+        return encoded

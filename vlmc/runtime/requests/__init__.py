@@ -1,0 +1,1 @@
+"""What goes into the runtime and what comes out."""

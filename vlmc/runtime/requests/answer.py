@@ -1,0 +1,34 @@
+"""What the runtime answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds. Vision, prefill and decode are those of the group of requests on the same
+    images that ran together; vision is 0 where the features were at hand."""
+
+    prepare_ms: float
+    vision_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one request.
+
+    `token_ids` are the new tokens, with the stop token if it came. `finish_reason` is `stop`,
+    `length`, or `choice` when the answer is the best of given choices.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "choice"]
+    image_tokens: int
+    engine: str
+    timings: Timings
