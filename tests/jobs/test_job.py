@@ -48,6 +48,17 @@ def files_in(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path, suffix: str) -> None:
+    write_images(tmp_path / "images", 1)
+    out = tmp_path / f"answers{suffix}"
+    for name in (out.name, "answers.parquet.partial.jsonl"):
+        (tmp_path / f".{name}.0123abcd.tmp").write_bytes(b"half")
+    run(tmp_path / "images", out)
+    left = {".answers.parquet.partial.jsonl.0123abcd.tmp"} if suffix == ".jsonl" else set()
+    assert files_in(tmp_path) == {"images", out.name, f"{out.name}.ledger.json"} | left
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_every_question_of_every_image_has_a_line(suffix: str, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 9, damaged=[0, 4, 8])
     out = tmp_path / "out" / f"answers{suffix}"

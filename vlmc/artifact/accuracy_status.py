@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, get_args
 from vlmc.artifact.integrity import REPORTS
 from vlmc.artifact.manifest import EngineRecord, Manifest
 from vlmc.errors import UsageError
+from vlmc.files.atomic import write_atomically
 from vlmc.files.strict_json import read_json
 
 AccuracyStatus = Literal["passed", "failed", "onnx_only", "not_run"]
@@ -94,21 +94,15 @@ def write_report(folder: Path, dataset: str, values: Mapping[str, Any]) -> Path:
         UsageError: the artifact's folder cannot be written to.
     """
     path = report_path(folder, dataset)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(exist_ok=True)
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(path, text + "\n")
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written ({error.strerror}); the status of an artifact is kept in "
             "its folder. Make that writable, or copy the artifact to where it is."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

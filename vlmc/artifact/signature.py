@@ -11,13 +11,12 @@ artifact and cannot be moved to another. Keys are PEM files as OpenSSL writes th
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmc.artifact.integrity import REPORTS, Artifact
 from vlmc.errors import IntegrityError, UsageError
+from vlmc.files.atomic import write_atomically
 from vlmc.files.strict_json import read_json
 
 if TYPE_CHECKING:
@@ -59,15 +58,7 @@ def sign(artifact: Artifact, key: Path) -> Path:
     if path.parent.is_symlink():
         raise IntegrityError(f"{path.parent} is a link; an artifact holds plain files only")
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".signature-{secrets.token_hex(4)}")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(values, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, json.dumps(values, indent=1) + "\n")
     return path
 
 

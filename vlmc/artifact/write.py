@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 from dataclasses import replace
 from pathlib import Path
 
 from vlmc.artifact.integrity import open_artifact, payload_files
 from vlmc.artifact.manifest import MANIFEST, Manifest, PayloadFile
 from vlmc.errors import IntegrityError, UsageError
+from vlmc.files.atomic import move_into_place, sync
 from vlmc.files.hashing import files_sha256
 
 
@@ -35,8 +35,6 @@ def publish(partial: Path, target: Path) -> None:
         UsageError: something else stands at `target`.
         IntegrityError: the equal artifact there is damaged.
     """
-    for path in (partial, *partial.rglob("*")):
-        _sync(path)
     if os.path.lexists(target):
         old, new = target / MANIFEST, partial / MANIFEST
         if not old.is_file() or old.read_bytes() != new.read_bytes():
@@ -53,8 +51,7 @@ def publish(partial: Path, target: Path) -> None:
             ) from error
         shutil.rmtree(partial)
         return
-    partial.rename(target)
-    _sync(target.parent)
+    move_into_place(partial, target)
 
 
 def check_link(link: Path) -> None:
@@ -74,13 +71,4 @@ def point_link(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
     temporary.rename(link)
-    _sync(link.parent)
-
-
-def _sync(path: Path) -> None:
-    flags = os.O_RDONLY | (os.O_DIRECTORY if stat.S_ISDIR(path.stat().st_mode) else 0)
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(link.parent)

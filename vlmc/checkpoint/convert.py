@@ -7,7 +7,6 @@ and containers of them and nothing else. Everything after works on the converted
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from vlmc.checkpoint.weights import INDEX, pickled_weights
 from vlmc.errors import CheckpointError, UsageError, VlmcError
+from vlmc.files.atomic import move_into_place
+from vlmc.files.staging import staging_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,9 +38,8 @@ def convert(source: Path, target: Path) -> Path:
     shards = pickled_weights(source)
     if not shards:
         raise CheckpointError(f"{source} holds no pickled weights (*.bin), nothing to convert")
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with staging_folder(target.parent, target.name) as partial:
         placed = _convert_shards(shards, partial)
         total = sum(path.stat().st_size for path in partial.glob("*.safetensors"))
         index = {"metadata": {"total_size": total}, "weight_map": placed}
@@ -47,21 +47,8 @@ def convert(source: Path, target: Path) -> Path:
         for path in sorted(source.iterdir()):
             if path.is_file() and not path.name.endswith(_LEFT_BEHIND):
                 shutil.copy(path, partial / path.name)
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
-        partial.rename(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        move_into_place(partial, target)
     return target
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _convert_shards(shards: list[Path], folder: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from vlmc.checkpoint.huggingface import HEAD
 from vlmc.checkpoint.packed import compressed_to_awq, compressed_to_gptq
 from vlmc.compile.language.weights import write_shards
 from vlmc.errors import UsageError
+from vlmc.files.atomic import move_into_place
 from vlmc.files.staging import staging_folder
 from vlmc.files.strict_json import write_json
 
@@ -51,7 +52,7 @@ def export(artifact: Artifact, layout: Format, output: Path) -> None:
         write_shards(partial, _laid_out(language, layout))
         config["quantization_config"] = _settings(config["quantization_config"], layout)
         write_json(partial / _CONFIG, config)
-        partial.rename(output)
+        move_into_place(partial, output)
 
 
 def _laid_out(language: Path, layout: Format) -> Iterator[tuple[str, Tensor]]:

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmc.files.atomic import remove_temporaries
 from vlmc.jobs.input.prompts import Prompt
 from vlmc.jobs.input.questions import Questions
 from vlmc.jobs.input.rows import Rows
@@ -18,8 +19,7 @@ from vlmc.jobs.output.journal import (
     read_journal,
     recover,
     replace_lines,
-    temporary_sibling,
-    write_atomically,
+    write_chunks,
 )
 from vlmc.jobs.output.parquet import read_parquet_lines, write_parquet
 from vlmc.jobs.preflight import check_job
@@ -131,7 +131,7 @@ class _Files:
     def remove_leftovers(self) -> None:
         """What a kill left unfinished, or what belongs to an output that was removed."""
         for path in (self.out, self.journal):
-            temporary_sibling(path).unlink(missing_ok=True)
+            remove_temporaries(path)
         if not self.started:
             self.corrections.unlink(missing_ok=True)
 
@@ -143,7 +143,7 @@ class _Files:
             return
         as_unpacked = None
         if self.out.exists() and not self.journal.exists():
-            write_atomically(self.journal, map(encode_line, read_parquet_lines(self.out)))
+            write_chunks(self.journal, map(encode_line, read_parquet_lines(self.out)))
             as_unpacked = _version(self.journal)
         yield
         if _version(self.journal) != as_unpacked:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vlmc.errors import UsageError
-from vlmc.jobs.output.journal import sync_folder
+from vlmc.files.atomic import sync
 
 SCHEMA = 1
 
@@ -93,7 +93,7 @@ class LedgerFile:
         self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        sync_folder(self._path)
+        sync(self._path.parent)
 
 
 @contextmanager

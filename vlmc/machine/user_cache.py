@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+
+from vlmc.files.atomic import make_private, write_atomically
 
 
 def user_cache(name: str) -> Path:
@@ -30,12 +31,6 @@ def read_private(path: Path) -> bytes | None:
 def write_private(path: Path, data: bytes) -> None:
     """Write a file whole, its folder for the user alone; a place that cannot be written to costs
     only the time to make it again."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(data)
-            temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        make_private(path.parent)
+        write_atomically(path, data, mode=0o600)

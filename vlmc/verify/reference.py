@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.numpy import save_file
 
 from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.errors import CheckpointError, UsageError
+from vlmc.files.atomic import atomic_path
 from vlmc.files.strict_json import parse_json
 from vlmc.image.decode import ExifMode, decode
 from vlmc.image.preprocess import make_tiles
@@ -141,16 +141,11 @@ def write_reference(reference: Reference, path: Path) -> None:
         "tiles": reference.tiles,
         "features": reference.features,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_reference(path: Path) -> Reference:

@@ -12,6 +12,7 @@ import torch
 
 from vlmc.artifact.manifest import Profile
 from vlmc.errors import BuildError
+from vlmc.files.atomic import atomic_path
 from vlmc.files.hashing import file_sha256
 from vlmc.files.strict_json import write_json
 from vlmc.machine.aoti_environment import aoti_environment_of, device_for
@@ -153,14 +154,15 @@ def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> 
 
 def drop_sources(package: Path) -> None:
     """Empty the generated C++, which names folders of the machine that compiled it."""
-    whole = package.with_suffix(".whole")
-    package.rename(whole)
-    with ZipFile(whole) as read, ZipFile(package, "w") as written:
+    with (
+        atomic_path(package) as rewritten,
+        ZipFile(package) as read,
+        ZipFile(rewritten, "w") as written,
+    ):
         for entry in read.infolist():
             # The files stay: by their names torch finds others.
             kept = b"" if entry.filename.endswith(".cpp") else read.read(entry)
             written.writestr(ZipInfo(entry.filename), kept)
-    whole.unlink()
 
 
 def check_runtime(package: Path) -> None:

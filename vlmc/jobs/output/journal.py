@@ -6,13 +6,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vlmc.errors import IntegrityError, VlmcError
+from vlmc.files.atomic import atomic_path, sync
 
 BATCH_LINES = 256
 BATCH_SECONDS = 1.0
@@ -30,7 +31,7 @@ class Journal:
         self._pending: list[bytes] = []
         self._flushed_at = time.monotonic()
         self._file = path.open("ab", buffering=0)
-        sync_folder(path)
+        sync(path.parent)
 
     def append(self, values: Mapping[str, Any]) -> None:
         """Add a line; it reaches the disk with its batch."""
@@ -144,37 +145,14 @@ def replace_lines(path: Path, corrections: Path) -> None:
                 f"{corrections}: holds lines that {path.name} has no place for; remove it"
             )
 
-    write_atomically(path, merged())
+    write_chunks(path, merged())
     corrections.unlink()
 
 
-def write_atomically(path: Path, chunks: Iterator[bytes]) -> None:
-    """Write a temporary sibling, fsync it and rename it to `path`."""
-    temporary = temporary_sibling(path)
-    try:
-        with temporary.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path)
-
-
-def temporary_sibling(path: Path) -> Path:
-    """Where the new content of `path` is written before it is renamed."""
-    return path.with_name(f".{path.name}.tmp")
-
-
-def sync_folder(path: Path) -> None:
-    """Make the name of a new or renamed file survive a power loss."""
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Replace the content of `path` in one step."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(chunks)
 
 
 def encode_line(values: Mapping[str, Any]) -> bytes:

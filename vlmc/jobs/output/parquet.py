@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlmc.errors import UsageError
+from vlmc.files.atomic import atomic_path
 from vlmc.jobs.input.parquet import ParquetRows, import_pyarrow
 from vlmc.jobs.input.rows import InputRow, Rows
-from vlmc.jobs.output.journal import sync_folder, temporary_sibling
 
 ROWS_AT_ONCE = 1024
 
@@ -64,23 +63,15 @@ def write_parquet(
     lists = _has_image_lists(arrow, rows)
     own = _own_schema(arrow, lists, choices)
     grouped = itertools.groupby(lines, key=lambda line: line["row"])
-    temporary = temporary_sibling(out)
-    try:
-        schema = arrow.schema([*own, *passed_on])
-        with parquet.ParquetWriter(temporary, schema) as writer:
-            for count, others in _passed_on_columns(arrow, rows, passed_on):
-                answered = [list(next(grouped)[1]) for _ in range(count)]
-                places = [place for place, group in enumerate(answered) for _ in group]
-                flat = [_storable(line, lists) for group in answered for line in group]
-                columns = [arrow.array([line[p.name] for line in flat], p.type) for p in own]
-                columns += [column.take(arrow.array(places)) for column in others]
-                writer.write_table(arrow.table(columns, schema=schema))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(out)
+    schema = arrow.schema([*own, *passed_on])
+    with atomic_path(out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for count, others in _passed_on_columns(arrow, rows, passed_on):
+            answered = [list(next(grouped)[1]) for _ in range(count)]
+            places = [place for place, group in enumerate(answered) for _ in group]
+            flat = [_storable(line, lists) for group in answered for line in group]
+            columns = [arrow.array([line[p.name] for line in flat], p.type) for p in own]
+            columns += [column.take(arrow.array(places)) for column in others]
+            writer.write_table(arrow.table(columns, schema=schema))
 
 
 def read_parquet_lines(out: Path) -> Iterator[dict[str, Any]]:
