@@ -24,6 +24,7 @@ from vlmc.artifact.vision_files import TOWER, payload_name
 from vlmc.compile.onnx.typed_tower import TypedTower
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
+from vlmc.models.cosine import tile_cosines
 from vlmc.models.vision.tower_file import read_tower
 from vlmc.runtime.load import load
 from vlmc.verify.metrics import LabelledAnswer, score
@@ -102,12 +103,8 @@ def show(
     reference: list[str],
 ) -> None:
     """Print the figures of one artifact."""
-    cosines = torch.cat(
-        [
-            torch.cosine_similarity(one.double(), other.double(), dim=1)
-            for one, other in zip(found, expected, strict=True)
-        ]
-    )
+    pairs = zip(found, expected, strict=True)
+    cosines = torch.cat([tile_cosines(one, other) for one, other in pairs])
     values: dict[str, Any] = {
         "artifact": name,
         "tiles": len(cosines),

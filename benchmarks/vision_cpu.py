@@ -25,10 +25,10 @@ BATCHES = (1, 4)
 def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: int) -> None:
     """Export both graphs into `folder`, and print a line for each batch."""
     import torch
-    from torch.nn.functional import cosine_similarity
 
     from benchmarks.random_tower import flops, minmax_ranges, random_tiles, random_tower
     from vlmc.compile.vision import write_graph
+    from vlmc.models.cosine import tile_cosines
     from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
     cpu = torch.device("cpu")
@@ -42,7 +42,7 @@ def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: in
     for count in BATCHES:
         tiles = random_tiles(count, cpu)
         expected, found = wide.infer(tiles), narrow.infer(tiles)  # the warm-up too
-        cosines = cosine_similarity(found.float().flatten(1), expected.flatten(1))
+        cosines = tile_cosines(found, expected)
         taken = []
         for _ in range(pairs):
             start = time.perf_counter()

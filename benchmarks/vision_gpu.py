@@ -19,12 +19,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.random_tower import flops, minmax_ranges, random_tiles, random_tower
 from vlmc.artifact.manifest import EngineRecord, Profile
 from vlmc.compile.engines.inductor import compile_tower, memory_of_runs
 from vlmc.machine.aoti_environment import aoti_environment_of
+from vlmc.models.cosine import tile_cosines
 from vlmc.models.vision.fuse import fuse
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.models.vision.tower_precision import TowerPrecision
@@ -174,9 +175,7 @@ def measure_engine(
         tiles = random_tiles(count, DEVICE)
         with torch.inference_mode():
             expected = [tower(normalize_tiles(part, torch.float32)) for part in tiles.split(1)]
-        found = engine.infer(tiles).float().flatten(1)
-        cosines = nn.functional.cosine_similarity(found, torch.cat(expected).flatten(1))
-        cosine = float(cosines.min())
+        cosine = float(tile_cosines(engine.infer(tiles), torch.cat(expected)).min())
 
         def run(tiles: Tensor = tiles) -> Tensor:
             return engine.infer(tiles)

@@ -17,8 +17,8 @@ from vlmc.builder.rebuild import rebuild
 from vlmc.machine.gpu import gpu_of
 from vlmc.machine.packages import PACKAGES
 from vlmc.machine.support import EngineName, Target, refusal
+from vlmc.models.cosine import tile_cosines
 from vlmc.runtime.engines.selection import choose, open_engine
-from vlmc.runtime.engines.self_test import tile_cosines
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

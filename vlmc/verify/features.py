@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from vlmc.artifact.manifest import Profile
 from vlmc.errors import AccuracyError
+from vlmc.models.cosine import tile_cosines
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.verify.pixels import SampleTile
 
@@ -92,20 +92,11 @@ def check_features(
             order = torch.arange(start, start + count) % len(tiles)
             found = engine.infer(given[order].to(engine.device))
             parts.append(found[: len(tiles) - start].float().cpu())
-        cosines[count] = _cosines(torch.cat(parts), torch.from_numpy(expected), engine.name)
+        features = torch.cat(parts)
+        if features.shape != expected.shape:
+            raise AccuracyError(
+                f"features: {engine.name} makes {list(features.shape[1:])} a tile, the source's "
+                f"tower {list(expected.shape[1:])}; the artifact was not made from this source"
+            )
+        cosines[count] = tile_cosines(features, torch.from_numpy(expected)).numpy()
     return FeatureCheck(tuple(places), cosines)
-
-
-def _cosines(found: Tensor, expected: Tensor, engine: str) -> npt.NDArray[np.float64]:
-    """Cosine of each flattened tile, in fp64: 1 - 1e-5 is near the rounding of fp32."""
-    if found.shape != expected.shape:
-        raise AccuracyError(
-            f"features: {engine} makes {list(found.shape[1:])} a tile, the source's tower "
-            f"{list(expected.shape[1:])}; the artifact was not made from this source"
-        )
-    values = []
-    for one, other in zip(found, expected, strict=True):
-        left, right = one.double().flatten(), other.double().flatten()
-        cosine = float(left @ right / (left.norm() * right.norm()))
-        values.append(cosine if np.isfinite(cosine) else -1.0)
-    return np.array(values)

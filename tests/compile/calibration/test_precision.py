@@ -19,7 +19,7 @@ from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration.fp16_limits import LARGEST
 from vlmc.compile.calibration.golden import golden_tiles
 from vlmc.compile.calibration.ranges import measure_ranges
-from vlmc.compile.calibration.sensitivity import cosine, worst_cosine
+from vlmc.compile.calibration.sensitivity import worst_cosine
 from vlmc.compile.calibration.tiles import CalibrationTiles
 from vlmc.compile.onnx.grids import GRIDS
 from vlmc.compile.onnx.typed_tower import TypedTower
@@ -27,6 +27,7 @@ from vlmc.compile.vision import fp32_tower, write_graph
 from vlmc.errors import RecipeError
 from vlmc.image.tiles import TileRule
 from vlmc.machine.support import MIN_FEATURE_COSINE, Precision
+from vlmc.models.cosine import cosine
 from vlmc.models.vision.calibration_ranges import Ranges, migrate, read_ranges
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.recipe.read import read_recipe

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests import oracle
 from tests.models.loaded import tiles
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
+from vlmc.models.cosine import tile_cosines
 from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
 
@@ -56,5 +57,4 @@ def clips_of(tower: VisionTower, pixels: Tensor) -> dict[str, float]:
 
 def worst_cosine(found: Tensor, expected: Tensor) -> float:
     """Of flattened tiles."""
-    pair = found.float().cpu().flatten(1), expected.flatten(1)
-    return float(nn.functional.cosine_similarity(*pair).min())
+    return float(tile_cosines(found, expected).min())

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmc.compile.calibration.observe import linears_of
 from vlmc.compile.onnx.grids import Grid
 from vlmc.errors import RecipeError
 from vlmc.image.decode import Pixels
+from vlmc.models.cosine import cosine
 from vlmc.models.vision.calibration_ranges import linear_of
 from vlmc.models.vision.tower import VisionTower, normalize_tiles, pixel_shuffle
 from vlmc.progress.channel import tell
@@ -128,12 +128,6 @@ def quantized(tower: VisionTower, clips: Mapping[str, float], grid: Grid) -> Ite
             handle.remove()
         for linear, weight in kept:
             linear.weight.data = weight
-
-
-def cosine(one: Tensor, other: Tensor) -> float:
-    """Cosine of two tensors of one tile's features, flattened, in fp64."""
-    pair = one.flatten().double(), other.flatten().double()
-    return float(functional.cosine_similarity(*pair, dim=0))
 
 
 def _on_grid(grid: Grid, scale: Tensor) -> _PreHook:

@@ -26,6 +26,7 @@ from vlmc.image.tiles import TILE_SIZE, TOKENS_PER_TILE
 from vlmc.machine.gpu import driver_version, gpu_of
 from vlmc.machine.packages import PACKAGES
 from vlmc.machine.user_cache import read_private, user_cache, write_private
+from vlmc.models.cosine import tile_cosines
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.version import __version__
 
@@ -44,7 +45,7 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Whether the engine may be used. A cosine that is not a number fails."""
+        """Whether the engine may be used."""
         return self.worst_cosine >= self.threshold
 
 
@@ -92,8 +93,7 @@ def run_self_test(artifact: Artifact, entry: EngineRecord, engine: VisionEngine)
             "the artifact again."
         )
     cosines = tile_cosines(features, expected)
-    # A cosine that is not a number is the worst of all.
-    tile = int(torch.where(cosines.isnan(), -2.0, cosines).argmin())
+    tile = int(cosines.argmin())
     return SelfTest(float(cosines[tile]), tile, entry.min_feature_cosine, round(seconds, 3))
 
 
@@ -127,12 +127,6 @@ def read_golden(artifact: Artifact) -> tuple[Tensor, Tensor]:
             f"{path} does not hold golden tiles and features ({error}); build the artifact again"
         ) from error
     return arrays["tiles"], arrays["features"]
-
-
-def tile_cosines(features: Tensor, expected: Tensor) -> Tensor:
-    """Cosine of each flattened tile: two (N, 256, hidden) → (N,) in float64."""
-    left, right = features.flatten(1).double(), expected.flatten(1).double()
-    return torch.cosine_similarity(left, right, dim=1, eps=0.0)
 
 
 def recorded(artifact: Artifact, entry: EngineRecord, device: torch.device) -> SelfTest | None:
