@@ -15,7 +15,7 @@ from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.huggingface import language_config_json
 from vlmc.checkpoint.packed import pack
 from vlmc.checkpoint.quantization import Quantization
-from vlmc.models.linears.dequantize import E4M3_MAX
+from vlmc.models.linears.e4m3 import E4M3_MAX
 
 Tensors = dict[str, Tensor]
 EVERYWHERE = ("Linear",)

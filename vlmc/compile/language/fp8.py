@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 import torch
 from torch import Tensor
 
-E4M3_MAX = 448.0
+from vlmc.models.linears.e4m3 import E4M3_MAX
 
 
 def fp8_tensors(

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vlmc.models.linears.e4m3 import E4M3_MAX
+
 GridName = Literal["int8", "fp8"]
 # The smallest positive fp16 number: a scale of zero would divide by it.
 _SMALLEST = 2.0**-24
@@ -43,7 +45,7 @@ class Grid:
 
 GRIDS: dict[str, Grid] = {
     "int8": Grid("int8", 127.0, torch.int8),
-    "fp8": Grid("fp8", 448.0, torch.float8_e4m3fn),
+    "fp8": Grid("fp8", E4M3_MAX, torch.float8_e4m3fn),
 }
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vlmc.checkpoint.packed import SYMMETRIC_ZERO, unpack
+from vlmc.models.linears.e4m3 import E4M3_MAX
 
-E4M3_MAX = 448.0
 # Of activations: few enough to stay in a core's cache from one pass to the next.
 _CACHED = 1 << 16
 _EXPONENT = 0x7F800000  # its bits in fp32

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vlmc.models.linears.dequantize import E4M3_MAX
+from vlmc.models.linears.e4m3 import E4M3_MAX
 from vlmc.models.linears.int4_layout import TiledLayout
 
 _BLOCK, _WIDEST = 4096, 128

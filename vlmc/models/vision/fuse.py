@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vlmc.models.linears.e4m3 import E4M3_MAX
 from vlmc.models.vision.fold_pixels import fold_pixels
 from vlmc.models.vision.fused_tower import (
     CENTRE,
@@ -20,7 +21,7 @@ from vlmc.models.vision.fused_tower import (
     FusedTower,
 )
 from vlmc.models.vision.tower import VisionBlock, VisionTower
-from vlmc.models.vision.tower_precision import FP8_MAX, PROJECTOR, TowerPrecision, linear_name
+from vlmc.models.vision.tower_precision import PROJECTOR, TowerPrecision, linear_name
 
 
 @torch.no_grad()
@@ -101,7 +102,7 @@ def _linear(
     if plan.mode(name) != "fp8":
         return FusedLinear(weight.detach().to(plan.input_dtype(name)), bias)
     fp32 = weight.detach().float()
-    scale = fp32.abs().amax().clamp_min(torch.finfo(torch.float32).tiny) / FP8_MAX
+    scale = fp32.abs().amax().clamp_min(torch.finfo(torch.float32).tiny) / E4M3_MAX
     scales = _input_scale(name, plan, fp32), scale
     return FusedLinear(_rounded(fp32 / scale), bias, scales)
 
@@ -112,7 +113,7 @@ def _linear_and_gain(weight: Tensor, name: str, plan: TowerPrecision) -> tuple[F
     if plan.mode(name) != "fp8":
         return _linear(weight, name, plan), outputs
     fp32 = weight.detach().float()
-    scales = fp32.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / FP8_MAX
+    scales = fp32.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / E4M3_MAX
     # The product leaves in 16 bits, so it is brought to its true size but for a ratio near one.
     scale = scales.amax()
     input_and_weight = _input_scale(name, plan, fp32), scale
@@ -121,11 +122,11 @@ def _linear_and_gain(weight: Tensor, name: str, plan: TowerPrecision) -> tuple[F
 
 
 def _rounded(values: Tensor) -> Tensor:
-    return values.clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+    return values.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
 
 
 def _input_scale(name: str, plan: TowerPrecision, like: Tensor) -> Tensor:
-    return like.new_tensor(plan.clips[name] / FP8_MAX)
+    return like.new_tensor(plan.clips[name] / E4M3_MAX)
 
 
 def _norm(norm: nn.Module) -> FusedNorm:

@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 from torch.nn import functional
 
+from vlmc.models.linears.e4m3 import E4M3_MAX
+
 PATCHES = 1024  # of a tile; the class token comes on top
 FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0
 
 
 def quantize(states: Tensor, scale: Tensor) -> Tensor:
     """`states / scale` in fp8 (E4M3), saturated; `scale` is an fp32 scalar."""
-    return (states.float() / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8)
+    return (states.float() / scale).clamp(-E4M3_MAX, E4M3_MAX).to(FP8)
 
 
 @triton_op("vlmc::attend", mutates_args=())

@@ -5,6 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from vlmc.models.linears import e4m3
+
+# Kernels read no other globals.
+FP8_LIMIT = tl.constexpr(e4m3.E4M3_MAX)
+
 
 @triton.jit
 def attend_kernel(
@@ -66,7 +71,7 @@ def attend_kernel(
         value_ptrs += BLOCK_K * value_stride
     mixed = mixed / total[:, None]
     if QUANTIZE:
-        mixed = tl.clamp(mixed / tl.load(scale_ptr), -448.0, 448.0)
+        mixed = tl.clamp(mixed / tl.load(scale_ptr), -FP8_LIMIT, FP8_LIMIT)
     tl.store(
         out_ptr + rows[:, None] * (HEADS * HEAD_DIM) + column[None, :],
         mixed.to(out_ptr.dtype.element_ty),
@@ -128,7 +133,7 @@ def linear_gelu_kernel(
     gain = tl.load(input_scale_ptr) * tl.load(weight_scale_ptr)
     bias = tl.load(bias_ptr + read_output)
     total = _gelu(total * gain + bias[None, :])
-    total = tl.clamp(total / tl.load(scale_ptr), -448.0, 448.0)
+    total = tl.clamp(total / tl.load(scale_ptr), -FP8_LIMIT, FP8_LIMIT)
     tl.store(
         out_ptr + row[:, None].to(tl.int64) * outputs + output[None, :],
         total.to(out_ptr.dtype.element_ty),
@@ -169,7 +174,7 @@ def add_norm_kernel(
     if CENTRED:
         normed += tl.load(norm_bias_ptr + column, mask=inside, other=0.0)
     if QUANTIZE:
-        normed = tl.clamp(normed / tl.load(scale_ptr), -448.0, 448.0)
+        normed = tl.clamp(normed / tl.load(scale_ptr), -FP8_LIMIT, FP8_LIMIT)
     tl.store(normed_ptr + place, normed.to(normed_ptr.dtype.element_ty), mask=inside)
 
 

@@ -14,7 +14,6 @@ from vlmc.models.vision.calibration_ranges import Ranges
 
 Mode = Literal["fp32", "16bit", "fp8"]
 
-FP8_MAX = 448.0  # of E4M3
 _DTYPES = {
     "fp32": torch.float32,
     "fp16": torch.float16,
