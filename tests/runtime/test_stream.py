@@ -15,6 +15,7 @@ from tests.runtime.conftest import preparing_threads
 from vlmc import Answer, Model, load
 from vlmc.errors import ImageError, PromptError, UsageError, VlmcError
 from vlmc.models.language import reference_loop
+from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
 from vlmc.runtime.images.prefetch import MAX_GROUP, PREFETCH_REQUESTS
 from vlmc.runtime.requests.request import Request
 
@@ -102,7 +103,7 @@ def test_look_ahead_is_bounded(
     monkeypatch.setattr(
         model._encoder._engine, "infer", lambda tiles: torch.zeros(len(tiles), 256, 64)
     )
-    model._encoder._kept.clear()
+    monkeypatch.setattr(model._encoder, "_kept", ContentCache(KEPT_IMAGES))
     total = 4 * (PREFETCH_REQUESTS + MAX_GROUP)
     requests: list[Request] = [
         (pictures[0 if alike else index % len(pictures)], f"What is {index}?")
@@ -116,7 +117,6 @@ def test_look_ahead_is_bounded(
         assert counted.taken - done <= PREFETCH_REQUESTS + MAX_GROUP + 1
     assert done == counted.taken == total
     assert counted.threads == {threading.get_ident()}, "inputs are read on the caller's thread"
-    model._encoder._kept.clear()
 
 
 @pytest.mark.parametrize("how", ["closed", "dropped", "failed input", "score"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from vlmc.artifact.manifest import ImageRules
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
+from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
 from vlmc.runtime.model import Model
 from vlmc.runtime.requests.request import PreparedImage
 from vlmc.verify.answers import Pair
@@ -23,7 +23,6 @@ from vlmc.verify.metrics import normalize
 from vlmc.verify.source import MAX_NEW_TOKENS, SourceTower
 
 Level = Literal["pixels", "features", "language"]
-_KEPT_IMAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Explainer:
         self._model, self._tower, self._published = model, tower, published
         self._rules: ImageRules = model.artifact.manifest.image
         self._steps = steps
-        self._features: OrderedDict[str, Tensor] = OrderedDict()
+        self._features: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
 
     def explain(self, pair: Pair) -> Explanation:
         """Ask once or up to three times more."""
@@ -105,22 +104,20 @@ class Explainer:
         self,
         pair: Pair,
         rule: TileRule,
-        encode: Callable[[str, npt.NDArray[np.uint8]], Tensor] | None = None,
+        encode: Callable[[bytes, npt.NDArray[np.uint8]], Tensor] | None = None,
     ) -> list[PreparedImage]:
         """The question's images as the source tiles them by `rule`."""
         images = []
         for path in pair.question.images:
             tiles = make_tiles(decode(path), rule, "pillow")
             # Of the tiles, not the file: the runtime keeps features by it.
-            digest = hashlib.sha256(tiles.tobytes())
-            features = None if encode is None else encode(digest.hexdigest(), tiles)
-            images.append(PreparedImage(digest.digest(), tiles, features))
+            digest = hashlib.sha256(tiles.tobytes()).digest()
+            features = None if encode is None else encode(digest, tiles)
+            images.append(PreparedImage(digest, tiles, features))
         return images
 
-    def _encoded(self, digest: str, tiles: npt.NDArray[np.uint8]) -> Tensor:
+    def _encoded(self, digest: bytes, tiles: npt.NDArray[np.uint8]) -> Tensor:
         """Features of the source's tower (256 · T, hidden), kept for an image's next question."""
-        if digest not in self._features:
-            self._features[digest] = self._tower.features(tiles).flatten(0, 1)
-            if len(self._features) > _KEPT_IMAGES:
-                self._features.popitem(last=False)
-        return self._features[digest]
+        return self._features.get_or_compute(
+            digest, lambda: self._tower.features(tiles).flatten(0, 1)
+        )

@@ -29,8 +29,10 @@ from vlmc.models.language.load import load_decoder
 from vlmc.models.language.reference_loop import Sampling
 from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
+from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
 from vlmc.runtime.images.prefetch import group_by_images, prefetch
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
+from vlmc.runtime.requests.request import PreparedImage
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.verify.dataset import Question
@@ -93,7 +95,7 @@ class Source:
             device=device,
             quantization=stored_quantization(weights, config),
         )
-        self._encoded: dict[bytes, Tensor] = {}
+        self._encoded: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
 
     def answers(self, questions: Iterable[Question]) -> Iterator[SourceAnswer]:
         """Greedy answers in order.
@@ -110,14 +112,7 @@ class Source:
 
     @torch.inference_mode()
     def _answer(self, group: list[PreparedRequest]) -> list[SourceAnswer]:
-        images = {image.digest: image.tiles for image in group[0].images}
-        self._encoded = {
-            digest: self._encoded[digest]
-            if digest in self._encoded
-            else self.tower.features(tiles).flatten(0, 1)
-            for digest, tiles in images.items()
-        }
-        features = [self._encoded[image.digest] for image in group[0].images]
+        features = [self._features(image) for image in group[0].images]
         rows = [
             reference_loop.embed(
                 self._decoder, request.prompt_ids, request.image_token_id, features
@@ -135,6 +130,11 @@ class Source:
             SourceAnswer(self._prompts.answer_text(ids), logprob)
             for ids, logprob in zip(tokens, logprobs, strict=True)
         ]
+
+    def _features(self, image: PreparedImage) -> Tensor:
+        return self._encoded.get_or_compute(
+            image.digest, lambda: self.tower.features(image.tiles).flatten(0, 1)
+        )
 
 
 def published_rule(config: ModelConfig) -> TileRule:

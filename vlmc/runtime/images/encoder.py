@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from vlmc.errors import IntegrityError
 from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.runtime.engines.engine import VisionEngine
-from vlmc.runtime.images.prepare import KEPT_IMAGES
+from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
 from vlmc.runtime.requests.request import PreparedImage
 
 
@@ -29,7 +28,7 @@ class ImageEncoder:
     ) -> None:
         self._engine, self._dtype, self._device = engine, dtype, device
         self._shape = torch.Size((TOKENS_PER_TILE, hidden_size))
-        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._kept: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
 
     @property
     def engine(self) -> VisionEngine:
@@ -42,11 +41,16 @@ class ImageEncoder:
         Raises:
             IntegrityError: the engine was made for another language model.
         """
-        new = {
-            image.digest: image
-            for image in images
-            if image.digest not in self._kept and image.features is None
-        }
+        # Held here too, because one request may have more images than the cache keeps.
+        found: dict[bytes, Tensor] = {}
+        new: dict[bytes, PreparedImage] = {}
+        for image in images:
+            if image.features is None:
+                kept = self._kept.get(image.digest)
+                if kept is None:
+                    new[image.digest] = image
+                else:
+                    found[image.digest] = kept
         if new:
             tiles = torch.from_numpy(np.concatenate([image.tiles for image in new.values()]))
             features = self._engine.infer(tiles.to(self._engine.device))
@@ -59,14 +63,11 @@ class ImageEncoder:
             features = features.to(self._device, self._dtype)
             counts = [len(image.tiles) for image in new.values()]
             for digest, part in zip(new, torch.split(features, counts), strict=True):
-                self._kept[digest] = part.flatten(0, 1)
-        encoded = []
-        for image in images:
-            if image.features is not None:
-                encoded.append(image.features.to(self._device, self._dtype))
-                continue
-            self._kept.move_to_end(image.digest)
-            encoded.append(self._kept[image.digest])
-        while len(self._kept) > KEPT_IMAGES:
-            self._kept.popitem(last=False)
-        return encoded
+                found[digest] = part.flatten(0, 1)
+                self._kept.put(digest, found[digest])
+        return [
+            found[image.digest]
+            if image.features is None
+            else image.features.to(self._device, self._dtype)
+            for image in images
+        ]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +15,9 @@ from vlmc.errors import UsageError
 from vlmc.image.decode import ImageSource, decode, describe, read_image_file
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
+from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
 from vlmc.runtime.requests.request import PreparedImage, split_request
 from vlmc.text.prompt import PromptBuilder
-
-# Questions on one image come one after the other; more than a few images are never at hand.
-KEPT_IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +55,7 @@ class Preparer:
     def __init__(self, rules: ImageRules, tiles: TileRule, prompts: PromptBuilder) -> None:
         self._rules, self._tiles, self._prompts = rules, tiles, prompts
         # Streams that are open at once, and `encode` beside them, prepare on threads of their own.
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, PreparedImage] = OrderedDict()
+        self._kept: ContentCache[PreparedImage] = ContentCache(KEPT_IMAGES)
 
     def request(self, request: object) -> PreparedRequest:
         """Prepare one request.
@@ -80,7 +75,7 @@ class Preparer:
         )
 
     def image(self, source: ImageSource | PreparedImage) -> PreparedImage:
-        """Decode and tile one image, or find it among the last few by its content.
+        """Decode and tile one image, or take it from the last few by its content.
 
         Raises:
             ImageError: it is missing, damaged, too large, or no image.
@@ -90,18 +85,13 @@ class Preparer:
         name = describe(source)
         if isinstance(source, str | Path):
             source = read_image_file(source)
-        digest = _digest(source)
-        with self._lock:
-            if digest in self._kept:
-                self._kept.move_to_end(digest)
-                return self._kept[digest]
-        pixels = decode(source, exif=self._rules.exif, name=name)
-        image = PreparedImage(digest, make_tiles(pixels, self._tiles, self._rules.resampler))
-        with self._lock:
-            self._kept[digest] = image
-            while len(self._kept) > KEPT_IMAGES:
-                self._kept.popitem(last=False)
-        return image
+        content, digest = source, _digest(source)
+
+        def prepared() -> PreparedImage:
+            pixels = decode(content, exif=self._rules.exif, name=name)
+            return PreparedImage(digest, make_tiles(pixels, self._tiles, self._rules.resampler))
+
+        return self._kept.get_or_compute(digest, prepared)
 
 
 def _digest(source: bytes | npt.NDArray[np.uint8]) -> bytes:
