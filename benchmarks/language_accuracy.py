@@ -35,7 +35,6 @@ from torch import Tensor
 
 from tests.models.linears.quantized import int4
 from tests.quantized import dequantized
-from vlmc.artifact.manifest import ImageRules
 from vlmc.checkpoint.huggingface import language_config_json, language_tensors, tower_tensors
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.compile.calibration.dataset import Modality, read_calibration
@@ -105,10 +104,7 @@ class Bench:
         self.checkpoint: Checkpoint = open_checkpoint(Path(recipe.model.checkpoint))
         self.config = self.checkpoint.config
         resolved = resolve(recipe, self.config)
-        rules = recipe.image
-        self.image = ImageRules(
-            rules.resampler, rules.exif, resolved.tiles, resolved.published_tiles
-        )
+        self.image = resolved.image_rules
         template = TEMPLATES[resolved.template]
         self.prompts = PromptBuilder(self.checkpoint.tokenizer, template, resolved.system_message)
         weights = self.checkpoint.weights

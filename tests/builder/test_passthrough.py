@@ -16,6 +16,7 @@ from tests.cli.test_main import call
 from tests.miniature.quantized import LANGUAGE_FILE, Layout, write_dequantized, write_quantized
 from vlmc.artifact.manifest import read_manifest
 from vlmc.builder.plan.plan import make_plan
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.recipe_steps import make_steps, source_files
 from vlmc.builder.store.step_cache import StepCache
 from vlmc.checkpoint.source import open_checkpoint
@@ -177,7 +178,8 @@ def keys(checkpoint: Path) -> dict[str, str]:
     recipe = read_recipe(write_recipe(checkpoint.with_suffix(".yaml"), checkpoint))
     with open_checkpoint(checkpoint) as opened:
         digests = {path.name: "0" * 64 for path in source_files(checkpoint)}
-        steps = make_steps(resolve(recipe, opened.config), opened, digests, None)
+        context = BuildContext(resolve(recipe, opened.config), opened, digests, None)
+        steps = make_steps(context)
         return {step.name: step.key for step in steps}
 
 

@@ -17,6 +17,7 @@ from tests.artifacts import write_recipe
 from tests.quantized import dequantized, nibbles
 from vlmc.artifact.manifest import read_manifest
 from vlmc.builder.build import build, build_steps
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.recipe_steps import make_steps, source_files, with_needs
 from vlmc.builder.steps.samples import read_samples
 from vlmc.checkpoint.config import parse_language_config
@@ -223,7 +224,8 @@ def keys_of(recipe: Path, *overrides: str) -> dict[str, str]:
     read = read_recipe(recipe, overrides)
     with open_checkpoint(Path(read.model.checkpoint)) as opened:
         digests = {path.name: "0" * 64 for path in source_files(opened.folder)}
-        steps = make_steps(resolve(read, opened.config), opened, digests, read_samples(read))
+        context = BuildContext(resolve(read, opened.config), opened, digests, read_samples(read))
+        steps = make_steps(context)
         return {step.name: step.key for step in with_needs(steps)}
 
 

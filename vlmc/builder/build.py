@@ -11,9 +11,10 @@ from pathlib import Path
 import yaml
 
 from vlmc.artifact.integrity import REPORTS
-from vlmc.artifact.manifest import MANIFEST, ImageRules, Manifest, PromptRules
+from vlmc.artifact.manifest import MANIFEST, Manifest
 from vlmc.artifact.write import check_link, point_link, publish, seal
 from vlmc.builder.executor import Outcome, place, run_step
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.engines import engine_targets, manifest_engine
 from vlmc.builder.steps.recipe_steps import make_steps, select, source_files, wing
 from vlmc.builder.steps.samples import read_samples
@@ -28,7 +29,7 @@ from vlmc.errors import BuildError, UsageError
 from vlmc.files.staging import staging_folder
 from vlmc.progress.events import Note, Report, StepsPlanned
 from vlmc.recipe.buildable import check_buildable
-from vlmc.recipe.resolve import Resolved, resolve
+from vlmc.recipe.resolve import resolve
 from vlmc.recipe.schema import Recipe
 from vlmc.version import __version__
 
@@ -67,9 +68,7 @@ def build(
     place_name = output or parent
     with explain_disk_errors(f"{place_name} cannot be built", parent, _ADVICE):
         with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
-            resolved = resolve(recipe, checkpoint.config)
-            samples = _samples(recipe, report)
-            digests, steps = _prepare(resolved, checkpoint, samples, cache, report)
+            context, steps = _prepare(recipe, checkpoint, cache, report)
             parent.mkdir(parents=True, exist_ok=True)
             outcomes = _run(steps, force, cache, report)
             name = recipe.name if output is None else output.name
@@ -79,9 +78,7 @@ def build(
                     place(outcome, partial / wing(outcome.step), cache, report, reports=reports)
                     for outcome in outcomes
                 ]
-                identity = _finish(
-                    partial, recipe, resolved, checkpoint, digests, samples, outcomes, report
-                )
+                identity = _finish(partial, recipe, context, outcomes, report)
                 target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
                 publish(partial, target)
         if output is None:
@@ -105,9 +102,7 @@ def build_steps(
     """
     cache = StepCache() if cache is None else cache
     with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
-        resolved = resolve(recipe, checkpoint.config)
-        samples = _samples(recipe, report)
-        _, steps = _prepare(resolved, checkpoint, samples, cache, report)
+        _, steps = _prepare(recipe, checkpoint, cache, report)
         return _run(select(steps, names, "--steps"), force, cache, report)
 
 
@@ -124,13 +119,10 @@ def _samples(recipe: Recipe, report: Report) -> CalibrationSet | None:
 
 
 def _prepare(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    samples: CalibrationSet | None,
-    cache: StepCache,
-    report: Report,
-) -> tuple[dict[str, str], list[Step]]:
-    """Digests of the source, and all steps, which refuse to be stored if it changes meanwhile."""
+    recipe: Recipe, checkpoint: Checkpoint, cache: StepCache, report: Report
+) -> tuple[BuildContext, list[Step]]:
+    """What the build is made from, and all steps, which fail if the source changes meanwhile."""
+    resolved, samples = resolve(recipe, checkpoint.config), _samples(recipe, report)
     files, known = source_files(checkpoint.folder), FileDigests(cache.folder)
     unread = sum(known.known(file) is None for file in files)
     if unread:
@@ -149,7 +141,8 @@ def _prepare(
 
         return replace(step, work=work, needs=tuple(map(guarded, step.needs)))
 
-    return digests, [guarded(step) for step in make_steps(resolved, checkpoint, digests, samples)]
+    context = BuildContext(resolved, checkpoint, digests, samples)
+    return context, [guarded(step) for step in make_steps(context)]
 
 
 def _run(
@@ -167,25 +160,22 @@ def _run(
 def _finish(
     folder: Path,
     recipe: Recipe,
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    digests: dict[str, str],
-    samples: CalibrationSet | None,
+    context: BuildContext,
     outcomes: Sequence[Outcome],
     report: Report,
 ) -> str:
     """Write recipe, manifest and report; returns the identity."""
-    text = yaml.safe_dump(resolved.recipe.to_json(), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(context.recipe.to_json(), sort_keys=False, allow_unicode=True)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     report(Note("manifest: hashing the payload"))
     reports = folder / REPORTS
     reports.mkdir(exist_ok=True)
-    manifest = seal(folder, _manifest(resolved, checkpoint, digests, samples, reports))
+    manifest = seal(folder, _manifest(context, reports))
     values = {
         "identity": manifest.identity,
         # Here and not in the payload, whose bytes no path may change: what verifies on this
         # machine finds the source and the questions by them.
-        "checkpoint": str(checkpoint.folder),
+        "checkpoint": str(context.checkpoint.folder),
         "accuracy_dataset": recipe.accuracy.dataset,
         "steps": [outcome.to_json() for outcome in outcomes],
     }
@@ -193,35 +183,30 @@ def _finish(
     return manifest.identity
 
 
-def _manifest(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    digests: dict[str, str],
-    samples: CalibrationSet | None,
-    reports: Path,
-) -> Manifest:
-    image = resolved.recipe.image
-    wings = resolved.recipe.calibrated_wings
+def _manifest(context: BuildContext, reports: Path) -> Manifest:
+    resolved, recipe, samples = context.resolved, context.recipe, context.samples
     return Manifest(
-        name=resolved.recipe.name,
+        name=recipe.name,
         vlmc=__version__,
         tools=tool_versions(*_TOOLS),
-        source=digests,
-        hidden_size=checkpoint.config.language.hidden_size,
-        image=ImageRules(image.resampler, image.exif, resolved.tiles, resolved.published_tiles),
-        prompt=PromptRules(resolved.template, resolved.system_message),
+        source=context.digests,
+        hidden_size=context.checkpoint.config.language.hidden_size,
+        image=resolved.image_rules,
+        prompt=resolved.prompt_rules,
         language_scheme=resolved.language_scheme,
         language_dtype=resolved.language_dtype,
-        calibration={} if samples is None else dict.fromkeys(wings, samples.digest),
+        calibration={}
+        if samples is None
+        else dict.fromkeys(recipe.calibrated_wings, samples.digest),
         engines=tuple(
             manifest_engine(
                 engine_target,
                 resolved.profiles,
-                precision=resolved.recipe.vision.precision,
+                precision=recipe.vision.precision,
                 min_feature_cosine=resolved.min_feature_cosine,
                 reports=reports,
             )
-            for engine_target in engine_targets(resolved.recipe.vision.engines)
+            for engine_target in engine_targets(recipe.vision.engines)
         ),
         payload={},
     )

@@ -72,7 +72,6 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
         from vlmc.builder.steps.recipe_steps import source_files
         from vlmc.recipe.read import read_recipe
         from vlmc.recipe.resolve import resolve
-    from vlmc.artifact.manifest import PromptRules
     from vlmc.checkpoint.source import open_checkpoint
     from vlmc.cli.views.progress_bars import StageProgress
     from vlmc.verify.reference import ImageMaking
@@ -92,7 +91,7 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
         made = make_reference_file(
             folder,
             source_files(folder),
-            PromptRules(resolved.template, resolved.system_message),
+            resolved.prompt_rules,
             ImageMaking(resolved.tiles, read.image.resampler, read.image.exif),
             Path(dataset),
             read.accuracy.reference_dtype,

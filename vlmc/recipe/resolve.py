@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from vlmc.artifact.manifest import Profile
+from vlmc.artifact.manifest import ImageRules, Profile, PromptRules
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.errors import RecipeError
 from vlmc.image.tiles import TileRule
@@ -36,6 +36,17 @@ class Resolved:
     def profiles(self) -> tuple[Profile, ...]:
         """The batches that engines are built for."""
         return tuple(Profile(part.min, part.opt, part.max) for part in self.recipe.vision.profiles)
+
+    @property
+    def image_rules(self) -> ImageRules:
+        """How an image becomes tiles."""
+        image = self.recipe.image
+        return ImageRules(image.resampler, image.exif, self.tiles, self.published_tiles)
+
+    @property
+    def prompt_rules(self) -> PromptRules:
+        """How a question becomes a prompt."""
+        return PromptRules(self.template, self.system_message)
 
 
 def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:

@@ -20,6 +20,7 @@ from vlmc.artifact.manifest import read_manifest
 from vlmc.builder.build import build, build_steps
 from vlmc.builder.steps import recipe_steps as steps
 from vlmc.builder.steps import step_key
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.samples import read_samples
 from vlmc.builder.steps.step import Step
 from vlmc.builder.store.step_cache import StepCache
@@ -53,7 +54,8 @@ def steps_of(checkpoint: Path, recipe: Path, overrides: tuple[str, ...] = ()) ->
     read = read_recipe(write_recipe(recipe, checkpoint), overrides)
     with open_checkpoint(checkpoint) as opened:
         digests = {path.name: file_sha256(path) for path in steps.source_files(opened.folder)}
-        return steps.make_steps(resolve(read, opened.config), opened, digests, read_samples(read))
+        context = BuildContext(resolve(read, opened.config), opened, digests, read_samples(read))
+        return steps.make_steps(context)
 
 
 def keys(made: list[Step]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from vlmc.builder.plan.language_cost import quantization_cost
 from vlmc.builder.plan.memory import PRECISION_BYTES, Memory, PlannedImage, plan_images, plan_memory
 from vlmc.builder.plan.step_diff import changes, nearest
 from vlmc.builder.plan.vision_cost import vision_cost
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.engines import engine_targets
 from vlmc.builder.steps.recipe_steps import make_steps, source_files, wing, with_needs
 from vlmc.builder.steps.samples import read_samples
@@ -130,7 +131,7 @@ def make_plan(
             batch_tokens=recipe.runtime.max_batch_tokens,
         )
         samples, refused = _samples(recipe)
-        made = make_steps(resolved, checkpoint, digests, samples)
+        made = make_steps(BuildContext(resolved, checkpoint, digests, samples))
     placed = {step.name for step in made}
     engines = {
         f"vision.{engine_target.name}": engine_target.engine

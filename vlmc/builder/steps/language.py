@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from vlmc.artifact.manifest import ImageRules
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.step import REPORT, Step
-from vlmc.builder.steps.step_key import tool_versions, weight_files
+from vlmc.builder.steps.step_key import tool_versions
 from vlmc.checkpoint.huggingface import language_config_json, stored_quantization
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
@@ -19,7 +19,6 @@ from vlmc.compile.language.hf_config import copy_tokenizer, write_settings
 from vlmc.compile.language.quantization.settings import Settings
 from vlmc.compile.language.quantization_config import fp8_config, stored_config, w4a16_config
 from vlmc.recipe.fit import linear_layers
-from vlmc.recipe.resolve import Resolved
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import TOKENIZER_FILES
@@ -27,13 +26,9 @@ from vlmc.text.tokenizer import TOKENIZER_FILES
 CALIBRATION = "language.calibration"
 
 
-def language_steps(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    digests: Mapping[str, str],
-    samples: CalibrationSet | None,
-) -> list[Step]:
+def language_steps(context: BuildContext) -> list[Step]:
     """Settings, tokenizer and weights of the language model."""
+    resolved, checkpoint, digests = context.resolved, context.checkpoint, context.digests
     tokenizer = checkpoint.tokenizer
     prompts = PromptBuilder(tokenizer, TEMPLATES[resolved.template], resolved.system_message)
     config = language_config_json(
@@ -44,23 +39,23 @@ def language_steps(
         pad_id=tokenizer.pad_id,
     )
     files = {name: digests[name] for name in TOKENIZER_FILES if name in digests}
-    match resolved.recipe.language.scheme:
+    match context.recipe.language.scheme:
         case "none":
-            weights = _plain_weights(resolved, checkpoint, digests)
+            weights = _plain_weights(context)
             stored = stored_quantization(checkpoint.weights, checkpoint.config)
             if stored is not None:
                 config |= {"quantization_config": stored_config(stored)}
             settings = _settings(config)
         case "fp8":
-            kept = _kept(resolved, checkpoint)
-            weights = _fp8_weights(resolved, checkpoint, digests, kept)
+            kept = _kept(context)
+            weights = _fp8_weights(context, kept)
             settings = _settings(config | {"quantization_config": fp8_config(kept)})
         case "w4a16":
             needs: tuple[Step, ...] = ()
-            if samples is not None:
-                needs = (_calibration(resolved, checkpoint, digests, samples, prompts, files),)
-            weights = _w4a16_weights(resolved, checkpoint, digests, config, needs)
-            settings = _w4a16_settings(resolved, config, weights)
+            if context.samples is not None:
+                needs = (_calibration(context, context.samples, prompts, files),)
+            weights = _w4a16_weights(context, config, needs)
+            settings = _w4a16_settings(context, config, weights)
     return [
         settings,
         Step(
@@ -86,9 +81,9 @@ def _settings(config: Mapping[str, object]) -> Step:
     )
 
 
-def _w4a16_settings(resolved: Resolved, config: Mapping[str, object], weights: Step) -> Step:
+def _w4a16_settings(context: BuildContext, config: Mapping[str, object], weights: Step) -> Step:
     """What could not be quantized is known only when the weights are there."""
-    part = resolved.recipe.language
+    part = context.recipe.language
 
     def settings(folder: Path, made: Path) -> None:
         from vlmc.compile.language.quantization.report import NAME
@@ -101,7 +96,8 @@ def _w4a16_settings(resolved: Resolved, config: Mapping[str, object], weights: S
     return replace(_settings(config), work=settings, needs=(weights,))
 
 
-def _plain_weights(resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str]) -> Step:
+def _plain_weights(context: BuildContext) -> Step:
+    resolved, checkpoint = context.resolved, context.checkpoint
     dtype, quantization = resolved.language_dtype, checkpoint.config.quantization
 
     def weights(folder: Path) -> None:
@@ -115,43 +111,38 @@ def _plain_weights(resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[
     return Step(
         name="language.weights",
         version=1,
-        inputs=weight_files(checkpoint, ("language_model.",), digests),
+        inputs=context.weight_files("language_model."),
         parameters=parameters,
         tools=tool_versions("torch", "safetensors"),
         work=weights,
     )
 
 
-def _fp8_weights(
-    resolved: Resolved, checkpoint: Checkpoint, digests: Mapping[str, str], kept: list[str]
-) -> Step:
-    plain = _plain_weights(resolved, checkpoint, digests)
+def _fp8_weights(context: BuildContext, kept: list[str]) -> Step:
+    checkpoint = context.checkpoint
+    plain = _plain_weights(context)
     quantized = linear_layers(checkpoint.config.language).keys() - set(kept)
 
     def weights(folder: Path) -> None:
         from vlmc.compile.language.weights import write_fp8
 
-        write_fp8(checkpoint, folder, resolved.language_dtype, quantized)
+        write_fp8(checkpoint, folder, context.resolved.language_dtype, quantized)
 
     parameters = {**plain.parameters, "scheme": "fp8", "keep": kept}
     return replace(plain, parameters=parameters, work=weights)
 
 
 def _w4a16_weights(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    digests: Mapping[str, str],
-    config: Mapping[str, object],
-    needs: tuple[Step, ...],
+    context: BuildContext, config: Mapping[str, object], needs: tuple[Step, ...]
 ) -> Step:
-    part = resolved.recipe.language
+    part, checkpoint = context.recipe.language, context.checkpoint
     settings = Settings(
         method=part.method,
         group_size=part.group_size,
         symmetric=part.symmetric,
-        dtype=resolved.language_dtype,
+        dtype=context.resolved.language_dtype,
         layers=checkpoint.config.language.layers,
-        keep=tuple(_kept(resolved, checkpoint)),
+        keep=tuple(_kept(context)),
     )
 
     def weights(folder: Path, embeddings: Path | None = None) -> None:
@@ -163,7 +154,7 @@ def _w4a16_weights(
     return Step(
         name="language.weights",
         version=1,
-        inputs=weight_files(checkpoint, ("language_model.",), digests),
+        inputs=context.weight_files("language_model."),
         # The configuration tells how positions turn, which calibration runs through.
         parameters={**asdict(settings), **_layout(checkpoint), "config": config, "scheme": "w4a16"},
         tools=tool_versions(
@@ -177,17 +168,14 @@ def _w4a16_weights(
 
 
 def _calibration(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    digests: Mapping[str, str],
+    context: BuildContext,
     samples: CalibrationSet,
     prompts: PromptBuilder,
     tokenizer_files: Mapping[str, str],
 ) -> Step:
     """The samples embedded; the artifact holds nothing of it."""
-    rules = resolved.recipe.image
-    image = ImageRules(rules.resampler, rules.exif, resolved.tiles, resolved.published_tiles)
-    config = checkpoint.config
+    resolved, checkpoint = context.resolved, context.checkpoint
+    image, config = resolved.image_rules, checkpoint.config
     pictures = bool(samples.images)
 
     def embeddings(folder: Path) -> None:
@@ -208,9 +196,9 @@ def _calibration(
     if pictures:
         prefixes += ("vision_model.", "mlp1.")
         parameters |= {
-            "resampler": rules.resampler,
-            "exif": rules.exif,
-            "tiles": asdict(resolved.tiles),
+            "resampler": image.resampler,
+            "exif": image.exif,
+            "tiles": asdict(image.tiles),
             "vision": asdict(config.vision),
             "select_layer": config.select_layer,
             "pixel_shuffle": config.pixel_shuffle,
@@ -221,7 +209,7 @@ def _calibration(
         inputs={
             "calibration": samples.digest,
             **tokenizer_files,
-            **weight_files(checkpoint, prefixes, digests),
+            **context.weight_files(*prefixes),
         },
         parameters=parameters,
         tools=tool_versions("torch", "pillow", "opencv-python-headless"),
@@ -239,11 +227,11 @@ def _layout(checkpoint: Checkpoint) -> dict[str, object]:
     }
 
 
-def _kept(resolved: Resolved, checkpoint: Checkpoint) -> list[str]:
+def _kept(context: BuildContext) -> list[str]:
     """The linears that `language.keep` leaves in 16 bits."""
-    patterns = resolved.recipe.language.keep
+    patterns = context.recipe.language.keep
     return [
         name
-        for name in linear_layers(checkpoint.config.language)
+        for name in linear_layers(context.checkpoint.config.language)
         if any(fnmatchcase(name, pattern) for pattern in patterns)
     ]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.language import language_steps
 from vlmc.builder.steps.step import Step
 from vlmc.builder.steps.vision import vision_steps
-from vlmc.checkpoint.source import Checkpoint
-from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.errors import UsageError
-from vlmc.recipe.resolve import Resolved
 
 # Files of a checkpoint that decide what is built; Python and documentation do not.
 _SOURCE_SUFFIXES = (".json", ".safetensors", ".model", ".txt")
@@ -25,26 +23,14 @@ def source_files(folder: Path) -> list[Path]:
     )
 
 
-def make_steps(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    digests: Mapping[str, str],
-    samples: CalibrationSet | None,
-) -> list[Step]:
+def make_steps(context: BuildContext) -> list[Step]:
     """Every step whose files the artifact holds, in the order of work; reads headers only.
-
-    `digests` has a SHA-256 by file name for each of `source_files`; a plan that does not know one
-    may give another text, which no key in a cache was made of. `samples` are `read_samples`' of
-    the recipe.
 
     Raises:
         TokenizerError: the tokenizer lacks what the template needs.
         UsageError: a package that the steps need is not installed.
     """
-    return [
-        *vision_steps(resolved, checkpoint, digests, samples),
-        *language_steps(resolved, checkpoint, digests, samples),
-    ]
+    return [*vision_steps(context), *language_steps(context)]
 
 
 def with_needs(steps: Iterable[Step]) -> list[Step]:

@@ -8,36 +8,30 @@ from pathlib import Path
 
 from vlmc.artifact.manifest import CALIBRATED_PRECISIONS
 from vlmc.artifact.vision_files import GRAPH, RANGES
+from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.engines import engine_step, engine_targets
 from vlmc.builder.steps.step import Step
-from vlmc.builder.steps.step_key import tool_versions, weight_files
-from vlmc.checkpoint.source import Checkpoint
-from vlmc.compile.calibration.dataset import CalibrationSet
-from vlmc.recipe.resolve import Resolved
+from vlmc.builder.steps.step_key import tool_versions
 
 # Of a GPU beside the tower: one tile's activations, and the libraries.
 _CALIBRATION_BYTES = 2 << 30
 
 
-def vision_steps(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    digests: Mapping[str, str],
-    samples: CalibrationSet | None,
-) -> list[Step]:
+def vision_steps(context: BuildContext) -> list[Step]:
     """Weights, golden features, ranges, graph and engines of the tower."""
     # Not config.json as a whole: most of what it says does not touch the tower.
-    config, precision = checkpoint.config, resolved.recipe.vision.precision
+    resolved, checkpoint = context.resolved, context.checkpoint
+    config, precision = checkpoint.config, context.recipe.vision.precision
     tower: dict[str, object] = {
         "vision": asdict(config.vision),
         "select_layer": config.select_layer,
         "pixel_shuffle": config.pixel_shuffle,
         "hidden_size": config.language.hidden_size,
     }
-    inputs = weight_files(checkpoint, ("vision_model.", "mlp1."), digests)
+    inputs = context.weight_files("vision_model.", "mlp1.")
     needs: tuple[Step, ...] = ()
     if precision in CALIBRATED_PRECISIONS:
-        needs = (_ranges_step(resolved, checkpoint, tower, inputs, samples),)
+        needs = (_ranges_step(context, tower, inputs),)
 
     def weights(folder: Path) -> None:
         from vlmc.compile.vision import write_weights
@@ -95,25 +89,21 @@ def vision_steps(
                 if engine_target.engine == "inductor"
                 else (graph_step,),
             )
-            for engine_target in engine_targets(resolved.recipe.vision.engines)
+            for engine_target in engine_targets(context.recipe.vision.engines)
             if engine_target.engine != "onnxruntime"
         ),
     ]
 
 
 def _ranges_step(
-    resolved: Resolved,
-    checkpoint: Checkpoint,
-    tower: Mapping[str, object],
-    weights: Mapping[str, str],
-    samples: CalibrationSet | None,
+    context: BuildContext, tower: Mapping[str, object], weights: Mapping[str, str]
 ) -> Step:
-    recipe = resolved.recipe
+    recipe, resolved = context.recipe, context.resolved
     precision = recipe.vision.precision
     seed = recipe.calibration.seed
     inputs, parameters = dict(weights), {**tower, "precision": precision, "seed": seed}
     tools = ["torch", "numpy"]
-    used = samples if "vision" in recipe.calibrated_wings else None
+    used = context.samples if "vision" in recipe.calibrated_wings else None
     if used is not None:
         inputs["calibration samples"] = used.digest
         parameters["tiles"] = str(resolved.tiles)
@@ -142,9 +132,11 @@ def _ranges_step(
             )
         # What is put on a grid stands beside what it is held against.
         copies = 2 if precision in ("int8", "fp8") else 1
-        device = calibration_device(checkpoint, copies=copies, working_bytes=_CALIBRATION_BYTES)
+        device = calibration_device(
+            context.checkpoint, copies=copies, working_bytes=_CALIBRATION_BYTES
+        )
         measured = measure_ranges(
-            fp32_tower(checkpoint, device),
+            fp32_tower(context.checkpoint, device),
             precision,
             tiles,
             min_cosine=resolved.min_feature_cosine,
