@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from vlmc.compile.language.quantization.settings import Settings
 from vlmc.files.strict_json import write_json
+from vlmc.report.layer_lines import draw_lines
 
 NAME = "language-quantization"
 _WORST = 5
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 960, 360, 60, 40, 30
-_COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#17becf")
 
 
 def write_report(
@@ -54,43 +52,11 @@ def plot(settings: Settings, linears: Sequence[Mapping[str, Any]]) -> str:
         _, _, layer, kind = part["name"].split(".", 3)
         if part["bits"] != 16:
             kinds.setdefault(kind, {})[int(layer)] = _error(part)
-    highest = max((value for points in kinds.values() for value in points.values()), default=0.0)
-    last = max(settings.layers - 1, 1)
-
-    def place(layer: int, value: float) -> str:
-        x = _LEFT + layer / last * (_WIDTH - _LEFT - 180)
-        y = _HEIGHT - _BOTTOM - value / (highest or 1.0) * (_HEIGHT - _BOTTOM - _TOP)
-        return f"{x:.1f},{y:.1f}"
-
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        'font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        _text(
-            _LEFT,
-            18,
-            f"{_measure(linears)} by decoder layer: {settings.method}, group "
-            f"{settings.group_size}, {'symmetric' if settings.symmetric else 'asymmetric'}",
-        ),
-        _text(4, _TOP + 4, f"{highest:.3f}"),
-        _text(4, _HEIGHT - _BOTTOM, "0"),
-        _text(_LEFT, _HEIGHT - 12, "0"),
-        _text(_WIDTH - 190, _HEIGHT - 12, str(settings.layers - 1)),
-    ]
-    for index, (kind, points) in enumerate(sorted(kinds.items())):
-        colour = _COLOURS[index % len(_COLOURS)]
-        path = " ".join(place(layer, value) for layer, value in sorted(points.items()))
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        lines += [
-            f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>'
-            for x, _, y in (point.partition(",") for point in path.split())
-        ]
-        lines.append(_text(_WIDTH - 165, _TOP + 18 * index, kind, colour))
-    return "\n".join([*lines, "</svg>", ""])
-
-
-def _text(x: int, y: int, text: str, colour: str = "black") -> str:
-    return f'<text x="{x}" y="{y}" fill="{colour}">{escape(text)}</text>'
+    title = (
+        f"{_measure(linears)} by decoder layer: {settings.method}, group {settings.group_size}, "
+        f"{'symmetric' if settings.symmetric else 'asymmetric'}"
+    )
+    return draw_lines(title, kinds, settings.layers)
 
 
 def _measure(linears: Sequence[Mapping[str, Any]]) -> str:
