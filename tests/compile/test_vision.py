@@ -19,11 +19,11 @@ from safetensors import safe_open
 
 from tests.artifacts import QUICK
 from tests.miniature import MINIATURES
-from vlmc.artifact.vision_files import GOLDEN, GRAPH, TOWER
+from vlmc.artifact.vision_files import GOLDEN, GOLDEN_TILES, GRAPH, TOWER
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile import vision
-from vlmc.compile.calibration.golden import GOLDEN_TILES, golden_tiles
+from vlmc.compile.calibration.golden import golden_tiles
 from vlmc.compile.onnx import export
 from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower, normalize_tiles

@@ -5,6 +5,7 @@ from __future__ import annotations
 FOLDER = "vision"
 TOWER, RANGES = "tower.safetensors", "ranges.json"
 GRAPH, GOLDEN = "model.onnx", "golden.npz"
+GOLDEN_TILES = 8
 
 
 def payload_name(file: str) -> str:

@@ -6,7 +6,6 @@ and containers of them and nothing else. Everything after works on the converted
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from vlmc.checkpoint.weights import INDEX, pickled_weights
 from vlmc.errors import CheckpointError, UsageError, VlmcError
 from vlmc.files.atomic import move_into_place
 from vlmc.files.staging import staging_folder
+from vlmc.files.strict_json import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ def convert(source: Path, target: Path) -> Path:
         placed = _convert_shards(shards, partial)
         total = sum(path.stat().st_size for path in partial.glob("*.safetensors"))
         index = {"metadata": {"total_size": total}, "weight_map": placed}
-        (partial / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+        write_json(partial / INDEX, index)
         for path in sorted(source.iterdir()):
             if path.is_file() and not path.name.endswith(_LEFT_BEHIND):
                 shutil.copy(path, partial / path.name)

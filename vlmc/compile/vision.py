@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from vlmc.artifact.vision_files import GOLDEN, TOWER
+from vlmc.artifact.vision_files import GOLDEN, GOLDEN_TILES, TOWER
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import Checkpoint
-from vlmc.compile.calibration.golden import GOLDEN_TILES, golden_tiles
+from vlmc.compile.calibration.golden import golden_tiles
 from vlmc.compile.onnx.export import save_graph, trace_tower
 from vlmc.compile.onnx.grids import GRIDS
 from vlmc.compile.onnx.qdq import quantize_graph

@@ -33,6 +33,9 @@ RUNS_ON: dict[EngineName, str] = {
     "inductor": "as tensorrt; built on a machine with such a GPU",
 }
 
+DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""A recipe's name of a dtype → torch's."""
+
 MIN_FEATURE_COSINE: dict[Precision, float] = {
     "fp32": 0.99999,
     "fp16": 0.9999,

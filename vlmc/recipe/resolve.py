@@ -10,12 +10,10 @@ from vlmc.artifact.manifest import ImageRules, Profile, PromptRules
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.errors import RecipeError
 from vlmc.image.tiles import TileRule
-from vlmc.machine.support import MIN_FEATURE_COSINE
+from vlmc.machine.support import DTYPE_NAMES, MIN_FEATURE_COSINE
 from vlmc.recipe.fit import check_fit
 from vlmc.recipe.schema import Recipe
 from vlmc.text.template import TEMPLATES
-
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
     if message == "auto":
         own = config.system_message
         message = TEMPLATES[template].system_message if own is None else own
-    dtype = config.dtype if recipe.model.dtype == "auto" else _DTYPES[recipe.model.dtype]
+    dtype = config.dtype if recipe.model.dtype == "auto" else DTYPE_NAMES[recipe.model.dtype]
     return Resolved(
         recipe=_written_out(recipe, tiles, template, message, dtype),
         tiles=tiles,
@@ -115,7 +113,7 @@ def _graph_dtype(recipe: Recipe) -> Literal["float32", "float16", "bfloat16"]:
 def _written_out(
     recipe: Recipe, tiles: TileRule, template: str, message: str, dtype: str
 ) -> Recipe:
-    short = {long: short for short, long in _DTYPES.items()}
+    short = {long: short for short, long in DTYPE_NAMES.items()}
     written = {
         "rule": tiles.name,
         "min": tiles.min,

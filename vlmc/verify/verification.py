@@ -11,6 +11,7 @@ import torch
 from vlmc.artifact.integrity import REPORTS, Artifact, open_artifact
 from vlmc.artifact.manifest import PromptRules
 from vlmc.errors import HardwareError, UsageError
+from vlmc.machine.support import DTYPE_NAMES
 from vlmc.runtime.load import load
 from vlmc.runtime.model import Model
 from vlmc.verify.accuracy import check_covered, check_model
@@ -30,8 +31,7 @@ from vlmc.verify.reference import (
 from vlmc.verify.report import Verified
 from vlmc.verify.source import open_source, open_tower, source_digests
 
-DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""The recipe's `accuracy.reference_dtype` → torch's name."""
+_DTYPES = {"auto": "auto", **DTYPE_NAMES}  # of `accuracy.reference_dtype`
 
 
 def verify_accuracy(
@@ -112,7 +112,7 @@ def make_reference_file(
     if output.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"{output} is a folder, or its folder cannot be written to; name a file")
     asked, digests = read_dataset(dataset), source_digests(files)
-    source = open_source(checkpoint, prompt, DTYPES[reference_dtype])
+    source = open_source(checkpoint, prompt, _DTYPES[reference_dtype])
     made = make_reference(source, digests, asked, making, progress)
     write_reference(made, output)
     return made
@@ -123,7 +123,9 @@ def _run_source(
 ) -> Reference:
     """The reference in memory; the source model is gone when it returns."""
     digests = source_digests([folder / name for name in artifact.manifest.source])
-    source = open_source(folder, artifact.manifest.prompt, DTYPES[targets.accuracy.reference_dtype])
+    source = open_source(
+        folder, artifact.manifest.prompt, _DTYPES[targets.accuracy.reference_dtype]
+    )
     making = ImageMaking(targets.rule, targets.resampler, targets.exif)
     made = make_reference(source, digests, dataset, making, progress)
     del source

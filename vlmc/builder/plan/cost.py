@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 
+from vlmc.artifact.vision_files import GOLDEN_TILES
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig
 from vlmc.checkpoint.layout import original_shapes, quantized_bytes, quantized_linears
 from vlmc.checkpoint.source import Checkpoint
@@ -18,7 +19,6 @@ _STORED_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 # Sizes measured on built artifacts: a safetensors header's bytes for each tensor, the golden tiles
 # compressed (the same in every artifact), and the share that fp32 features keep of their size.
 _HEADER_BYTES_PER_TENSOR = 110
-GOLDEN_TILES = 8
 _GOLDEN_TILES_BYTES = 1_042_676
 _FEATURES_KEPT = 0.93
 _SETTINGS_BYTES = 1_000

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from vlmc.artifact.vision_files import GOLDEN_TILES
 from vlmc.builder.plan.cost import (
     DTYPE_BYTES,
-    GOLDEN_TILES,
     Counts,
     StepCost,
     golden_bytes,

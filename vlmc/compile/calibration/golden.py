@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-GOLDEN_TILES = 8
+from vlmc.artifact.vision_files import GOLDEN_TILES
+
 _SIDE = 448
 
 

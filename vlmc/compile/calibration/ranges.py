@@ -8,9 +8,10 @@ from itertools import islice
 
 import torch
 
+from vlmc.artifact.vision_files import GOLDEN_TILES
 from vlmc.compile.calibration.clipping import Clip, choose_clip
 from vlmc.compile.calibration.fp16_limits import unfit_for_fp16
-from vlmc.compile.calibration.golden import GOLDEN_TILES, golden_tiles
+from vlmc.compile.calibration.golden import golden_tiles
 from vlmc.compile.calibration.observe import LinearInputs, Observations, linears_of, observe
 from vlmc.compile.calibration.sensitivity import choose_kept, layer_losses
 from vlmc.compile.calibration.tiles import CalibrationTiles

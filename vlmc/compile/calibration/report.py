@@ -8,6 +8,7 @@ from typing import Any
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.compile.calibration.ranges import Measured
 from vlmc.files.strict_json import write_json
+from vlmc.machine.support import DTYPE_NAMES
 from vlmc.report.layer_bars import draw_layers
 
 _REPORT = "report"
@@ -69,4 +70,4 @@ def _layers(measured: Measured, precision: str, dtype: str) -> list[dict[str, An
     return layers
 
 
-_SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_SHORT = {long: short for short, long in DTYPE_NAMES.items()}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
-from vlmc.artifact.vision_files import GOLDEN, payload_name
+from vlmc.artifact.vision_files import GOLDEN, GOLDEN_TILES, payload_name
 from vlmc.errors import HardwareError, IntegrityError
 from vlmc.image.tiles import TILE_SIZE, TOKENS_PER_TILE
 from vlmc.machine.gpu import driver_version, gpu_of
@@ -30,7 +30,6 @@ from vlmc.models.cosine import tile_cosines
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.version import __version__
 
-GOLDEN_TILES = 8
 _NPY_HEADER_BYTES = 1024
 
 
