@@ -63,7 +63,7 @@ def test_first_questions_can_fail_and_not_pass(status: str, expected: str, tmp_p
     path = write(tmp_path, "x", entry(status), limit=2)
     found = read_accuracy(tmp_path, IDENTITY)
     assert found.overall(manifest()) == expected
-    said = f"{path} asked the first 2 questions only: it can fail, not pass"
+    said = f"{path} covers only the first 2 questions: a limited run can fail but never pass"
     assert found.ignored == (() if status == "failed" else (said,))
 
 
@@ -71,7 +71,7 @@ def test_report_on_another_artifact_is_ignored_and_said(tmp_path: Path) -> None:
     path = write(tmp_path, "x", entry("passed"), identity="b" * 64)
     found = read_accuracy(tmp_path, IDENTITY)
     assert found.statuses == {}
-    assert found.ignored == (f"{path} is about another artifact, bbbbbbbb; ignored",)
+    assert found.ignored == (f"{path} belongs to another artifact, bbbbbbbb; ignored",)
 
 
 WHOLE: dict[str, Any] = {"dataset": {"limit": None}}
@@ -94,7 +94,7 @@ def test_malformed_report_is_ignored_and_said(name: str, tmp_path: Path) -> None
     found = read_accuracy(tmp_path, IDENTITY)
     assert found.statuses == {}
     (said,) = found.ignored
-    assert said.startswith(f"{path} is no report (")
+    assert said.startswith(f"{path} is not a valid report (")
 
 
 def test_links_and_pipes_are_no_reports(tmp_path: Path) -> None:

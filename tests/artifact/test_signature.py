@@ -147,7 +147,7 @@ def test_a_signature_of_another_artifact(
 )
 def test_what_is_no_signature(content: bytes, signed: Path, keys: tuple[Path, Path]) -> None:
     (signed / SIGNATURE).write_bytes(content)
-    assert "is no ed25519 signature of vlmc" in refused(signed, keys[1])
+    assert "is not a valid ed25519 signature of vlmc" in refused(signed, keys[1])
 
 
 def test_a_damaged_signature(signed: Path, keys: tuple[Path, Path]) -> None:

@@ -92,7 +92,7 @@ def test_run_tells_and_requires(copied: Path, questions: Path, tmp_path: Path) -
     assert verify(copied, "--dataset", questions, "--limit", 2)[0] == 0
     limited = call(*required)
     assert limited.exit_code == 3 and not out.exists()
-    assert "asked the first 2 questions only" in limited.stderr
+    assert "covers only the first 2 questions" in limited.stderr
     assert verify(copied, "--dataset", questions)[0] == 0
     other = call(*required, "--tiles", "native:max=2")
     assert other.exit_code == 3 and not out.exists()
@@ -109,7 +109,7 @@ def test_run_tells_and_requires(copied: Path, questions: Path, tmp_path: Path) -
     report.write_text(json.dumps({**values, "identity": "0" * 64}))
     again = call(*command)
     assert "accuracy not_run" in again.stderr
-    assert f"{report} is about another artifact, 00000000; ignored" in again.stderr
+    assert f"{report} belongs to another artifact, 00000000; ignored" in again.stderr
     shown = call("inspect", copied)
     assert "accuracy not_run" in shown.stdout and "ignored" in shown.stdout
 
@@ -295,7 +295,7 @@ def test_graph_stands_in_for_engines_that_do_not_run_here(
 BAD: list[tuple[list[str], str]] = [
     ([], "Give it with --dataset"),
     (["--source", "a", "--reference", "b"], "leave one out"),
-    (["--reference", "none"], "is no reference that can be read"),
+    (["--reference", "none"], "is not a valid reference file"),
     (["--explain", "--reference", "none"], "give --source in place of"),
     (["--engine", "tensort"], "holds no engine 'tensort'; it holds onnxruntime."),
     (["--dataset", "none.jsonl"], r"none.jsonl cannot be read"),

@@ -74,7 +74,7 @@ def test_damaged_is_refused(change: str, made: Reference, tmp_path: Path) -> Non
         else:
             tensors["record"] = np.frombuffer(b"[" * 100_000, np.uint8)
         save_file(tensors, path)
-    with pytest.raises(UsageError, match=r"is no reference that can be read .*vlmc verify refer"):
+    with pytest.raises(UsageError, match=r"is not a valid reference file .*vlmc verify refer"):
         read_reference(path)
 
 

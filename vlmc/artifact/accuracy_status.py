@@ -19,7 +19,7 @@ AccuracyStatus = Literal["passed", "failed", "onnx_only", "not_run"]
 EngineKey = tuple[str, str]
 """An engine's name and target."""
 MAX_REPORT_BYTES = 8 << 20
-# Where several datasets were asked, a failure is not outvoted.
+# With several datasets, one failure outweighs every pass.
 _RANKS: tuple[AccuracyStatus, ...] = ("failed", "passed", "onnx_only", "not_run")
 
 
@@ -51,7 +51,7 @@ def report_path(folder: Path, dataset: str) -> Path:
 
 
 def read_accuracy(folder: Path, identity: str) -> Accuracy:
-    """The statuses that the reports beside the payload tell; missing reports are none."""
+    """The statuses in the reports beside the payload; an engine without a report has none."""
     statuses: dict[EngineKey, AccuracyStatus] = {}
     sources: dict[EngineKey, Path] = {}
     ignored = []
@@ -62,7 +62,10 @@ def read_accuracy(folder: Path, identity: str) -> Accuracy:
             continue
         limit, found = _limit(report), _statuses(report)
         if limit is not None and "failed" not in found.values():
-            ignored.append(f"{path} asked the first {limit} questions only: it can fail, not pass")
+            ignored.append(
+                f"{path} covers only the first {limit} questions: "
+                "a limited run can fail but never pass"
+            )
             continue
         for key, status in found.items():
             if limit is not None and status != "failed":
@@ -77,12 +80,12 @@ def read_report(path: Path, identity: str) -> dict[str, Any] | str:
     try:
         values = read_json(path, MAX_REPORT_BYTES, follow_links=False)
         if values["identity"] != identity:
-            return f"{path} is about another artifact, {str(values['identity'])[:8]}; ignored"
+            return f"{path} belongs to another artifact, {str(values['identity'])[:8]}; ignored"
         _statuses(values), _limit(values)
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}); ignored"
     except (ValueError, KeyError, TypeError) as error:
-        return f"{path} is no report ({error}); ignored"
+        return f"{path} is not a valid report ({error}); ignored"
     report: dict[str, Any] = values
     return report
 
@@ -107,7 +110,7 @@ def write_report(folder: Path, dataset: str, values: Mapping[str, Any]) -> Path:
 
 
 def _limit(report: Mapping[str, Any]) -> int | None:
-    """How many of a dataset's first questions were asked; None is all."""
+    """How many of the dataset's first questions the run covered; None means all."""
     limit = report["dataset"]["limit"]
     return None if limit is None else int(limit)
 
@@ -117,6 +120,6 @@ def _statuses(report: Mapping[str, Any]) -> dict[EngineKey, AccuracyStatus]:
     for entry in report["engines"]:
         status = entry["status"]
         if status not in get_args(AccuracyStatus):
-            raise ValueError(f"{status!r} is no status")
+            raise ValueError(f"{status!r} is not a status")
         found[str(entry["engine"]), str(entry["target"])] = status
     return found

@@ -1,6 +1,6 @@
 """Who vouches for an artifact: an Ed25519 signature over its identity.
 
-A hash proves that a file is what the manifest says; a signature proves who said so. It lies in
+A hash proves that a file is what the manifest says; a signature proves who said so. It is in
 `reports/signature.json`, beside the payload, and is bound to the identity, so it travels with the
 artifact and cannot be moved to another. Keys are PEM files as OpenSSL writes them:
 
@@ -35,7 +35,7 @@ _MAKE_KEYS = (
 
 
 def is_signed(folder: Path) -> bool:
-    """Whether a signature lies in the artifact, whatever it is worth."""
+    """Whether the artifact has a signature; does not check it."""
     return (folder / SIGNATURE).is_file()
 
 
@@ -112,18 +112,19 @@ def _read(path: Path) -> tuple[str, bytes, bytes]:
         raise IntegrityError(f"{path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise IntegrityError(
-            f"{path} is no {ALGORITHM} signature of vlmc ({error}); get the artifact again"
+            f"{path} is not a valid {ALGORITHM} signature of vlmc ({error}); get the artifact again"
         ) from error
     try:
         if values["algorithm"] != ALGORITHM:
             raise ValueError(f"its algorithm is {str(values['algorithm'])[:40]!r}")
         identity = values["identity"]
         if not isinstance(identity, str):
-            raise TypeError("its identity is no text")
+            raise TypeError("its identity is not text")
         return identity, bytes.fromhex(values["public_key"]), bytes.fromhex(values["signature"])
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
-            f"{path} is no {ALGORITHM} signature of vlmc ({error!r}); get the artifact again"
+            f"{path} is not a valid {ALGORITHM} signature of vlmc ({error!r}); get the artifact "
+            "again"
         ) from error
 
 

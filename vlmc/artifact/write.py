@@ -32,7 +32,7 @@ def publish(partial: Path, target: Path) -> None:
     """Move a sealed folder into place, whole or not at all. An equal artifact there is kept.
 
     Raises:
-        UsageError: something else stands at `target`.
+        UsageError: another file or folder is at `target`.
         IntegrityError: the equal artifact there is damaged.
     """
     if os.path.lexists(target):
@@ -55,7 +55,7 @@ def publish(partial: Path, target: Path) -> None:
 
 
 def check_link(link: Path) -> None:
-    """Raise UsageError if `link` is there and is no link."""
+    """Raise UsageError if `link` exists and is not a link."""
     if os.path.lexists(link) and not link.is_symlink():
         raise UsageError(f"{link} exists and is not a link; move it away, then build again")
 
@@ -64,7 +64,7 @@ def point_link(link: Path, target: Path) -> None:
     """Make `link` lead to `target` beside it, replacing an older link in one step.
 
     Raises:
-        UsageError: `link` is there and is no link.
+        UsageError: `link` exists and is not a link.
     """
     check_link(link)
     temporary = link.with_name(f".{link.name}.link-{os.getpid()}")

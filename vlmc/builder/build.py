@@ -50,7 +50,7 @@ def build(
 
     Without `output` it becomes `artifacts/<name>-<id8>/`, and the link `artifacts/<name>` is moved
     to it last. The folder appears whole or not at all. Steps come from the cache where it has
-    them; `force` names steps, or wings, that are made anew.
+    them; `force` names steps, or wings, that rerun even if cached.
 
     Raises:
         VlmcError: the checkpoint or the recipe cannot be built, or the place not be written to;

@@ -75,7 +75,7 @@ def fp32_tower(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Vi
 
 
 def tower_settings(config: ModelConfig) -> dict[str, object]:
-    """What the tower's weights alone do not tell, so that engines can be rebuilt from them."""
+    """What the tower's weights alone do not say, so that engines can be rebuilt from them."""
     return {
         "vision": asdict(config.vision),
         "select_layer": config.select_layer,

@@ -101,6 +101,6 @@ def _settings(compressed: Mapping[str, Any], layout: Format) -> dict[str, Any]:
         "desc_act": False,
         "static_groups": False,
         "sym": weights["symmetric"],
-        # How GPTQ's readers are told of layers left out.
+        # GPTQ's readers find the layers left out here.
         **({"dynamic": {f"-:^{name}$".replace(".", r"\."): {} for name in kept}} if kept else {}),
     }

@@ -66,10 +66,10 @@ def run_job(
 
     All questions of a row follow each other, so that the runtime encodes its image once.
     With `choices` the answer is the choice of highest log-probability, and `scores` has them
-    all. An image that cannot be read becomes a line with its error. If `out` was begun by the
-    same job it is continued; `retry_errors` asks again where it holds an error. `artifact` is
-    the artifact's identity and `tiles` the rule in use: together with input, prompts and
-    choices they are what must not change.
+    all. An image that cannot be read becomes a line with its error. If the same job began `out`,
+    it resumes; `retry_errors` repeats the questions that ended in an error. `artifact` is the
+    artifact's identity and `tiles` the rule in use: together with input, prompts and choices they
+    must not change.
 
     `UsageError` for a combination that cannot run or an `out` that belongs to another job,
     before the model sees anything; `IntegrityError` if `out` was changed or damaged.
@@ -104,7 +104,7 @@ def run_job(
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The output and what lies beside it while a job runs.
+    """The output and the files beside it while a job runs.
 
     `journal` gathers the lines, and is the output itself unless that is Parquet; then it is
     there until every line is, and where both exist it is the one that counts. `corrections`

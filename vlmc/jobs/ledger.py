@@ -87,7 +87,7 @@ class LedgerFile:
     def _store(self, ledger: Ledger) -> None:
         text = json.dumps({"schema": SCHEMA, **asdict(ledger)}, ensure_ascii=False, indent=1)
         # In place, because the lock belongs to this file; before the output has a line, a
-        # ledger that was cut off binds nothing and is written anew.
+        # ledger that was cut off binds nothing and is rewritten.
         self._file.seek(0)
         self._file.truncate()
         self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")

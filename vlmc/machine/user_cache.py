@@ -1,4 +1,4 @@
-"""Folders of the user's caches: what may be lost and is made again."""
+"""Folders of the user's caches: files that can be lost and recomputed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlmc.files.atomic import make_private, write_atomically
 
 
 def user_cache(name: str) -> Path:
-    """The folder `name` in vlmc's part of `$XDG_CACHE_HOME`, else of `~/.cache`; not made here."""
+    """The folder `vlmc/NAME` in `$XDG_CACHE_HOME`, else in `~/.cache`; does not create it."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "vlmc" / name
 
@@ -29,8 +29,7 @@ def read_private(path: Path) -> bytes | None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file whole, its folder for the user alone; a place that cannot be written to costs
-    only the time to make it again."""
+    """Replace a private file in one step. Where that fails, the file is recomputed next time."""
     with suppress(OSError):
         make_private(path.parent)
         write_atomically(path, data, mode=0o600)

@@ -157,7 +157,7 @@ class Model:
         """Scores and best choice of each request, in order; an unusable one as its error.
 
         Raises:
-            UsageError: there are no choices, or one stands twice.
+            UsageError: there are no choices, or one is given twice.
         """
         if not choices or len(set(choices)) != len(choices) or isinstance(choices, str):
             raise UsageError(f"choices must be different texts, at least one; got {choices!r}")

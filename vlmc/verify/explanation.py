@@ -37,8 +37,8 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
-        told = {"level": self.level, "cause": self.cause, "answers": self.answers}
-        return self.pair.to_json() | told
+        found = {"level": self.level, "cause": self.cause, "answers": self.answers}
+        return self.pair.to_json() | found
 
     def line(self) -> str:
         """For people."""
@@ -53,8 +53,8 @@ class Explainer:
 
     The source's features into the artifact's language model: if the answer is not the source's
     then, the language model differs. Else the source's tiles into its vision engine: if not then,
-    the engine. Else what differs lies in the tiles: in the rule if Pillow's tiles of the artifact's
-    own rule do not bring the answer back, in the resampler if they do.
+    the engine. Else the tiles differ: by the rule if Pillow's tiles of the artifact's own rule do
+    not bring the answer back, by the resampler if they do.
     """
 
     def __init__(

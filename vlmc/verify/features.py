@@ -16,7 +16,7 @@ from vlmc.models.cosine import tile_cosines
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.verify.pixels import SampleTile
 
-_TOLD = 10
+_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class FeatureCheck:
         ]
         found.sort(key=lambda tile: tile["cosine"])
         unique = {(tile["image"], tile["tile"]): tile for tile in reversed(found)}
-        return sorted(unique.values(), key=lambda tile: tile["cosine"])[:_TOLD]
+        return sorted(unique.values(), key=lambda tile: tile["cosine"])[:_LISTED]
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""

@@ -160,7 +160,7 @@ def read_reference(path: Path) -> Reference:
             return _parse(record, file.get_tensor("tiles"), file.get_tensor("features"))
     except (OSError, CheckpointError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{path} is no reference that can be read ({error}). Make one with `vlmc verify "
+            f"{path} is not a valid reference file ({error}). Make one with `vlmc verify "
             "reference RECIPE -o REF`."
         ) from error
 

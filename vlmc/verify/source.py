@@ -38,7 +38,7 @@ from vlmc.text.template import TEMPLATES
 from vlmc.verify.dataset import Question
 
 MAX_NEW_TOKENS = 5
-"""Tokens of an answer, on both sides; as many as `vlmc run` asks for."""
+"""Tokens of an answer, on both sides; the default of `vlmc run`."""
 _BATCH_TILES = 4
 # Beside the weights: activations of a batch of tiles, keys and values, the allocator's slack.
 _WORKING_BYTES = 1 << 30

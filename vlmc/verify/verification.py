@@ -55,7 +55,7 @@ def verify_accuracy(
         dataset: JSON lines of image, prompt, label; without, those that the reference or the
             build was given, if they are still there.
         limit: the first so many questions only.
-        explain: tell of each disagreement at which level it arises; needs a source.
+        explain: find the level at which each disagreement arises; needs a source.
 
     Raises:
         VlmcError: something is missing, damaged, or does not fit into the machine.
@@ -104,7 +104,7 @@ def make_reference_file(
 ) -> Reference:
     """Run the source model on a dataset and write the reference to `output`.
 
-    `files` of the checkpoint are those whose digests tell which source it was.
+    `files` of the checkpoint are those whose digests identify the source.
 
     Raises:
         VlmcError: something is missing, damaged, or does not fit into the machine.
@@ -139,7 +139,7 @@ def _check_prompt(reference: Reference, prompt: PromptRules, path: Path) -> None
         raise UsageError(
             f"{path} was asked with the template {reference.template} and the system message "
             f"{reference.system_message!r}, the artifact with {prompt.template} and "
-            f"{prompt.system_message!r}. Make the reference anew from the artifact's recipe."
+            f"{prompt.system_message!r}. Rerun `vlmc verify reference` with the artifact's recipe."
         )
 
 
@@ -155,7 +155,7 @@ def _check_named(artifact: Artifact, engine: str | None) -> None:
 
 def _load(artifact: Artifact, engine: str | None) -> Model:
     try:
-        # What the self-test would refuse is what is to be told here, with how far off it is.
+        # Verification measures what the self-test would only refuse.
         return load(artifact, engine=engine, self_test=False)
     except HardwareError as error:
         if engine is not None:

@@ -42,7 +42,7 @@ USUAL_SIZES = ((448, 448), (480, 320), (640, 480), (1080, 1440), (1920, 1080), (
 _SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 # manifest.json and recipe.yaml.
 _MANIFEST_BYTES = 4_000
-# An earlier step tells the time of one at most so many times larger or smaller.
+# An earlier step predicts the time of one at most so many times larger or smaller.
 _COMPARABLE = 4.0
 _LISTED = 3
 

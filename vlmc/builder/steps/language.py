@@ -155,7 +155,7 @@ def _w4a16_weights(
         name="language.weights",
         version=1,
         inputs=context.weight_files("language_model."),
-        # The configuration tells how positions turn, which calibration runs through.
+        # Calibration runs through the rotary embedding, which the configuration describes.
         parameters={**asdict(settings), **_layout(checkpoint), "config": config, "scheme": "w4a16"},
         tools=tool_versions(
             "torch", "safetensors", "transformers", "llmcompressor", "compressed-tensors"

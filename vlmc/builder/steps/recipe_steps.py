@@ -46,7 +46,7 @@ def select(steps: Sequence[Step], names: Iterable[str], option: str) -> list[Ste
     """Those steps of the names given: a step's, or the part before the dot for all of a wing.
 
     Raises:
-        UsageError: a name is no step's.
+        UsageError: a name does not belong to a step.
     """
     chosen: set[str] = set()
     for name in names:

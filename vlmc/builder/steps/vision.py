@@ -130,7 +130,7 @@ def _ranges_step(
                 exif=recipe.image.exif,
                 seed=seed,
             )
-        # What is put on a grid stands beside what it is held against.
+        # The 8-bit grids need the quantized tower and the one it is compared with.
         copies = 2 if precision in ("int8", "fp8") else 1
         device = calibration_device(
             context.checkpoint, copies=copies, working_bytes=_CALIBRATION_BYTES

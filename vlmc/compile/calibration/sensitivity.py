@@ -28,7 +28,7 @@ def layer_losses(
 ) -> dict[str, float]:
     """1 - cosine of the worst tile's features with that linear alone on the grid, by its name.
 
-    `tower` is fp32 and migrated. A tile is run anew from the block that the linear is in only.
+    `tower` is fp32 and migrated. A tile reruns only from the block of that linear on.
     """
     losses = dict.fromkeys((name for name, _ in linears_of(tower)), 0.0)
     blocks = len(tower.blocks)
@@ -62,7 +62,7 @@ def choose_kept(
     Raises:
         RecipeError: not even with all of them in 16 bits.
     """
-    wanted = 1 - _SHARE * (1 - min_cosine)
+    enough = 1 - _SHARE * (1 - min_cosine)
     order = sorted(losses, key=lambda name: (-losses[name], name))
     found: dict[int, float] = {}
 
@@ -70,12 +70,12 @@ def choose_kept(
         if kept not in found:
             tell(f"all on the grid but {kept} of {len(order)} linears")
             used = {name: clips[name] for name in order[kept:]}
-            found[kept] = worst_cosine(tower, used, tiles, features, grid, at_least=wanted)
+            found[kept] = worst_cosine(tower, used, tiles, features, grid, at_least=enough)
         return found[kept]
 
     # Doubled until it is enough, then halved between: a run of all tiles is what takes time.
     low, high = -1, 0
-    while worst(high) < wanted:
+    while worst(high) < enough:
         if high == len(order):
             raise RecipeError(
                 f"accuracy.min_feature_cosine is {min_cosine}, which calibration tiles do not "
@@ -84,7 +84,7 @@ def choose_kept(
         low, high = high, min(len(order), max(1, 2 * high))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if worst(middle) >= wanted else (middle, high)
+        low, high = (low, middle) if worst(middle) >= enough else (middle, high)
     return tuple(sorted(order[:high])), worst(high)
 
 

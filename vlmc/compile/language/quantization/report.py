@@ -66,7 +66,7 @@ def _measure(linears: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _error(part: Mapping[str, Any]) -> float:
-    """Of the outputs where samples told it, else of the weights."""
+    """The outputs' error where samples were measured, else the weights'."""
     error = part["output_error"]
     return float(part["weight_error"] if error is None else error)
 
