@@ -1,4 +1,4 @@
-"""How near the integrity check comes to hashing alone: `python benchmarks/integrity.py`.
+"""How near the integrity check comes to hashing alone: `python -m benchmarks.integrity`.
 
 Writes an artifact of random files, checks it, and hashes the same files by two other ways on all
 cores: `sha256sum`, and hashlib in processes. Prints the seconds of each and the ratio to the faster

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +18,12 @@ ROOT = PACKAGE.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Tests write what attackers would, so they may use what vlmc must not.
 SOURCES = [*MODULES, *sorted((ROOT / "recipes").rglob("*.py"))]
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 400
+MAX_MEDIAN_LINES = 110
+# Folders of tests/ that belong to no folder of vlmc/.
+ACROSS = {"attacks", "data", "exactness", "gpu", "miniature", "recipes"}
 
 # Rooms from the ground up. A room imports rooms of lower floors only.
 FLOORS: tuple[set[str], ...] = (
@@ -216,12 +223,50 @@ def test_nothing_runs_code_from_files() -> None:
     assert offenders == []
 
 
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
 def test_modules_are_short_and_say_what_they_are() -> None:
-    for path in MODULES:
-        text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= MAX_LINES, path
-        if text.strip():
+    for path in [*MODULES, *BENCHMARKS]:
+        assert lines_of(path) <= MAX_LINES, path
+        if path.read_text(encoding="utf-8").strip():
             assert ast.get_docstring(tree_of(path)), f"{path}: a module begins with what it is"
+    # Without the files that only make a folder a package.
+    assert statistics.median(map(lines_of, _without_inits(MODULES))) <= MAX_MEDIAN_LINES
+
+
+def _without_inits(paths: Iterable[Path]) -> Iterator[Path]:
+    return (path for path in paths if path.name != "__init__.py")
+
+
+def test_tests_import_no_tests() -> None:
+    """What two of them share is in a module that holds no tests."""
+    offenders = [
+        f"{at(path, line)} imports {name}"
+        for path in [*TESTS, *BENCHMARKS]
+        for line, name in imported(path)
+        if re.search(r"^tests\.(.*\.)?test_", name)
+    ]
+    assert offenders == []
+
+
+def test_tests_are_where_the_tested_is() -> None:
+    for path in TESTS:
+        folder = path.parent.relative_to(ROOT / "tests")
+        if not folder.parts or folder.parts[0] not in ACROSS:
+            assert (PACKAGE / folder).is_dir(), f"{path}: vlmc/{folder} does not exist"
+
+
+def test_scripts_in_tests_name_modules_that_exist() -> None:
+    """Those that run in other processes are texts here, which nothing else reads."""
+    named = re.compile(r"^\s*(?:from|import) ((?:tests|vlmc)\.[\w.]+)", re.MULTILINE)
+    for path in TESTS:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for name in named.findall(node.value):
+                    stem = ROOT.joinpath(*name.split("."))
+                    assert stem.with_suffix(".py").exists() or stem.is_dir(), at(path, node.lineno)
 
 
 def test_public_names_say_what_they_do() -> None:

@@ -15,31 +15,17 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
-    NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
 
 from tests.artifact.conftest import manifest, write_payload
+from tests.artifact.keys import make_keys
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.signature import SIGNATURE, check_signature, sign
 from vlmc.artifact.write import seal
 from vlmc.errors import IntegrityError, UsageError
 
 OPENSSL = shutil.which("openssl")
-
-
-def make_keys(
-    folder: Path, name: str = "key", kind: type[Ed25519PrivateKey | X25519PrivateKey] | None = None
-) -> tuple[Path, Path]:
-    """PEM files of a private key and of its public half, as OpenSSL would write them."""
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
-    key = (kind or Ed25519PrivateKey).generate()
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public.write_bytes(
-        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
-    return private, public
 
 
 @pytest.fixture

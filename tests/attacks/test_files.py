@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.artifact.test_signature import make_keys
+from tests.artifact.keys import make_keys
 from tests.attacks.attempt import attempt
 from tests.attacks.conftest import Change, answer
 from vlmc.artifact.manifest import MANIFEST

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.artifacts import AS_ORACLE, build_from, write_recipe
 from tests.checkpoint.edit import edit_config
-from tests.cli.test_main import call
+from tests.command import call
 from tests.miniature.quantized import LANGUAGE_FILE, Layout, write_dequantized, write_quantized
 from vlmc.artifact.manifest import read_manifest
 from vlmc.builder.plan.plan import make_plan

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from tests.builder.inductor import NEEDS, compiles_here
-from tests.cli.test_main import call
+from tests.command import call
 from vlmc import load
 from vlmc.artifact.engine_summary import engine_layers, engine_products
 from vlmc.artifact.integrity import open_artifact

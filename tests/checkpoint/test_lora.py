@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tests.checkpoint import edit
-from tests.checkpoint.test_weights import refusal
-from tests.models.language.test_decoder import sequence
+from tests.checkpoint.refusal import refusal
+from tests.models.language.sequences import sequence
 from tests.models.loaded import load, tiles
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.models.vision.tower import normalize_tiles

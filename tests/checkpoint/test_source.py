@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.checkpoint import edit
-from tests.checkpoint.test_weights import open_files, refusal
+from tests.checkpoint.refusal import open_files, refusal
 from tests.miniature import MINIATURES
 from vlmc.checkpoint.layout import original_shapes
 from vlmc.checkpoint.source import open_checkpoint

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from tests.checkpoint import edit
 from tests.checkpoint.edit import INDEX, SINGLE
+from tests.checkpoint.refusal import open_files, refusal
 from vlmc.checkpoint.weights import Weights
-from vlmc.errors import CheckpointError
 
 SHARD = "model-00002-of-00003.safetensors"
 
@@ -22,27 +22,6 @@ SHARD = "model-00002-of-00003.safetensors"
 def refused(folder: Path) -> str:
     """The message with which the folder's weights are refused; leaves no file open."""
     return refusal(Weights, folder)
-
-
-def refusal(attempt: Callable[[Path], object], folder: Path) -> str:
-    """The message of the CheckpointError; the folder's files must not stay open."""
-    try:
-        attempt(folder)
-    except CheckpointError as error:
-        message = str(error)
-    else:
-        pytest.fail(f"{folder} was accepted")
-    assert not [name for name in open_files() if name.startswith(str(folder))]
-    assert str(folder) in message
-    return message
-
-
-def open_files() -> set[str]:
-    """Weight files that this process holds open or mapped."""
-    descriptors = Path("/proc/self/fd")
-    found = {str(path.readlink()) for path in descriptors.iterdir() if path.is_symlink()}
-    found |= {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
-    return {name for name in found if name.endswith((".safetensors", ".bin"))}
 
 
 @pytest.mark.parametrize("name", ["internlm2-300m", "internlm2-6b"])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.artifact.test_signature import make_keys
-from tests.cli.test_main import call
+from tests.artifact.keys import make_keys
+from tests.command import call
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import MANIFEST
 from vlmc.artifact.summary import summarize

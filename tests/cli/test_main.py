@@ -12,24 +12,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 
 import vlmc
 from tests.artifacts import write_recipe
+from tests.command import call
 from vlmc import load
 from vlmc.artifact.manifest import read_manifest
-from vlmc.cli.main import main
 
 COLUMNS = ["row", "image", "question", "prompt", "answer", "scores", "image_tokens", "error"]
 QUESTIONS = ["What is this?", "Is it a room?"]
-
-
-def call(*arguments: object) -> Result:
-    """Run the command in this process; anything but an exit is raised."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def prompts(*texts: str) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -18,15 +17,15 @@ import torch
 from safetensors import safe_open
 
 from tests.artifacts import QUICK
+from tests.compile.features import features_of, random_tiles
 from tests.miniature import MINIATURES
+from tests.models.vision.fused import tower_of
 from vlmc.artifact.vision_files import GOLDEN, GOLDEN_TILES, GRAPH, TOWER
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile import vision
 from vlmc.compile.calibration.golden import golden_tiles
 from vlmc.compile.onnx import export
-from vlmc.models.vision.load import load_tower
-from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES, OnnxRuntimeEngine
 
 GOLDEN_SHA256 = "22df9c13e503d8c234ad0ab6f0a2f1b1d44910d392b9b57bc44534e3a78435fd"
@@ -34,25 +33,6 @@ built = pytest.mark.parametrize(
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MINIATURES],
 )
-
-
-def tower_of(checkpoint: Path) -> VisionTower:
-    with open_checkpoint(checkpoint) as opened:
-        tensors = tower_tensors(opened.weights, opened.config)
-        return load_tower(opened.config, tensors, dtype=torch.float32, device="cpu")
-
-
-def features_of(tower: VisionTower, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    with torch.inference_mode():
-        features: npt.NDArray[np.float32] = tower(
-            normalize_tiles(torch.from_numpy(tiles), torch.float32)
-        ).numpy()
-    return features
-
-
-def random_tiles(count: int) -> npt.NDArray[np.uint8]:
-    generator = np.random.default_rng(count)
-    return generator.integers(0, 256, (count, 448, 448, 3), dtype=np.uint8)
 
 
 @built

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.compile.calibration.test_precision import calibration_tiles
+from tests.compile.calibration.tiles import calibration_tiles
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration.ranges import measure_ranges
 from vlmc.compile.vision import fp32_tower

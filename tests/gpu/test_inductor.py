@@ -12,34 +12,29 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.gpu.packages import CUDA, LEAST, PROFILES, entry_of, plan_of
 from tests.models.vision.fused import (
     TOWERS,
-    clips_of,
     reference,
     some_tiles,
     tower_of,
     worst_cosine,
 )
-from vlmc.artifact.manifest import EngineRecord, Profile
 from vlmc.errors import HardwareError
-from vlmc.models.vision.tower_precision import TowerPrecision
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 Folder = Callable[[str], Path]
-CUDA = torch.device("cuda", 0)
-PROFILES = (Profile(1, 1, 3), Profile(4, 5, 7))
 COUNTS = sorted({n for p in PROFILES for n in (p.min, p.opt, p.max)} | {16})
-LEAST = {"fp16": 0.9999, "bf16": 0.999, "fp8": 0.995}
 # Loads and runs what is on disk, with every way to compile taken away.
 FRESH = """
 import sys
 from pathlib import Path
 from unittest import mock
 import torch
-from tests.gpu.test_inductor import CUDA, entry_of
-from tests.models.fused import some_tiles, tower_of
-from vlmc.models.fused_plan import TowerPrecision
+from tests.gpu.packages import CUDA, entry_of
+from tests.models.vision.fused import some_tiles, tower_of
+from vlmc.models.vision.tower_precision import TowerPrecision
 from vlmc.runtime.engines.inductor_engine import InductorEngine
 
 package, checkpoint, precision, clips, output = sys.argv[1:]
@@ -52,30 +47,6 @@ with mock.patch("subprocess.Popen", refuse), mock.patch("triton.compile", refuse
 assert not any(name.startswith("vlmc.compile") for name in sys.modules)
 torch.save(features, output)
 """
-
-
-def plan_of(precision: str, tower: torch.nn.Module) -> TowerPrecision:
-    """As calibration on three tiles gives it."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    clips = clips_of(tower, some_tiles(3)) if precision == "fp8" else {}  # type: ignore[arg-type]
-    return TowerPrecision(dtype, clips)
-
-
-def entry_of(precision: str) -> EngineRecord:
-    """What a manifest says of a package compiled here."""
-    from vlmc.machine.aoti_environment import aoti_environment_of
-
-    needs = aoti_environment_of(CUDA)
-    return EngineRecord(
-        engine="inductor",
-        target=needs.target,
-        precision=precision,
-        file=f"vision/inductor-{needs.target}.pt2",
-        profiles=PROFILES,
-        versions=needs.versions(),
-        device_memory_bytes=None,
-        min_feature_cosine=LEAST[precision],
-    )
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.language.test_decoder import sequence
-from tests.models.linears.quantized import FP8, fp8, int4, w4a16
-from tests.models.linears.test_quantized import both
+from tests.models.language.sequences import sequence
+from tests.models.linears.quantized import FP8, fp8, int4, quantized_and_dense, w4a16
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import HardwareError
 from vlmc.models.language.load import load_decoder
@@ -209,7 +208,7 @@ def test_decoder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("vlmc.models.linears.w4a16.humming_version", lambda: None)
-    config, tensors, _ = both(miniatures(name), quantization)
+    config, tensors, _ = quantized_and_dense(miniatures(name), quantization)
     here, there = (
         load_decoder(config, tensors, dtype=kind, device=device, quantization=quantization)
         for kind, device in ((torch.float32, "cpu"), (dtype, "cuda"))

@@ -14,7 +14,7 @@ import torch
 
 from tests import oracle
 from tests.miniature import MINIATURES
-from tests.models.language.test_decoder import sequence
+from tests.models.language.sequences import sequence
 from tests.models.loaded import embed_chat, features, load, tiles
 from vlmc.models.language.reference_loop import Sampling, generate, prefill, score
 

@@ -11,7 +11,8 @@ from typing import cast
 import pytest
 import torch
 
-from tests.compile.test_vision import features_of, random_tiles, tower_of
+from tests.compile.features import features_of, random_tiles
+from tests.models.vision.fused import tower_of
 from vlmc import load, open_artifact
 from vlmc.builder.rebuild import rebuild
 from vlmc.machine.gpu import gpu_of

@@ -14,26 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
-from tests.jobs.input.test_rows import jpeg, write_jsonl
+from tests.jobs.input.write import jpeg, write_jsonl
+from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import IntegrityError, UsageError, VlmcError
-from vlmc.jobs.input.open import open_input
-from vlmc.jobs.input.prompts import Prompt, prompts_from_texts
-from vlmc.jobs.job import JobSummary, Progress, run_job
+from vlmc.jobs.input.prompts import prompts_from_texts
+from vlmc.jobs.job import Progress
 from vlmc.jobs.ledger import locked_ledger
 from vlmc.jobs.question_runner import OUTPUT_COLUMNS, Request
-
-PROMPTS = [Prompt("fire", "fire?"), Prompt("door", "door?"), Prompt("lamp", "lamp?")]
-
-
-def run(
-    source: Path | str,
-    out: Path,
-    prompts: Sequence[Prompt] = PROMPTS,
-    model: FakeModel | None = None,
-    **options: Any,
-) -> JobSummary:
-    options = {"artifact": "f00d", "tiles": "original", **options}
-    return run_job(model or FakeModel(), open_input(str(source)), prompts, out, **options)
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:

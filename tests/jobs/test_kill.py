@@ -14,11 +14,9 @@ from random import Random
 
 import pytest
 
-from tests.jobs.fake import FakeModel, write_images
-from tests.jobs.test_job import PROMPTS, run
+from tests.jobs.fake import write_images
+from tests.jobs.small_job import run
 from vlmc.errors import VlmcError
-from vlmc.jobs.input.open import open_input
-from vlmc.jobs.job import run_job
 from vlmc.jobs.output.journal import Journal, recover
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
     """The job in a process of its own, with a batch of lines every few answers."""
-    return subprocess.Popen([sys.executable, "-m", "tests.jobs.test_kill", source, out], cwd=ROOT)
+    return subprocess.Popen([sys.executable, "-m", "tests.jobs.killing", source, out], cwd=ROOT)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -94,17 +92,3 @@ def test_a_full_disk_is_reported_and_leaves_whole_lines(tmp_path: Path) -> None:
     assert [json.loads(line)["row"] for line in lines] == list(range(len(lines)))
     assert len(lines) == 20
     assert recover(path, lambda index, line: line["row"] == index).lines == 20
-
-
-if __name__ == "__main__":
-    import vlmc.jobs.output.journal
-
-    vlmc.jobs.output.journal.BATCH_LINES = 3
-    run_job(
-        FakeModel(wait_s=0.004),
-        open_input(sys.argv[1]),
-        PROMPTS,
-        Path(sys.argv[2]),
-        artifact="f00d",
-        tiles="original",
-    )

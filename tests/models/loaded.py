@@ -24,6 +24,8 @@ from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.text.prompt import Prompt, PromptBuilder
 from vlmc.text.template import TEMPLATES
 
+Tensors = dict[str, Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -92,3 +94,14 @@ def embed_chat(folder: Path, loaded: Loaded, chat: oracle.Chat) -> Tensor:
     prompt = prompt_of(loaded, chat)
     with torch.inference_mode():
         return embed(loaded.decoder, prompt.ids, prompt.image_token_id, found)
+
+
+def parts(folder: Path) -> tuple[ModelConfig, Tensors, Tensors]:
+    """Configuration, tower tensors and language tensors."""
+    with open_checkpoint(folder) as checkpoint:
+        config = checkpoint.config
+        return (
+            config,
+            dict(tower_tensors(checkpoint.weights, config)),
+            dict(language_tensors(checkpoint.weights, config.language)),
+        )

@@ -9,27 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models.loaded import parts
 from vlmc.checkpoint.config import ModelConfig
-from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
-from vlmc.checkpoint.source import open_checkpoint
 from vlmc.errors import CheckpointError
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
 from vlmc.models.vision.load import load_tower
 
-Tensors = dict[str, Tensor]
 Folder = Callable[[str], Path]
-
-
-def parts(folder: Path) -> tuple[ModelConfig, Tensors, Tensors]:
-    """Configuration, tower tensors and language tensors."""
-    with open_checkpoint(folder) as checkpoint:
-        config = checkpoint.config
-        return (
-            config,
-            dict(tower_tensors(checkpoint.weights, config)),
-            dict(language_tensors(checkpoint.weights, config.language)),
-        )
 
 
 def fill(config: ModelConfig, tensors: list[tuple[str, Tensor]]) -> Decoder:

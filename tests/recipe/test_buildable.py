@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipe.test_read import FULL, MINIMAL
+from tests.recipe.texts import FULL, MINIMAL
 from vlmc.builder.build import build
 from vlmc.errors import RecipeError
 from vlmc.recipe.buildable import check_buildable

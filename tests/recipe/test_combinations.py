@@ -6,22 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipe.test_read import refused
+from tests.recipe.texts import HEAD, refused, vision
 from vlmc.recipe.read import read_recipe
 
-HEAD = "version: 1\nname: small\nmodel:\n  checkpoint: weights\n"  # four lines
 DATA = "calibration: {dataset: some.jsonl}\n"
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "recipe.yaml"
-
-
-def vision(precision: str, *engines: str) -> str:
-    """Line 5 the part, 6 the precision, 7 the key, then a line for each engine."""
-    lines = "".join(f"    - {{engine: {engine}}}\n" for engine in engines)
-    return f"vision:\n  precision: {precision}\n  engines:\n{lines}"
 
 
 @pytest.mark.parametrize(

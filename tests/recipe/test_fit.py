@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipe.test_combinations import HEAD, vision
+from tests.recipe.texts import HEAD, vision
 from tests.recipes.released import RELEASED
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.layout import original_shapes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipe.test_read import MINIMAL, refused
+from tests.recipe.texts import MINIMAL, refused
 from vlmc.recipe.read import read_recipe
 
 

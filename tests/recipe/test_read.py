@@ -8,68 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.recipe.texts import FULL, MINIMAL, refused
 from vlmc.errors import RecipeError
 from vlmc.recipe.document import MAX_BYTES
 from vlmc.recipe.read import read_recipe
-
-MINIMAL = "version: 1\nname: small\nmodel: {checkpoint: weights}\nvision: {precision: fp32}\n"
-FULL = """\
-version: 1
-name: whole-8b.v2_x
-model:
-  checkpoint: ../weights
-  dtype: bf16
-  template: Hermes-2
-  system_message: Answer in one word.
-image:
-  resampler: pillow
-  exif: apply
-  tiles: {rule: native, max: 4, thumbnail: true, tolerance: 0.1}
-vision:
-  precision: int8
-  engines:
-    - {engine: tensorrt-rtx, targets: [sm86, sm89]}
-    - {engine: onnxruntime}
-  profiles:
-    - {min: 1, opt: 2, max: 4}
-    - {min: 5, opt: 13, max: 26}
-language:
-  scheme: w4a16
-  method: gptq
-  group_size: 64
-  symmetric: true
-  keep: ["*.down_proj"]
-calibration:
-  dataset: calibration.jsonl
-  modality: image_text
-  samples: 32
-  seed: 7
-runtime:
-  cuda_graphs: false
-  prefix_cache: off
-  max_batch_tokens: 4096
-accuracy:
-  dataset: ../eval.jsonl
-  reference_dtype: fp32
-  normalize: [nfkc]
-  min_feature_cosine: 0.99
-  min_answer_agreement: 1
-  max_recall_drop: 0
-"""
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "recipe.yaml"
-
-
-def refused(path: Path, text: str | bytes, *overrides: str) -> str:
-    """The message for a recipe that is not read, its folder left out."""
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(RecipeError) as caught:
-        read_recipe(path, overrides)
-    assert caught.value.exit_code == 2
-    return str(caught.value).replace(f"{path.parent}/", "")
 
 
 def test_minimal_recipe_takes_the_defaults(path: Path) -> None:

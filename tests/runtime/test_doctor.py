@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.artifacts import copy_with
-from tests.cli.test_main import call
-from tests.runtime.engines.test_self_test import sabotaged
+from tests.command import call
+from tests.runtime.engines.sabotage import sabotaged
 from vlmc.artifact.manifest import read_manifest
 from vlmc.machine.gpu import Gpu
 from vlmc.machine.packages import EnginePackage

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 
 from tests.artifacts import build_from
-from tests.cli.test_main import call
+from tests.command import call
 from vlmc.artifact.accuracy_status import read_accuracy
 from vlmc.artifact.manifest import EngineRecord, Manifest, read_manifest
 from vlmc.artifact.write import seal

@@ -13,7 +13,7 @@ import pytest
 
 from tests.artifacts import write_recipe
 from tests.builder.headers import write_headers_8b, write_headers_8b_awq
-from tests.processor_time import of_children
+from tests.builder.plan.processor_time import of_children
 from vlmc.artifact.integrity import payload_files
 from vlmc.artifact.manifest import MANIFEST
 from vlmc.builder.build import build

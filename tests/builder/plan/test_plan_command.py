@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.artifacts import write_recipe
-from tests.processor_time import of_children
+from tests.builder.plan.processor_time import of_children
 from vlmc.cli.main import main
 
 

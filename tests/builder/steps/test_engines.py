@@ -11,7 +11,7 @@ import pytest
 
 from tests.artifacts import write_recipe
 from tests.builder.inductor import NEEDS, compiles_here
-from tests.builder.steps.test_steps import keys, steps_of
+from tests.builder.steps.recipe_steps import keys, steps_of
 from vlmc.artifact.engine_summary import engine_layers
 from vlmc.artifact.integrity import open_artifact
 from vlmc.builder.build import build, build_steps

@@ -16,20 +16,14 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from tests.artifacts import write_recipe
+from tests.builder.steps.recipe_steps import keys, steps_of
 from vlmc.artifact.manifest import read_manifest
 from vlmc.builder.build import build, build_steps
-from vlmc.builder.steps import recipe_steps as steps
 from vlmc.builder.steps import step_key
-from vlmc.builder.steps.context import BuildContext
-from vlmc.builder.steps.samples import read_samples
-from vlmc.builder.steps.step import Step
 from vlmc.builder.store.step_cache import StepCache
-from vlmc.checkpoint.source import open_checkpoint
 from vlmc.cli.main import main
 from vlmc.errors import BuildError, UsageError
-from vlmc.files.hashing import file_sha256
 from vlmc.recipe.read import read_recipe
-from vlmc.recipe.resolve import resolve
 
 VISION = {"vision.weights", "vision.golden", "vision.graph"}
 LANGUAGE = {"language.settings", "language.tokenizer", "language.weights"}
@@ -48,18 +42,6 @@ CHANGES: dict[str, set[str]] = {
     "accuracy.min_feature_cosine=0.9": set(),
     "model.dtype=fp16": {"language.settings", "language.weights"},
 }
-
-
-def steps_of(checkpoint: Path, recipe: Path, overrides: tuple[str, ...] = ()) -> list[Step]:
-    read = read_recipe(write_recipe(recipe, checkpoint), overrides)
-    with open_checkpoint(checkpoint) as opened:
-        digests = {path.name: file_sha256(path) for path in steps.source_files(opened.folder)}
-        context = BuildContext(resolve(read, opened.config), opened, digests, read_samples(read))
-        return steps.make_steps(context)
-
-
-def keys(made: list[Step]) -> dict[str, str]:
-    return {step.name: step.key for step in made}
 
 
 def changed(one: dict[str, str], other: dict[str, str]) -> set[str]:

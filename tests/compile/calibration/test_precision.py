@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.artifacts import QUICK, write_recipe
+from tests.compile.calibration.tiles import calibration_tiles
 from vlmc.artifact.manifest import read_manifest
 from vlmc.builder.build import build
 from vlmc.checkpoint.source import open_checkpoint
@@ -44,16 +45,6 @@ def tower_of(checkpoint: Path) -> VisionTower:
 @torch.inference_mode()
 def features_of(tower: VisionTower, tiles: torch.Tensor = TILES) -> torch.Tensor:
     return tower(normalize_tiles(tiles, torch.float32))
-
-
-def calibration_tiles(images: Path) -> CalibrationTiles:
-    return CalibrationTiles(
-        sorted(images.glob("*.jpg"))[:3],
-        TileRule("original"),
-        resampler="opencv",
-        exif="ignore",
-        seed=0,
-    )
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -12,29 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from tests.image.patterns import pattern
 from tests.jobs.fake import write_images
+from tests.jobs.input.write import jpeg, write_jsonl
 from vlmc.errors import UsageError
 from vlmc.jobs.input.open import open_input
 from vlmc.jobs.input.prompts import Prompt, prompts_from_file, prompts_from_texts
 from vlmc.jobs.input.rows import InputRow
-
-
-def write_jsonl(path: Path, *lines: Any) -> Path:
-    text = "".join(
-        (line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)) + "\n"
-        for line in lines
-    )
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def jpeg(width: int = 9) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pattern(width, 8)).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def test_a_folder_is_read_at_every_depth_in_order(tmp_path: Path) -> None:

@@ -9,22 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.models.language.sequences import NAMES, TOLERANCE, WINDOWED, sequence
 from tests.models.loaded import load
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.kv_cache import KVCache
 
-TOLERANCE = 1e-4
-NAMES = ("internlm2-300m", "qwen2-300m", "phi3-300m", "llama-llama3-6b", "internlm2-300m-ntk")
-# In these two, positions beyond 512 rotate by other angles.
-WINDOWED = ("phi3-300m", "internlm2-300m-ntk")
-
 Folder = Callable[[str], Path]
-
-
-def sequence(decoder: Decoder, tokens: int, seed: int = 0) -> Tensor:
-    """Random embeddings (tokens, hidden)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(tokens, decoder.config.hidden_size, generator=generator)
 
 
 def new_cache(decoder: Decoder, rows: int, capacity: int) -> KVCache:

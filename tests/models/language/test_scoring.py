@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.language.test_decoder import NAMES, TOLERANCE, WINDOWED, sequence
+from tests.models.language.sequences import NAMES, TOLERANCE, WINDOWED, sequence
 from tests.models.loaded import load
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.kv_cache import KVCache

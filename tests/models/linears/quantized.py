@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.models.loaded import parts
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.huggingface import language_config_json
 from vlmc.checkpoint.packed import pack
@@ -160,3 +161,17 @@ def settings_of(quantization: Quantization) -> dict[str, Any]:
 def covered(linear: str, quantization: Quantization) -> bool:
     """Embeddings are tables too, and no linears."""
     return "embed_tokens" not in linear and quantization.covers(linear)
+
+
+def quantized_and_dense(
+    folder: Path, quantization: Quantization
+) -> tuple[LanguageConfig, list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
+    """Configuration, the tensors quantized, and what they stand for."""
+    config, _, language = parts(folder)
+    triples = list(quantized(language.items(), quantization))
+    dense = [
+        (f"{name.rpartition('.')[0]}.weight" if ".weight_" in name else name, exact)
+        for name, _, exact in triples
+        if exact.numel()
+    ]
+    return config.language, [(name, tensor) for name, tensor, _ in triples], dense

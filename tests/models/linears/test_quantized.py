@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.models.language.test_decoder import sequence
-from tests.models.linears.quantized import FP8, fp8, int4, quantized, w4a16
-from tests.models.test_fill import parts
+from tests.models.language.sequences import sequence
+from tests.models.linears.quantized import FP8, fp8, int4, quantized_and_dense, w4a16
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.packed import unpack
 from vlmc.checkpoint.quantization import Quantization
@@ -44,20 +43,6 @@ def load(
     return load_decoder(config, tensors, dtype=dtype, device="cpu", quantization=quantization)
 
 
-def both(
-    folder: Path, quantization: Quantization
-) -> tuple[LanguageConfig, list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
-    """Configuration, the tensors quantized, and what they stand for."""
-    config, _, language = parts(folder)
-    triples = list(quantized(language.items(), quantization))
-    dense = [
-        (f"{name.rpartition('.')[0]}.weight" if ".weight_" in name else name, exact)
-        for name, _, exact in triples
-        if exact.numel()
-    ]
-    return config.language, [(name, tensor) for name, tensor, _ in triples], dense
-
-
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("group_size", [32, None])
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +51,7 @@ def test_w4a16_is_its_dequantized_twin(
     name: str, group_size: int | None, symmetric: bool, miniatures: Folder
 ) -> None:
     quantization = w4a16(group_size, symmetric=symmetric)
-    config, tensors, dense = both(miniatures(name), quantization)
+    config, tensors, dense = quantized_and_dense(miniatures(name), quantization)
     assert any("weight_packed" in name for name, _ in tensors)
     # Shards may hold a linear's tensors in any order.
     found, expected = load(config, tensors[::-1], quantization), load(config, dense, None)
@@ -77,7 +62,7 @@ def test_w4a16_is_its_dequantized_twin(
 @pytest.mark.parametrize("name", NAMES)
 @torch.inference_mode()
 def test_fp8_rounds_weights_and_tokens(name: str, miniatures: Folder) -> None:
-    config, tensors, dense = both(miniatures(name), FP8)
+    config, tensors, dense = quantized_and_dense(miniatures(name), FP8)
     found, expected = load(config, tensors, FP8), load(config, dense, None)
     for module in expected.layers.modules():
         if isinstance(module, nn.Linear):
@@ -97,7 +82,7 @@ def rounded(states: Tensor) -> Tensor:
 def test_linears_left_in_16_bits_stay_dense(miniature: Path) -> None:
     ignore = (r"re:.*layers\.0\.mlp", "model.layers.1.self_attn.k_proj")
     quantization = w4a16(32, symmetric=False, ignore=ignore)
-    config, tensors, dense = both(miniature, quantization)
+    config, tensors, dense = quantized_and_dense(miniature, quantization)
     assert not any("0.mlp" in name and "packed" in name for name, _ in tensors)
     found, expected = load(config, tensors, quantization), load(config, dense, None)
     joined = found.get_submodule("layers.1.self_attn.qkv_proj")
@@ -112,7 +97,7 @@ def test_dequantized_once_in_the_dtype_that_is_computed_in(
     dtype: torch.dtype, miniature: Path
 ) -> None:
     quantization = w4a16(32, symmetric=False)
-    config, tensors, dense = both(miniature, quantization)
+    config, tensors, dense = quantized_and_dense(miniature, quantization)
     found = load(config, tensors, quantization, dtype)
     for name, tensor in dense:
         if name.endswith("down_proj.weight"):
@@ -183,7 +168,7 @@ def test_wrong_tensors_are_named(
     kind: str, value: Tensor | None, message: str, miniature: Path
 ) -> None:
     quantization = w4a16(32, symmetric=False)
-    config, tensors, _ = both(miniature, quantization)
+    config, tensors, _ = quantized_and_dense(miniature, quantization)
     changed = dict(tensors)
     name = f"model.layers.1.self_attn.k_proj.{kind}"
     if value is None:
@@ -195,7 +180,7 @@ def test_wrong_tensors_are_named(
 
 
 def test_nan_in_fp8_weights_is_named(miniature: Path) -> None:
-    config, tensors, _ = both(miniature, FP8)
+    config, tensors, _ = quantized_and_dense(miniature, FP8)
     changed = dict(tensors)
     weight = changed["model.layers.0.mlp.up_proj.weight"]
     weight.view(torch.uint8)[3, 5] = 255
@@ -204,13 +189,13 @@ def test_nan_in_fp8_weights_is_named(miniature: Path) -> None:
 
 
 def test_groups_that_do_not_divide_are_refused(miniature: Path) -> None:
-    config, tensors, _ = both(miniature, w4a16(32, symmetric=True))
+    config, tensors, _ = quantized_and_dense(miniature, w4a16(32, symmetric=True))
     with pytest.raises(CheckpointError, match=r"q_proj: groups of 48 do not divide its 64 inputs"):
         load(config, tensors, w4a16(48, symmetric=True))
 
 
 def test_layouts_of_source_checkpoints_are_converted_before(miniature: Path) -> None:
-    config, tensors, _ = both(miniature, w4a16(32, symmetric=True))
+    config, tensors, _ = quantized_and_dense(miniature, w4a16(32, symmetric=True))
     with pytest.raises(CheckpointError, match="layout awq are converted when an artifact is built"):
         load(config, tensors, Quantization("awq", 32, False, ("Linear",)))
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from tests.artifacts import copy_with
+from tests.runtime.engines.sabotage import sabotaged
 from vlmc import load, open_artifact
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import read_manifest
@@ -42,20 +41,6 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(self_test, "run_self_test", counted)
     return ran
-
-
-def sabotaged(artifact: Path, folder: Path) -> Path:
-    """A sealed copy whose graph answers with another scale in its last layer's first rows."""
-    copy_with(artifact, folder)
-    path = folder / "vision" / "model.onnx"
-    model = onnx.load(path)
-    weights = [i for i in model.graph.initializer if len(i.dims) == 2]
-    values = numpy_helper.to_array(weights[-1]).copy()
-    values[: len(values) // 2] *= 1.5
-    weights[-1].CopyFrom(numpy_helper.from_array(values, weights[-1].name))
-    onnx.save(model, path)
-    seal(folder, read_manifest(folder))
-    return folder
 
 
 def test_it_runs_once_for_each_artifact_and_version(
