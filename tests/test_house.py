@@ -308,3 +308,12 @@ def test_environment_is_not_read_at_import() -> None:
         if isinstance(inner, ast.Attribute) and inner.attr in ("environ", "getenv")
     ]
     assert offenders == []
+
+
+def test_architecture_names_what_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`([\w/]+\.py)`", text)) - {"tests/test_house.py"}
+    assert [name for name in sorted(files) if not (PACKAGE / name).is_file()] == []
+    rows = re.findall(r"^\| `([\w/]+)/` \|", text, re.MULTILINE)
+    folders = {str(path.parent.relative_to(PACKAGE)) for path in MODULES} - {"."}
+    assert sorted(rows) == sorted(folders), "one line a folder"

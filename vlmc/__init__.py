@@ -11,13 +11,23 @@ if TYPE_CHECKING:
     from vlmc.runtime.load import load
     from vlmc.runtime.model import Model
     from vlmc.runtime.requests.answer import Answer
+    from vlmc.runtime.requests.statistics import Statistics
 
-__all__ = ["Answer", "Artifact", "Model", "__version__", "load", "open_artifact"]
+__all__ = [
+    "Answer",
+    "Artifact",
+    "Model",
+    "Statistics",
+    "__version__",
+    "load",
+    "open_artifact",
+]
 
 _HOMES = {
     "load": "vlmc.runtime.load",
     "Model": "vlmc.runtime.model",
     "Answer": "vlmc.runtime.requests.answer",
+    "Statistics": "vlmc.runtime.requests.statistics",
     "Artifact": "vlmc.artifact.integrity",
     "open_artifact": "vlmc.artifact.integrity",
 }

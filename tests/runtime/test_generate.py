@@ -195,22 +195,14 @@ def test_more_images_than_are_kept(model: Model, pictures: Pictures) -> None:
     assert alone_again.token_ids == together.token_ids
 
 
-def test_images_at_hand_are_not_computed_again(
-    model: Model, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = model._encoder._engine
-    infer, counts = engine.infer, []
-
-    def counted(tiles: npt.NDArray[np.uint8]) -> object:
-        counts.append(len(tiles))
-        return infer(tiles)
-
-    monkeypatch.setattr(engine, "infer", counted)
+def test_cached_images_are_not_computed_again(model: Model, pictures: Pictures) -> None:
+    before = model.statistics
     buffer = io.BytesIO()
     Image.fromarray(pictures[5] // 2).save(buffer, "PNG")
     for question in QUESTIONS:
         model.generate([(buffer.getvalue(), question)])
-    assert counts == [1]
+    assert model.statistics.images_decoded == before.images_decoded + 1
+    assert model.statistics.tiles_encoded == before.tiles_encoded + 1
 
 
 def test_prepared_image_stands_for_its_image(model: Model, pictures: Pictures) -> None:

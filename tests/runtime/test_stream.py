@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ import torch
 from tests.runtime.conftest import preparing_threads
 from vlmc import Answer, Model, load
 from vlmc.errors import ImageError, PromptError, UsageError, VlmcError
-from vlmc.models.language import reference_loop
-from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
-from vlmc.runtime.images.prefetch import MAX_GROUP, PREFETCH_REQUESTS
 from vlmc.runtime.requests.request import Request
 
 Pictures = list[npt.NDArray[np.uint8]]
+
+
+# Requests that are prepared or run at once, and the one that begins the next group.
+LOOK_AHEAD = 40
 
 
 class Counted:
@@ -97,24 +99,19 @@ def test_stream_raises_when_its_turn_comes(model: Model, pictures: Pictures) -> 
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["one image", "many images"])
-def test_look_ahead_is_bounded(
-    alike: bool, model: Model, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        model._encoder._engine, "infer", lambda tiles: torch.zeros(len(tiles), 256, 64)
-    )
-    monkeypatch.setattr(model._encoder, "_kept", ContentCache(KEPT_IMAGES))
-    total = 4 * (PREFETCH_REQUESTS + MAX_GROUP)
+def test_look_ahead_is_bounded(alike: bool, model: Model, pictures: Pictures) -> None:
+    total = 3 * LOOK_AHEAD
+    prepared = [model.prepare_image(picture) for picture in pictures]
+    # Of few tokens, and without the tower: how far it reads does not depend on what it reads.
+    images = [replace(image, features=torch.zeros(256, 64)) for image in prepared]
     requests: list[Request] = [
-        (pictures[0 if alike else index % len(pictures)], f"What is {index}?")
-        for index in range(total)
+        (images[0 if alike else index % len(images)], f"What is {index}?") for index in range(total)
     ]
     counted = Counted(requests)
     stream = model.stream(counted, max_new_tokens=1)
     assert counted.taken == 0, "nothing happens before the first answer is asked for"
     for done, _ in enumerate(stream, 1):
-        # What is prepared ahead, the group that runs, and the one that began the next.
-        assert counted.taken - done <= PREFETCH_REQUESTS + MAX_GROUP + 1
+        assert counted.taken - done <= LOOK_AHEAD
     assert done == counted.taken == total
     assert counted.threads == {threading.get_ident()}, "inputs are read on the caller's thread"
 
@@ -164,7 +161,8 @@ def test_second_thread_is_refused_while_the_first_runs(
     model: Model, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[str] = []
-    generate = reference_loop.generate
+    infer = model.vision.infer
+    unseen = pictures[0][::-1].copy()
 
     def in_another_thread() -> None:
         for call in (
@@ -183,15 +181,13 @@ def test_second_thread_is_refused_while_the_first_runs(
             thread = threading.Thread(target=in_another_thread)
             thread.start()
             thread.join()
-        return generate(*arguments)  # type: ignore[arg-type]
+        return infer(*arguments)  # type: ignore[arg-type]
 
-    expected = model.generate([(pictures[0], "What?")])
-    monkeypatch.setattr(reference_loop, "generate", while_running)
-    (answer,) = model.generate([(pictures[0], "What?")])
+    monkeypatch.setattr(model.vision, "infer", while_running)
+    (answer,) = model.generate([(unseen, "What?")])
     assert len(refusals) == 4
     assert all("in use by another thread" in refusal for refusal in refusals)
-    assert answer.token_ids == expected[0].token_ids
-    assert model.generate([(pictures[0], "What?")])[0].token_ids == answer.token_ids
+    assert model.generate([(unseen, "What?")])[0].token_ids == answer.token_ids
 
 
 def test_closed_model_refuses(artifact: Path, pictures: Pictures) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from vlmc.runtime.images.prefetch import group_by_images, prefetch
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.requests.answer import Answer, Timings
 from vlmc.runtime.requests.request import PreparedImage, Request
+from vlmc.runtime.requests.statistics import Statistics
 from vlmc.text.prompt import PromptBuilder
 
 Result = TypeVar("Result")
@@ -65,6 +66,7 @@ class Model:
         self._prompts, self._encoder, self._decoder = prompts, encoder, decoder
         self._language = decoder.config
         self._preparer = Preparer(artifact.manifest.image, tiles, prompts)
+        self._tokens = Statistics()
         self._busy = threading.Lock()
         self._closed = False
 
@@ -128,9 +130,19 @@ class Model:
             begin = time.perf_counter()
             tokens = reference_loop.generate(self._decoder, start, sampling, self._prompts.stop_id)
             decode_ms = (time.perf_counter() - begin) * 1e3
+            self._count(group, start, new_tokens=sum(len(ids) for ids in tokens))
             return [
-                self._answer(request, ids, timings(request, decode_ms))
-                for request, ids in zip(group, tokens, strict=True)
+                Answer(
+                    text=self._prompts.answer_text(ids),
+                    token_ids=ids,
+                    prompt_token_ids=request.prompt_ids,
+                    finish_reason="stop" if ids[-1] == self._prompts.stop_id else "length",
+                    image_tokens=request.image_tokens,
+                    prompt_tokens_reused=start.shared if row else 0,
+                    engine=self.engine,
+                    timings=timings(request, decode_ms),
+                )
+                for row, (request, ids) in enumerate(zip(group, tokens, strict=True))
             ]
 
         return self._run(requests, answer)
@@ -168,8 +180,9 @@ class Model:
             begin = time.perf_counter()
             rows = reference_loop.score(self._decoder, start, ids).tolist()
             decode_ms = (time.perf_counter() - begin) * 1e3
+            self._count(group, start, new_tokens=0)
             results = []
-            for request, row in zip(group, rows, strict=True):
+            for index, (request, row) in enumerate(zip(group, rows, strict=True)):
                 best = max(range(len(choices)), key=row.__getitem__)
                 answer = Answer(
                     text=choices[best],
@@ -177,6 +190,7 @@ class Model:
                     prompt_token_ids=request.prompt_ids,
                     finish_reason="choice",
                     image_tokens=request.image_tokens,
+                    prompt_tokens_reused=start.shared if index else 0,
                     engine=self.engine,
                     timings=timings(request, decode_ms),
                 )
@@ -211,6 +225,16 @@ class Model:
         """The vision engine in use."""
         self._check_open()
         return self._encoder.engine
+
+    @property
+    def statistics(self) -> Statistics:
+        """What this model has computed so far."""
+        self._check_open()
+        return replace(
+            self._tokens,
+            images_decoded=self._preparer.images_decoded,
+            tiles_encoded=self._encoder.tiles_encoded,
+        )
 
     def close(self) -> None:
         """Free weights and engines; further calls are refused."""
@@ -280,15 +304,14 @@ class Model:
 
         return start, timings
 
-    def _answer(self, request: PreparedRequest, ids: tuple[int, ...], timings: Timings) -> Answer:
-        return Answer(
-            text=self._prompts.answer_text(ids),
-            token_ids=ids,
-            prompt_token_ids=request.prompt_ids,
-            finish_reason="stop" if ids[-1] == self._prompts.stop_id else "length",
-            image_tokens=request.image_tokens,
-            engine=self.engine,
-            timings=timings,
+    def _count(self, group: list[PreparedRequest], start: Prefilled, *, new_tokens: int) -> None:
+        reused = start.shared * (len(group) - 1)
+        prompts = sum(len(request.prompt_ids) for request in group)
+        before = self._tokens
+        self._tokens = Statistics(
+            prompt_tokens_computed=before.prompt_tokens_computed + prompts - reused,
+            prompt_tokens_reused=before.prompt_tokens_reused + reused,
+            new_tokens=before.new_tokens + new_tokens,
         )
 
     def _check_open(self) -> None:

@@ -112,7 +112,7 @@ def test_draws_follow_the_tempered_distribution(miniature: Path) -> None:
     decoder = load(miniature).decoder
     chances = torch.tensor([0.5, 0.3, 0.15, 0.05])
     cache = KVCache(decoder.config, 1, 1, dtype=torch.float32, device="cpu")
-    start = Prefilled(cache, 2.0 * chances.log()[None])
+    start = Prefilled(cache, 2.0 * chances.log()[None], shared=0)
     drawn = [
         generate(decoder, start, Sampling(1, 2.0, seed), NO_STOP)[0][0] for seed in range(2000)
     ]

@@ -209,7 +209,7 @@ def test_lost_speed_is_told(installed: str | None, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("vlmc.models.linears.w4a16.version", version)
     humming_version.cache_clear()
-    with pytest.warns(UserWarning, match=r"18\.0 ms instead of 4\.4 .*'vlmc\[cuda\]'"):
+    with pytest.warns(UserWarning, match=r"\d ms instead of \d.*\[cuda\]"):
         assert humming_version() is None
     humming_version.cache_clear()
 

@@ -24,10 +24,14 @@ class Sampling:
 
 @dataclass(slots=True)
 class Prefilled:
-    """Prompts after prefill: `logits` (rows, vocabulary) fp32 of each row's next token."""
+    """Prompts after prefill: `logits` (rows, vocabulary) fp32 of each row's next token.
+
+    The first `shared` tokens of every row but the first were copied, not computed.
+    """
 
     cache: KVCache
     logits: Tensor
+    shared: int
 
 
 def embed(
@@ -65,7 +69,7 @@ def prefill(
     counts = lengths - shared
     states = decoder(rests, cache, token_counts=counts, total_lengths=lengths)
     last = states[torch.arange(len(rows), device=device), counts - 1]
-    return Prefilled(cache, decoder.logits(last))
+    return Prefilled(cache, decoder.logits(last), shared)
 
 
 def can_share(decoder: Decoder, lengths: Tensor, shared: int) -> bool:

@@ -29,6 +29,7 @@ class ImageEncoder:
         self._engine, self._dtype, self._device = engine, dtype, device
         self._shape = torch.Size((TOKENS_PER_TILE, hidden_size))
         self._kept: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
+        self.tiles_encoded = 0
 
     @property
     def engine(self) -> VisionEngine:
@@ -60,6 +61,7 @@ class ImageEncoder:
                     f"a tile where the language model takes {list(self._shape)}: it is another "
                     "model's. Build the artifact again."
                 )
+            self.tiles_encoded += len(tiles)
             features = features.to(self._device, self._dtype)
             counts = [len(image.tiles) for image in new.values()]
             for digest, part in zip(new, torch.split(features, counts), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ class Preparer:
         self._rules, self._tiles, self._prompts = rules, tiles, prompts
         # Streams that are open at once, and `encode` beside them, prepare on threads of their own.
         self._kept: ContentCache[PreparedImage] = ContentCache(KEPT_IMAGES)
+        self._counting = threading.Lock()
+        self.images_decoded = 0
 
     def request(self, request: object) -> PreparedRequest:
         """Prepare one request.
@@ -89,6 +92,8 @@ class Preparer:
 
         def prepared() -> PreparedImage:
             pixels = decode(content, exif=self._rules.exif, name=name)
+            with self._counting:
+                self.images_decoded += 1
             return PreparedImage(digest, make_tiles(pixels, self._tiles, self._rules.resampler))
 
         return self._kept.get_or_compute(digest, prepared)

@@ -1,4 +1,4 @@
-"""What the runtime answers."""
+"""The answer to a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class Timings:
     """Milliseconds. Vision, prefill and decode are those of the group of requests on the same
-    images that ran together; vision is 0 where the features were at hand."""
+    images that ran together; vision is about 0 where the features were cached."""
 
     prepare_ms: float
     vision_ms: float
@@ -22,7 +22,8 @@ class Answer:
     """The answer to one request.
 
     `token_ids` are the new tokens, with the stop token if it came. `finish_reason` is `stop`,
-    `length`, or `choice` when the answer is the best of given choices.
+    `length`, or `choice` when the answer is the best of given choices. `prompt_tokens_reused` of
+    the prompt's tokens were not computed for this request: an earlier one had the same beginning.
     """
 
     text: str
@@ -30,5 +31,6 @@ class Answer:
     prompt_token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length", "choice"]
     image_tokens: int
+    prompt_tokens_reused: int
     engine: str
     timings: Timings
