@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from tests.miniature import write_miniature
+from tests.skips import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]
 
 DATA = Path(__file__).parent / "data"
 

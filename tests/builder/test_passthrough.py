@@ -184,7 +184,7 @@ def keys(checkpoint: Path) -> dict[str, str]:
 
 
 def test_transformers_computes_the_same(miniature: Path, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
     made = write_quantized(miniature, tmp_path / "made", "awq", keep=["1.attention.wqkv"])
     folder = build_from(made, tmp_path / "artifact") / "language"
     decoder = load_language(folder, torch.float32, torch.device("cpu"))

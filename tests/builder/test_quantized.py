@@ -34,6 +34,8 @@ QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart"
 DOWN = "model.layers.0.mlp.down_proj"
 AWQ_PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
 """Which nibble of an AWQ word holds its outputs 0 to 7."""
+# One process builds what these tests share.
+pytestmark = pytest.mark.xdist_group("builder.quantized")
 W4A16 = ("language.scheme=w4a16", "language.group_size=32", f"language.keep=[{DOWN}]")
 
 
@@ -92,7 +94,7 @@ def test_fp8_values_and_scales(fp8: Path, artifact: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["w4a16", "fp8"])
 def test_transformers_computes_the_same(scheme: str, request: pytest.FixtureRequest) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
     folder = request.getfixturevalue(scheme) / "language"
     config = config_of(folder)
     stored = tensors_of(folder)
@@ -249,7 +251,8 @@ def test_calibration_is_recorded(images: Path, miniature: Path, tmp_path: Path) 
     assert not list(folder.rglob("00000.safetensors"))
 
 
-@pytest.mark.parametrize("method", ["awq", "gptq"])
+# AWQ's search takes longest, and the build above runs it on the miniature.
+@pytest.mark.parametrize("method", [pytest.param("awq", marks=pytest.mark.slow), "gptq"])
 def test_the_quickstart_by_both_methods(method: str) -> None:
     """The shipped model, with images and prompts: few, since a search takes a while."""
     overrides = (

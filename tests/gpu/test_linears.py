@@ -26,7 +26,9 @@ from vlmc.models.linears.kernel import Kernel
 from vlmc.models.linears.w4a16 import W4A16Linear, choose_kernel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-needs_humming = pytest.mark.skipif(find_spec("humming") is None, reason="needs humming-kernels")
+needs_humming = pytest.mark.skipif(
+    torch.cuda.is_available() and find_spec("humming") is None, reason="needs humming-kernels"
+)
 
 Folder = Callable[[str], Path]
 OUTPUTS, INPUTS = 384, 512

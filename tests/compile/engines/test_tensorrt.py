@@ -24,6 +24,8 @@ from vlmc.machine.support import TARGETS, Precision
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux on x86-64 alone")
 
+# One process makes the graphs that these tests share.
+pytestmark = pytest.mark.xdist_group("compile.tensorrt")
 PROFILES = (Profile(1, 1, 1), Profile(2, 4, 13))
 
 
@@ -76,12 +78,12 @@ def quantized(
 @pytest.mark.parametrize(
     ("name", "precision", "target"),
     [
-        ("internlm2-300m", "int8", "sm86"),
+        pytest.param("internlm2-300m", "int8", "sm86", marks=pytest.mark.slow),
         ("internlm2-300m", "int8", "sm89"),
-        ("internlm2-300m", "int8", "sm120"),
-        ("internlm2-300m", "fp8", "sm89"),
+        pytest.param("internlm2-300m", "int8", "sm120", marks=pytest.mark.slow),
+        pytest.param("internlm2-300m", "fp8", "sm89", marks=pytest.mark.slow),
         ("internlm2-300m", "fp8", "sm120"),
-        ("llama-yi-6b", "int8", "sm89"),
+        pytest.param("llama-yi-6b", "int8", "sm89", marks=pytest.mark.slow),
     ],
 )
 def test_linears_are_in_8_bits_in_the_plan(
