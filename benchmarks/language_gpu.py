@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +48,7 @@ from vlmc.models.linears import w4a16 as w4a16_module
 from vlmc.models.linears.autotune import milliseconds
 from vlmc.models.linears.kernel import Kernel
 from vlmc.models.linears.w4a16 import W4A16Linear, choose_kernel, humming_version
+from vlmc.progress.channel import notes_on_stderr
 
 CONTEXT, PROMPT = 600, 4096
 Report = dict[str, Any]
@@ -124,14 +124,14 @@ def load(config: LanguageConfig, quantization: Quantization | None, report: Repo
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
-    decoder = load_decoder(
-        config,
-        random_tensors(config, quantization),
-        dtype=DTYPE,
-        device=DEVICE,
-        quantization=quantization,
-        on_progress=tell,
-    )
+    with notes_on_stderr():
+        decoder = load_decoder(
+            config,
+            random_tensors(config, quantization),
+            dtype=DTYPE,
+            device=DEVICE,
+            quantization=quantization,
+        )
     torch.cuda.synchronize()
     report["load_seconds"] = round(time.perf_counter() - begin, 1)
     report["bytes"] = torch.cuda.memory_allocated() - before
@@ -214,11 +214,7 @@ def single(quantization: Quantization) -> W4A16Linear:
     groups = inputs // (quantization.group_size or inputs)
     scales = torch.rand(outputs, groups, device=DEVICE, dtype=DTYPE)
     zeros = None if quantization.symmetric else words(outputs // 8, groups)
-    return W4A16Linear(choose_kernel(words(outputs, inputs // 8), scales, zeros, DTYPE, tell), None)
-
-
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    return W4A16Linear(choose_kernel(words(outputs, inputs // 8), scales, zeros, DTYPE), None)
 
 
 @contextmanager

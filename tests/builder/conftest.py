@@ -9,7 +9,8 @@ import pytest
 
 from tests.artifacts import write_recipe
 from vlmc.builder.build import build
-from vlmc.progress.events import Event, plain_line
+from vlmc.cli.views.plain_view import plain_line
+from vlmc.progress.events import Event
 from vlmc.recipe.read import read_recipe
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from vlmc.builder.executor import place, run_step
 from vlmc.builder.steps.step import Step
 from vlmc.builder.store.step_cache import StepCache
-from vlmc.progress.events import plain_line
+from vlmc.cli.views.plain_view import plain_line
 
 FILES = {"a.bin": b"a" * 1000, "below/b.txt": b"b"}
 

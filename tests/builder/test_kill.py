@@ -20,7 +20,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from vlmc.builder.build import build
-from vlmc.progress.events import plain_line
+from vlmc.cli.views.plain_view import plain_line
 from vlmc.recipe.read import read_recipe
 
 def report(event):

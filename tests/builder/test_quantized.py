@@ -26,7 +26,7 @@ from vlmc.cli.main import main
 from vlmc.compile.language.quantization.run import run_job
 from vlmc.errors import BuildError
 from vlmc.models.language.load import load_decoder
-from vlmc.progress.events import Event, StepProgress
+from vlmc.progress.events import Event, Progress
 from vlmc.recipe.read import read_recipe
 from vlmc.recipe.resolve import resolve
 
@@ -236,9 +236,9 @@ def test_calibration_is_recorded(images: Path, miniature: Path, tmp_path: Path) 
     recipe = read_recipe(calibrated(tmp_path, images, miniature), CALIBRATED)
     events: list[Event] = []
     folder = build(recipe, tmp_path / "artifact", events.append)
-    told = [event for event in events if isinstance(event, StepProgress)]
-    layers = [event.text.partition(",")[0] for event in told if event.name == "language.weights"]
-    assert layers == ["layer 1 of 2 done", "layer 2 of 2 done"]
+    seen = [event for event in events if isinstance(event, Progress)]
+    layers = [Progress("layers", done, 2, step="language.weights") for done in (1, 2)]
+    assert [event for event in seen if event.step == "language.weights"] == layers
     samples = read_samples(recipe)
     assert samples is not None
     assert read_manifest(folder).calibration == {"language": samples.digest}

@@ -83,7 +83,7 @@ def test_build_then_run(
     assert ran.exit_code == 0
     assert ran.stdout == f"{out}\n"
     assert "tiles single, accuracy not_run" in ran.stderr
-    assert "4 answers and 2 errors for 3 rows" in ran.stderr
+    assert "4 answers, 2 errors for 3 rows in " in ran.stderr
     lines = lines_of(out)
     assert [list(line) for line in lines] == [COLUMNS] * 6
     places = [folder / "a.jpg", folder / "below" / "b.jpg", folder / "cut.jpg"]
@@ -164,7 +164,7 @@ def test_json_is_all_there_is_on_stdout(artifact: Path, folder: Path, tmp_path: 
     told = json.loads(finished.stdout)
     assert finished.stdout.count("\n") == 1
     assert (told["rows"], told["answers"], told["errors"]) == (3, 2, 1)
-    assert "accuracy unverified, as the artifact's tile rule is original" in finished.stderr
+    assert "accuracy unverified, since the artifact's tile rule is original" in finished.stderr
 
 
 def damaged(artifact: Path, tmp_path: Path) -> Path:
@@ -292,4 +292,4 @@ def test_an_interrupted_build_says_how_to_go_on(
     monkeypatch.setattr("vlmc.builder.build.open_checkpoint", interrupt)
     result = call("build", write_recipe(tmp_path / "recipe.yaml", miniature), "-o", tmp_path / "x")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.endswith("the same command goes on from there.\n")
+    assert result.stderr.endswith("run the same command again to resume.\n")

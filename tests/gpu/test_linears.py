@@ -59,9 +59,7 @@ def weight(
 
 def kernel_of(dtype: torch.dtype, group_size: int, symmetric: bool) -> tuple[Kernel, Tensor]:
     packed, scales, zeros, exact = weight(dtype, group_size, symmetric)
-    told: list[str] = []
-    kernel = choose_kernel(packed, scales, None if symmetric else zeros, dtype, told.append)
-    return kernel, exact
+    return choose_kernel(packed, scales, None if symmetric else zeros, dtype), exact
 
 
 def check(kernel: Kernel, exact: Tensor) -> None:
@@ -115,7 +113,7 @@ def test_tiles_for_few_rows(
     monkeypatch.setattr(autotune, "_decided", {})
     # A shape that all of them fit, and products by each whatever is quickest.
     packed, scales, zeros, exact = weight(dtype, group_size, symmetric, (512, 512))
-    kernel = choose_kernel(packed, scales, None if symmetric else zeros, dtype, lambda _: None)
+    kernel = choose_kernel(packed, scales, None if symmetric else zeros, dtype)
     assert isinstance(kernel, humming_kernel.HummingKernel)
     tried = candidates(kernel.shape, (9, 0))
     assert {len(tiles) for tiles in tried.values()} == {3}

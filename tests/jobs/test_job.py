@@ -18,9 +18,10 @@ from tests.jobs.input.write import jpeg, write_jsonl
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import IntegrityError, UsageError, VlmcError
 from vlmc.jobs.input.prompts import prompts_from_texts
-from vlmc.jobs.job import Progress
 from vlmc.jobs.ledger import locked_ledger
 from vlmc.jobs.question_runner import OUTPUT_COLUMNS, Request
+from vlmc.progress.channel import receiving
+from vlmc.progress.events import Event, Progress
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
@@ -50,8 +51,9 @@ def test_every_question_of_every_image_has_a_line(suffix: str, tmp_path: Path) -
     images = write_images(tmp_path / "images", 9, damaged=[0, 4, 8])
     out = tmp_path / "out" / f"answers{suffix}"
     model = FakeModel()
-    seen: list[Progress] = []
-    summary = run(tmp_path / "images", out, model=model, progress=seen.append)
+    seen: list[Event] = []
+    with receiving(seen.append):
+        summary = run(tmp_path / "images", out, model=model)
     assert (summary.rows, summary.answers, summary.errors, summary.resumed) == (9, 18, 9, 0)
     lines = lines_of(out)
     assert [(line["row"], line["question"]) for line in lines] == [
@@ -67,7 +69,7 @@ def test_every_question_of_every_image_has_a_line(suffix: str, tmp_path: Path) -
         assert line["scores"] is None
         assert damaged == (str(line["error"]).startswith(line["image"]))
     assert files_in(out.parent) == {out.name, f"{out.name}.ledger.json"}
-    assert seen[0] == Progress(0, 27, 0) and seen[-1] == Progress(27, 27, 9)
+    assert (seen[0], seen[-1]) == (Progress("answers", 0, 27), Progress("answers", 27, 27, 9))
     again = FakeModel()
     content = out.read_bytes()
     summary = run(tmp_path / "images", out, model=again)

@@ -27,7 +27,8 @@ from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.errors import BuildError, UsageError
 from vlmc.files.staging import staging_folder
-from vlmc.progress.events import Note, Report, StepsPlanned
+from vlmc.progress.channel import Report
+from vlmc.progress.events import Note, StepsPlanned
 from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.resolve import resolve
 from vlmc.recipe.schema import Recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,14 @@ from vlmc.builder.store.step_cache import CachedStep, Damage, StepCache
 from vlmc.errors import BuildError
 from vlmc.files.copy import copy_file
 from vlmc.files.hashing import files_sha256
-from vlmc.progress.channel import listening
+from vlmc.progress.channel import Report, receiving
 from vlmc.progress.events import (
+    Event,
     Note,
-    Report,
+    Progress,
     StepCached,
     StepDamaged,
     StepDone,
-    StepProgress,
     StepStarted,
     StepWaiting,
 )
@@ -84,13 +84,14 @@ def run_step(step: Step, cache: StepCache, report: Report, *, force: bool = Fals
         with ExitStack() as held:
             needed = [_hold(need, cache, report, held) for need in step.needs]
             report(StepStarted(step.name))
-            with listening(
-                lambda text: report(StepProgress(step.name, text)),
-                lambda text: report(Note(f"{step.name}: {text}")),
-            ):
+            with receiving(lambda event: report(_of_step(event, step))):
                 entry = cache.store(step, needed)
     report(StepDone(step.name, entry.seconds, entry.peak_memory_bytes, entry.bytes))
     return Outcome(step, entry, "built")
+
+
+def _of_step(event: Event, step: Step) -> Event:
+    return replace(event, step=step.name) if isinstance(event, Progress | Note) else event
 
 
 def _hold(step: Step, cache: StepCache, report: Report, held: ExitStack) -> Path:

@@ -22,7 +22,8 @@ from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.copy import copy_file
 from vlmc.files.staging import staging_folder
 from vlmc.machine.support import ENGINES, TARGETS, EngineName, Precision, refusal, targets_of
-from vlmc.progress.events import Note, Report, StepsPlanned
+from vlmc.progress.channel import Report
+from vlmc.progress.events import Note, StepsPlanned
 from vlmc.version import __version__
 
 _RECIPE = "recipe.yaml"
@@ -111,10 +112,15 @@ def engine_named(text: str) -> EngineName:
     """The engine that `--engine` names.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: no engine has that name, or it is not one to rebuild.
     """
+    if text == "onnxruntime":
+        raise UsageError(
+            "--engine onnxruntime has nothing to rebuild: every artifact holds its graph"
+        )
     if text not in ENGINES:
-        raise UsageError(f"--engine {text} is not one of {', '.join(ENGINES)}")
+        known = ", ".join(name for name in ENGINES if name != "onnxruntime")
+        raise UsageError(f"--engine {text} is not one of {known}")
     return text
 
 
@@ -126,10 +132,6 @@ def _first(old: Artifact) -> EngineRecord:
 
 
 def _check(engine: EngineName, targets: Sequence[str], precision: Precision) -> None:
-    if engine == "onnxruntime":
-        raise UsageError(
-            "--engine onnxruntime has nothing to rebuild: every artifact holds its graph"
-        )
     for target in targets:
         reason = (
             f"no such target is known (known: {', '.join(TARGETS)})"

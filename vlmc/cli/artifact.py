@@ -1,4 +1,4 @@
-"""The commands about finished artifacts, and the machine that is to run them."""
+"""The commands about finished artifacts and the machine that runs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Literal
 import click
 
 from vlmc.cli.options import (
+    PATH,
+    artifact_argument,
+    device_option,
     json_option,
     print_json,
     reporting_errors,
@@ -16,15 +19,15 @@ from vlmc.cli.options import (
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path), required=False)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.argument("artifact", type=PATH, required=False)
+@device_option
 @json_option
 @reporting_errors
 def doctor(artifact: Path | None, device: str, as_json: bool) -> None:
-    """Tell what this machine can run: driver, GPUs, packages.
+    """Show what this machine can run: driver, GPUs, packages.
 
-    With ARTIFACT: which of its engines is taken here and why not the others, and whether it
-    computes the golden features. Ends with 5 where none can be used.
+    With ARTIFACT: which of its engines runs here, why the others do not, and the result of the
+    self-test. The exit code is 5 if no engine can run.
     """
     from vlmc.runtime.doctor import examine
 
@@ -37,11 +40,14 @@ def doctor(artifact: Path | None, device: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@artifact_argument
 @json_option
 @reporting_errors
 def inspect(artifact: Path, as_json: bool) -> None:
-    """Tell what ARTIFACT holds: manifest, engines, sizes, accuracy status. Hashes nothing."""
+    """Show the contents of ARTIFACT: manifest, engines, sizes, accuracy status.
+
+    Checks no hashes; `vlmc verify integrity` does.
+    """
     from vlmc.artifact.summary import summarize
 
     summary = summarize(artifact)
@@ -52,27 +58,30 @@ def inspect(artifact: Path, as_json: bool) -> None:
 
 
 @click.command("export")
-@click.argument("artifact", type=click.Path(path_type=Path))
+@artifact_argument
 @click.option(
     "--format",
     "layout",
     required=True,
     type=click.Choice(["awq", "gptq"]),
-    help="AWQ's GEMM layout, or GPTQ's without act-order.",
+    help="AWQ's GEMM layout, or GPTQ's layout without act-order.",
 )
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
-    help="The folder to be made.",
+    type=PATH,
+    help="The folder to create.",
 )
 @json_option
 @reporting_errors
 def export_weights(
     artifact: Path, layout: Literal["awq", "gptq"], output: Path, as_json: bool
 ) -> None:
-    """Write the 4-bit language model of ARTIFACT, the same integers, for other engines to read."""
+    """Export the 4-bit language model of ARTIFACT for other engines.
+
+    The integers stay the same; only their layout changes.
+    """
     from vlmc.artifact.integrity import open_artifact
     from vlmc.export.awq_gptq import export
 
@@ -84,17 +93,17 @@ def export_weights(
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@artifact_argument
 @click.option(
     "--key",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="PEM file of an Ed25519 private key: openssl genpkey -algorithm ed25519 -out key.pem",
 )
 @json_option
 @reporting_errors
 def sign(artifact: Path, key: Path, as_json: bool) -> None:
-    """Check ARTIFACT, sign its identity, and print where the signature lies in it."""
+    """Check ARTIFACT, sign its identity, and print the path of the signature."""
     from vlmc.artifact.integrity import open_artifact
     from vlmc.artifact.signature import sign as sign_artifact
 

@@ -1,4 +1,4 @@
-"""The commands that make artifacts: plan, build, rebuild, and the cache of steps."""
+"""The commands that build artifacts: plan, build, rebuild, and the build cache."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ from pathlib import Path
 import click
 
 from vlmc.cli.options import (
+    artifact_argument,
+    artifact_folder_option,
     build_extra,
+    counted,
     json_option,
     print_artifact,
     print_json,
+    recipe_argument,
     reporting_errors,
     resumable,
+    set_option,
 )
 from vlmc.errors import UsageError
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@recipe_argument
 @click.option(
     "--image-size",
     "sizes",
     multiple=True,
     metavar="WIDTHxHEIGHT",
-    help="An image's size in pixels, such as 480x320; repeatable. Without it, a few usual ones.",
+    help="An image size in pixels, such as 480x320; repeatable. The default is a few common sizes.",
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@set_option
 @json_option
 @reporting_errors
 def plan(recipe: Path, sizes: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Tell what a build of RECIPE would do, take and become; touches nothing.
+    """Preview a build: steps, time, memory, disk.
 
-    Steps with what is cached and what changed, tiles and tokens of images, memory, disk and time.
+    Shows which steps of RECIPE are cached and what changed in the others, and the tiles and tokens
+    of images. Changes nothing and needs no GPU.
     """
     with build_extra():
         from vlmc.builder.plan.plan import USUAL_SIZES, make_plan, parse_size
@@ -50,18 +56,17 @@ def plan(recipe: Path, sizes: tuple[str, ...], overrides: tuple[str, ...], as_js
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The artifact's folder, to be made."
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@recipe_argument
+@artifact_folder_option
+@set_option
 @click.option(
     "--steps",
     metavar="A,B",
-    help="Only bring these into the cache, for a build elsewhere: vision, language.weights, ...",
+    help="Run only these steps, into the cache, for a build elsewhere: vision, "
+    "language.weights, ...",
 )
 @click.option(
-    "--force", multiple=True, metavar="STEP", help="Make a step anew though it is cached."
+    "--force", multiple=True, metavar="STEP", help="Rerun a step even if cached; repeatable."
 )
 @json_option
 @reporting_errors
@@ -73,78 +78,85 @@ def build(
     force: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Build the artifact that RECIPE describes, and print its folder.
+    """Build the artifact of RECIPE and print its folder.
 
-    Without -o it becomes artifacts/NAME-ID, and the link artifacts/NAME is moved to it. Finished
-    steps are cached, so an interrupted build goes on where it was.
+    Without -o the folder is artifacts/NAME-ID, and the link artifacts/NAME points to it. Finished
+    steps are cached: the same command resumes an interrupted build.
     """
     if steps is not None and output is not None:
-        raise UsageError("--steps builds no artifact, so there is no place for -o; leave one out")
+        raise UsageError(
+            "--steps and -o are both given, and --steps builds no artifact; leave one out"
+        )
     with build_extra():
         from vlmc.builder.build import build as build_artifact
         from vlmc.builder.build import build_steps
-        from vlmc.cli.views.build_progress import BuildProgress
+        from vlmc.cli.views.progress import show_progress
+        from vlmc.progress.channel import report
         from vlmc.recipe.read import read_recipe
     read = read_recipe(recipe, overrides)
     if steps is not None:
         names = [name.strip() for name in steps.split(",")]
-        with resumable(), BuildProgress() as progress:
-            outcomes = build_steps(read, names, progress.report, force=force)
+        with resumable(), show_progress():
+            outcomes = build_steps(read, names, report, force=force)
         if as_json:
             print_json({"steps": [outcome.to_json() for outcome in outcomes]})
         else:
             for outcome in outcomes:
                 click.echo(f"{outcome.step.name} {outcome.entry.key}")
         return
-    with resumable(), BuildProgress() as progress:
-        folder = build_artifact(read, output, progress.report, force=force)
+    with resumable(), show_progress():
+        folder = build_artifact(read, output, report, force=force)
     print_artifact(folder, as_json)
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--engine", required=True, help="tensorrt-rtx or tensorrt.")
+@artifact_argument
+@click.option(
+    "--engine",
+    required=True,
+    metavar="NAME",
+    help="The engine to build: tensorrt, tensorrt-rtx or inductor.",
+)
 @click.option(
     "--target",
     "targets",
     required=True,
     multiple=True,
     metavar="SM",
-    help="The card, by its compute capability: sm89; repeatable.",
+    help="The compute capability of the GPU, such as sm89; repeatable.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The artifact's folder, to be made."
-)
+@artifact_folder_option
 @json_option
 @reporting_errors
 def rebuild(
     artifact: Path, engine: str, targets: tuple[str, ...], output: Path | None, as_json: bool
 ) -> None:
-    """Build a new artifact with an engine for other cards from what ARTIFACT holds.
+    """Build engines for other GPUs from ARTIFACT, as a new artifact.
 
-    The source checkpoint is not needed. Engines for other cards are left out, the graph for the
-    CPU stays. Prints the new artifact's folder, without -o NAME-ID beside ARTIFACT.
+    Needs no source checkpoint. The new artifact keeps the graph for the CPU and drops the other
+    engines. Prints its folder, which is NAME-ID beside ARTIFACT without -o.
     """
     with build_extra():
         from vlmc.builder.rebuild import engine_named
         from vlmc.builder.rebuild import rebuild as rebuild_artifact
-        from vlmc.cli.views.build_progress import BuildProgress
+        from vlmc.cli.views.progress import show_progress
+        from vlmc.progress.channel import report
     name = engine_named(engine)
-    with resumable(), BuildProgress() as progress:
-        folder = rebuild_artifact(artifact, name, targets, output, progress.report)
+    with resumable(), show_progress():
+        folder = rebuild_artifact(artifact, name, targets, output, report)
     print_artifact(folder, as_json)
 
 
 @click.group()
 def cache() -> None:
-    """The cache of build steps, in $VLMC_CACHE or ~/.cache/vlmc/build."""
+    """Manage the build cache, in $VLMC_CACHE or ~/.cache/vlmc/build."""
 
 
 @cache.command("list")
 @json_option
 @reporting_errors
 def list_cache(as_json: bool) -> None:
-    """Print the finished steps, the newest first: name, key, size, seconds, age."""
+    """List the cached steps, newest first: name, key, size, seconds, age."""
     from vlmc.builder.store.listing import cache_json, cache_lines
     from vlmc.builder.store.step_cache import StepCache
 
@@ -161,15 +173,17 @@ def list_cache(as_json: bool) -> None:
     default=30.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Remove what no build took for so long; 0 removes all.",
+    help="Remove steps that no build has used for this long; 0 removes all.",
 )
 @click.option(
-    "--max-gib", type=click.FloatRange(min=0), help="Then the longest unused until so much is left."
+    "--max-gib",
+    type=click.FloatRange(min=0),
+    help="Then remove the least recently used steps until the cache is at most this large.",
 )
 @json_option
 @reporting_errors
 def prune_cache(unused_days: float, max_gib: float | None, as_json: bool) -> None:
-    """Remove old steps, damaged ones, and what killed builds left; nothing that is in use."""
+    """Remove old and damaged steps, and leftovers of killed builds; never steps in use."""
     from vlmc.builder.store.prune import prune
     from vlmc.builder.store.step_cache import StepCache
 
@@ -179,6 +193,6 @@ def prune_cache(unused_days: float, max_gib: float | None, as_json: bool) -> Non
         print_json(pruned.to_json())
     else:
         click.echo(
-            f"{len(pruned.entries)} steps removed, {pruned.bytes:,} bytes; {len(pruned.damaged)} "
-            f"damaged and {pruned.leftovers} unfinished ones removed; {pruned.kept} kept"
+            f"removed {counted(len(pruned.entries), 'step')}, {pruned.bytes:,} bytes, besides "
+            f"{len(pruned.damaged)} damaged and {pruned.leftovers} unfinished; kept {pruned.kept}"
         )

@@ -1,4 +1,4 @@
-"""The command line. Bodies import what they need when they run, so that `--help` is quick."""
+"""The command line. Commands import what they need when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlmc.version import __version__
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vlmc")
 def main() -> None:
-    """Compile InternVL2 checkpoints, and answer questions about images with the result."""
+    """Compile InternVL2 models and answer questions about images with them."""
 
 
 for command in (plan, build, rebuild, run, verify, inspect, doctor, export_weights, sign, cache):

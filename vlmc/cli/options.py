@@ -1,4 +1,4 @@
-"""What the commands of the command line share."""
+"""What the commands share: options, printing, and how they end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,32 @@ from vlmc.errors import UsageError, VlmcError
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
+PATH = click.Path(path_type=Path)
+
+recipe_argument = click.argument("recipe", type=PATH)
+artifact_argument = click.argument("artifact", type=PATH)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout."
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; repeatable."
+)
+artifact_folder_option = click.option(
+    "-o", "--output", type=PATH, help="The folder of the new artifact."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N."
+)
+engine_option = click.option(
+    "--engine",
+    metavar="NAME",
+    help="The vision engine to use instead of the first that fits; onnxruntime runs the bundled "
+    "graph on the CPU.",
+)
+
 
 def reporting_errors(command: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-    """Print a `VlmcError` as one message and leave with its exit code."""
+    """Print a `VlmcError` as one message and exit with its code."""
 
     @wraps(command)
     def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Returned:
@@ -32,11 +55,6 @@ def reporting_errors(command: Callable[Parameters, Returned]) -> Callable[Parame
     return run
 
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout."
-)
-
-
 @contextmanager
 def build_extra() -> Iterator[None]:
     """Say what to install where an import of the compile wing fails."""
@@ -47,11 +65,6 @@ def build_extra() -> Iterator[None]:
             f"this command needs the package {error.name}, which is not installed. Install vlmc "
             "with its build extra: pip install 'vlmc[build]'"
         ) from error
-
-
-def say(text: str) -> None:
-    """Print a line on stderr."""
-    click.echo(text, err=True)
 
 
 def print_json(values: dict[str, Any]) -> None:
@@ -69,19 +82,24 @@ def print_artifact(folder: Path, as_json: bool) -> None:
         click.echo(folder)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 answer`, `2 answers`, `1,000 answers`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say after Ctrl-C that nothing finished is lost."""
+    """Say after Ctrl-C that finished work is kept."""
     try:
         yield
     except KeyboardInterrupt:
         raise VlmcError(
-            "interrupted. What was finished is kept: the same command goes on from there."
+            "interrupted. Finished work is kept; run the same command again to resume."
         ) from None
 
 
 def _printable(text: str) -> str:
-    """What a terminal only shows; names in foreign files may hold control codes."""
+    """The text without control codes, which names in foreign files may hold."""
     return "".join(
         letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
     )

@@ -1,4 +1,4 @@
-"""The command that runs a job: every question of every image."""
+"""The command that runs a job: every question about every image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from vlmc.cli.options import (
+    PATH,
+    artifact_argument,
+    counted,
+    device_option,
+    engine_option,
     json_option,
     print_json,
     reporting_errors,
     resumable,
-    say,
 )
 from vlmc.errors import AccuracyError, UsageError
 
@@ -21,40 +25,42 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@artifact_argument
 @click.argument("source", metavar="INPUT")
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Answers: .jsonl or .parquet. An unfinished job is taken up again.",
+    type=PATH,
+    help="The file of answers, .jsonl or .parquet. Resumes an interrupted job.",
 )
 @click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="A question; repeatable.")
 @click.option(
     "--prompts",
     "file",
-    type=click.Path(path_type=Path),
-    help="Questions: one a line, or JSON lines with `question` and `prompt`.",
+    type=PATH,
+    help="A file of questions: one per line, or JSON lines with `question` and `prompt`.",
 )
 @click.option("--choices", metavar="A,B", help="Score these answers instead of generating one.")
-@click.option("--max-new-tokens", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--max-new-tokens",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The maximum length of a generated answer.",
+)
 @click.option(
     "--tiles",
     metavar="RULE",
-    help="Another tile rule than the artifact's: original, native:max=4, single.",
+    help="The tile rule instead of the artifact's: original, native:max=4, single.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="The vision engine, not the first that fits: onnxruntime runs the graph on the CPU.",
-)
-@click.option("--retry-errors", is_flag=True, help="Ask again where the output holds an error.")
+@device_option
+@engine_option
+@click.option("--retry-errors", is_flag=True, help="Rerun the lines that hold an error.")
 @click.option(
     "--require-verified",
     is_flag=True,
-    help="Refuse to run but what `vlmc verify accuracy` has passed: the engine, and the tile rule.",
+    help="Require a passed `vlmc verify accuracy` of the engine and the tile rule.",
 )
 @json_option
 @reporting_errors
@@ -73,15 +79,18 @@ def run(
     require_verified: bool,
     as_json: bool,
 ) -> None:
-    """Ask every question of every image of INPUT: a folder, a glob, a .jsonl or .parquet file.
+    """Answer questions about the images of INPUT.
 
-    OUTPUT has a line for each image and question: row, image, question, prompt, answer, scores,
-    image_tokens, error, and the input's other columns.
+    INPUT is a folder, a glob, or a .jsonl or .parquet file. The output has a line for each image
+    and question: row, image, question, prompt, answer, scores, image_tokens, error, and the other
+    columns of INPUT.
     """
-    from vlmc.cli.views.progress_bars import JobProgress
+    from vlmc.cli.views.progress import show_progress
     from vlmc.jobs.input.open import open_input
     from vlmc.jobs.input.prompts import prompts_from_file, prompts_from_texts
     from vlmc.jobs.job import run_job
+    from vlmc.progress.channel import report
+    from vlmc.progress.events import Note
 
     if texts and file is not None:
         raise UsageError("--prompt and --prompts are both given; put all questions in the file")
@@ -90,18 +99,18 @@ def run(
 
     from vlmc.runtime.load import load
 
-    with load(artifact, device=device, tiles=tiles, engine=engine) as model:
+    with show_progress(), load(artifact, device=device, tiles=tiles, engine=engine) as model:
         status, reasons = _accuracy_in_use(model)
-        say(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy {status}")
+        report(Note(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy {status}"))
         for reason in reasons:
-            say(reason)
+            report(Note(reason))
         if require_verified and status != "passed":
             raise AccuracyError(
                 f"the accuracy of {artifact} with {model.engine} and tiles {model.tiles} is "
-                f"{status}, and --require-verified was given. Run `vlmc verify accuracy "
+                f"{status}, and --require-verified needs it passed. Run `vlmc verify accuracy "
                 f"{artifact}` on this machine first, or leave the option out."
             )
-        with resumable(), JobProgress() as progress:
+        with resumable():
             summary = run_job(
                 model,
                 rows,
@@ -112,7 +121,6 @@ def run(
                 choices=None if choices is None else [c.strip() for c in choices.split(",")],
                 max_new_tokens=max_new_tokens,
                 retry_errors=retry_errors,
-                progress=progress.show,
             )
     if as_json:
         print_json(
@@ -126,19 +134,21 @@ def run(
             }
         )
     else:
-        say(
-            f"{summary.answers} answers and {summary.errors} errors for {summary.rows} rows in "
-            f"{summary.seconds:.1f} s ({summary.resumed} were there before)"
+        resumed = f", {summary.resumed:,} of them from an earlier run" if summary.resumed else ""
+        click.echo(
+            f"{counted(summary.answers, 'answer')}, {counted(summary.errors, 'error')} for "
+            f"{counted(summary.rows, 'row')} in {summary.seconds:.1f} s{resumed}",
+            err=True,
         )
         click.echo(output)
 
 
 def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...]]:
-    """The status of the engine and tile rule in use, and what is to be said of the reports."""
+    """The status of the engine and tile rule in use, and which reports are ignored and why."""
     from vlmc.artifact.accuracy_status import read_accuracy
 
     artifact = model.artifact
     found = read_accuracy(artifact.folder, artifact.identity)
     if model.tiles != artifact.manifest.image.tiles:
-        return f"unverified, as the artifact's tile rule is {artifact.manifest.image.tiles}", ()
+        return f"unverified, since the artifact's tile rule is {artifact.manifest.image.tiles}", ()
     return found.status(model.chosen), found.ignored

@@ -1,4 +1,4 @@
-"""The commands under `vlmc verify`. Bodies import what they need when they run."""
+"""The commands under `vlmc verify`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vlmc.cli.options import build_extra, json_option, print_json, reporting_errors
+from vlmc.cli.options import (
+    PATH,
+    artifact_argument,
+    build_extra,
+    counted,
+    engine_option,
+    json_option,
+    print_json,
+    recipe_argument,
+    reporting_errors,
+)
 from vlmc.errors import AccuracyError, UsageError
 
 if TYPE_CHECKING:
@@ -16,20 +26,20 @@ if TYPE_CHECKING:
 
 @click.group()
 def verify() -> None:
-    """Check an artifact."""
+    """Check the integrity or accuracy of an artifact."""
 
 
 @verify.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@artifact_argument
 @click.option(
     "--public-key",
-    type=click.Path(path_type=Path),
-    help="PEM file of the Ed25519 key that must have signed the artifact.",
+    type=PATH,
+    help="PEM file of an Ed25519 public key; require a valid signature by that key.",
 )
 @json_option
 @reporting_errors
 def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
-    """Check every file of ARTIFACT against its manifest, and its signature if a key is given."""
+    """Check every file of ARTIFACT against its manifest, and its signature with a key."""
     from vlmc.artifact.integrity import open_artifact
     from vlmc.artifact.signature import check_signature
 
@@ -50,30 +60,28 @@ def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
     else:
         signed = "" if public_key is None else f", signed with the key of {public_key}"
         click.echo(
-            f"{opened.folder}: {len(sizes)} files of {sum(sizes):,} bytes are what the manifest "
-            f"says; identity {opened.identity}{signed}"
+            f"{opened.folder}: {counted(len(sizes), 'file')}, {sum(sizes):,} bytes, match the "
+            f"manifest; identity {opened.identity}{signed}"
         )
 
 
 @verify.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."
-)
+@recipe_argument
+@click.option("-o", "--output", required=True, type=PATH, help="The file to write.")
 @json_option
 @reporting_errors
 def reference(recipe: Path, output: Path, as_json: bool) -> None:
-    """Run the source model of RECIPE on its accuracy.dataset, where it fits.
+    """Record the source model's results on the accuracy.dataset of RECIPE.
 
-    The file holds pixels, features and answers by the images' content, so that `vlmc verify
-    accuracy --reference` takes it on any machine.
+    Run it on a machine where the source model fits. The file holds pixels, features and answers by
+    image content; pass it to `vlmc verify accuracy --reference` on any machine.
     """
     with build_extra():
         from vlmc.builder.steps.recipe_steps import source_files
         from vlmc.recipe.read import read_recipe
         from vlmc.recipe.resolve import resolve
     from vlmc.checkpoint.source import open_checkpoint
-    from vlmc.cli.views.progress_bars import StageProgress
+    from vlmc.cli.views.progress import show_progress
     from vlmc.verify.reference import ImageMaking
     from vlmc.verify.verification import make_reference_file
 
@@ -81,13 +89,13 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
     dataset = read.accuracy.dataset
     if dataset is None:
         raise UsageError(
-            f"{recipe} has no accuracy.dataset, the questions to ask: a file of JSON lines "
+            f"{recipe} has no accuracy.dataset. Set it to a file of questions, as JSON lines of "
             '{"image", "prompt", "label"}'
         )
     folder = Path(read.model.checkpoint)
     with open_checkpoint(folder) as checkpoint:
         resolved = resolve(read, checkpoint.config)
-    with StageProgress() as progress:
+    with show_progress():
         made = make_reference_file(
             folder,
             source_files(folder),
@@ -96,7 +104,6 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
             Path(dataset),
             read.accuracy.reference_dtype,
             output,
-            progress.show,
         )
     if as_json:
         print_json(
@@ -115,34 +122,33 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
 
 
 @verify.command()
-@click.argument("artifact", type=click.Path(path_type=Path))
+@artifact_argument
 @click.option(
     "--source",
-    type=click.Path(path_type=Path),
-    help="The checkpoint to compare with; without it, the one that the build read.",
+    type=PATH,
+    help="The checkpoint to compare with; the default is the one that was built.",
 )
 @click.option(
     "--reference",
-    type=click.Path(path_type=Path),
-    help="What `vlmc verify reference` wrote, in place of a source.",
+    type=PATH,
+    help="A file of `vlmc verify reference` to compare with instead of a checkpoint.",
 )
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="The engine to check, not the first that fits: onnxruntime checks the bundled graph.",
-)
+@engine_option
 @click.option(
     "--dataset",
-    type=click.Path(path_type=Path),
-    help="JSON lines of image, prompt, label; without it, the recipe's accuracy.dataset.",
+    type=PATH,
+    help="JSON lines of image, prompt, label; the default is the recipe's accuracy.dataset.",
 )
 @click.option(
     "--limit",
+    metavar="N",
     type=click.IntRange(min=1),
-    help="Ask the first so many questions only, which can fail and not pass.",
+    help="Check only the first N questions; a limited run can fail but never pass.",
 )
-@click.option("--strict", is_flag=True, help="Fail where the questions are too few to tell, too.")
-@click.option("--explain", is_flag=True, help="Tell at which level each disagreement arises.")
+@click.option(
+    "--strict", is_flag=True, help="Fail also where the questions are too few to support a verdict."
+)
+@click.option("--explain", is_flag=True, help="Find the level at which each disagreement arises.")
 @json_option
 @reporting_errors
 def accuracy(
@@ -156,18 +162,18 @@ def accuracy(
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Compare ARTIFACT with its source: pixels, features, answers; the recipe's thresholds decide.
+    """Compare ARTIFACT with its source: pixels, features, answers.
 
-    The result is kept in the artifact's reports, where `vlmc run` and `vlmc inspect` find it.
+    The thresholds of the recipe decide. The result is stored in the reports of ARTIFACT, where
+    `vlmc run` and `vlmc inspect` read it.
     """
     with build_extra():
         from vlmc.verify.verification import verify_accuracy
-    from vlmc.cli.views.progress_bars import StageProgress
+    from vlmc.cli.views.progress import show_progress
 
-    with StageProgress() as progress:
+    with show_progress():
         verified = verify_accuracy(
             artifact,
-            progress.show,
             source=source,
             reference=reference,
             engine=engine,
@@ -181,9 +187,9 @@ def accuracy(
     else:
         for line in verified.lines():
             click.echo(line)
-        asked = verified.dataset.limit
-        if asked is not None and not verified.checked.failed:
-            click.echo(f"the first {asked} questions alone verify nothing: ask all of them")
+        limit = verified.dataset.limit
+        if limit is not None and not verified.checked.failed:
+            click.echo("a limited run never passes; leave --limit out to verify the artifact")
         click.echo(f"{verified.status}  {path}")
     _refuse_inaccurate(verified, strict)
 
@@ -195,5 +201,5 @@ def _refuse_inaccurate(verified: Verified, strict: bool) -> None:
     if strict and checked.underpowered:
         weak = "; ".join(verdict.line() for verdict in checked.underpowered)
         raise AccuracyError(
-            f"there are too few questions to support a threshold, and --strict was given: {weak}"
+            f"the questions are too few to support a threshold, and --strict needs enough: {weak}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,8 @@ from vlmc.jobs.output.journal import (
 from vlmc.jobs.output.parquet import read_parquet_lines, write_parquet
 from vlmc.jobs.preflight import check_job
 from vlmc.jobs.question_runner import Model, QuestionRunner
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Lines done and to do in all, and how many of those done hold an error."""
-
-    done: int
-    total: int
-    errors: int
+from vlmc.progress.channel import report
+from vlmc.progress.events import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +53,6 @@ def run_job(
     choices: Sequence[str] | None = None,
     max_new_tokens: int = 5,
     retry_errors: bool = False,
-    progress: Callable[[Progress], None] | None = None,
 ) -> JobSummary:
     """Ask every question of every row and write a line each to `out`, `.jsonl` or `.parquet`.
 
@@ -92,7 +84,7 @@ def run_job(
         ledger_file.bind(ledger, out, started=files.started)
         files.remove_leftovers()
         with files.opened(rows, choices):
-            passage = _Passage(questions, asking, files, progress)
+            passage = _Passage(questions, asking, files)
             resumed = passage.done
             if retry_errors:
                 passage.retry()
@@ -159,17 +151,10 @@ def _version(path: Path) -> tuple[int, int]:
 class _Passage:
     """A job's passage over its questions: lines that are `done`, and which of them `failed`."""
 
-    def __init__(
-        self,
-        questions: Questions,
-        asking: QuestionRunner,
-        files: _Files,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
+    def __init__(self, questions: Questions, asking: QuestionRunner, files: _Files) -> None:
         self._questions = questions
         self._asking = asking
         self._files = files
-        self._progress = progress
         self._recover()
         if files.corrections.exists():
             # From a retry that was killed.
@@ -218,5 +203,4 @@ class _Passage:
         self._recover()
 
     def _report(self) -> None:
-        if self._progress is not None:
-            self._progress(Progress(self.done, self._questions.total, len(self.failed)))
+        report(Progress("answers", self.done, self._questions.total, len(self.failed)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
@@ -40,7 +40,6 @@ def fill_parameters(
     dtype: torch.dtype,
     device: torch.device | str,
     quantized: Mapping[str, QuantizedTensors] = MappingProxyType({}),
-    on_progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Replace the meta parameters of a model by memory, each when the first tensor for it is there
     and has its shape: a configuration alone, which can say anything, takes none.
@@ -64,7 +63,7 @@ def fill_parameters(
                 kind, placed.start, placed.stop, placed.tensor, placed.source
             )
             if unfilled[path] == 0:
-                replace_module(model, path, held.make(on_progress))
+                replace_module(model, path, held.make())
             continue
         target = parameters[placed.parameter][placed.start : placed.stop]
         if target.is_floating_point() != placed.tensor.is_floating_point():

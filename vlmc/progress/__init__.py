@@ -1,1 +1,1 @@
-"""What long work reports while it runs; the command line shows it."""
+"""The events that long work reports, and the channel that carries them to a view."""

@@ -1,44 +1,46 @@
-"""What a step says of its work to whoever builds; nobody listens where it is called by itself."""
+"""The channel by which any code reports events. It is local to a thread or task, as contexts are.
+
+Without a receiver, as in library use, events are dropped.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
-Tell = Callable[[str], None]
+from vlmc.progress.events import Event, Note
 
+Report = Callable[[Event], None]
 
-def _nobody(text: str) -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class _Listener:
-    progress: Tell = _nobody
-    notes: Tell = _nobody
+_receiver: ContextVar[Report | None] = ContextVar("receiver", default=None)
 
 
-_NOBODY = _Listener()
-_listener: ContextVar[_Listener] = ContextVar("listener", default=_NOBODY)
-
-
-def tell(text: str) -> None:
-    """Say how far the work is, such as `layer 3 of 32`; the next takes its place."""
-    _listener.get().progress(text)
-
-
-def note(text: str) -> None:
-    """Say what has to be read: that the work is done in another way than was to be expected."""
-    _listener.get().notes(text)
+def report(event: Event) -> None:
+    """Pass an event to the receiver, if there is one."""
+    receive = _receiver.get()
+    if receive is not None:
+        receive(event)
 
 
 @contextmanager
-def listening(progress: Tell, notes: Tell) -> Iterator[None]:
-    """Let these hear what is told, and what is noted, within."""
-    token = _listener.set(_Listener(progress, notes))
+def receiving(receive: Report) -> Iterator[None]:
+    """Pass every event within to `receive`, and to no receiver further out."""
+    token = _receiver.set(receive)
     try:
         yield
     finally:
-        _listener.reset(token)
+        _receiver.reset(token)
+
+
+@contextmanager
+def notes_on_stderr() -> Iterator[None]:
+    """Print the notes within on stderr, unless there is a receiver already."""
+
+    def show(event: Event) -> None:
+        if isinstance(event, Note):
+            print(event.text, file=sys.stderr)
+
+    with receiving(_receiver.get() or show):
+        yield

@@ -1,28 +1,27 @@
-"""What a build tells whoever watches it, as values; a live view and plain lines both show them."""
+"""The events that long work reports, as values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class StepsPlanned:
-    """The steps that follow, in order; told once, first."""
+    """The steps of a build that follow, in order; reported once, first."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StepWaiting:
-    """Another build is making the step; this one waits, and takes over if that one ends."""
+    """Another build runs the step; this one waits, and runs it if the other one ends without."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class StepDamaged:
-    """The cache's entry is not what was stored; it is dropped and made again."""
+    """The cache's entry differs from what was stored; it is removed and the step runs again."""
 
     name: str
     reason: str
@@ -36,16 +35,8 @@ class StepStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class StepProgress:
-    """How far the work is, such as `layer 3 of 32`."""
-
-    name: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class StepCached:
-    """The cache has the step: it took `seconds` and a peak of so many bytes when it was made."""
+    """The cache holds the step: it took `seconds` and a peak of so many bytes when it ran."""
 
     name: str
     seconds: float
@@ -55,7 +46,7 @@ class StepCached:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """The work is done and stored; `peak_memory_bytes` is None where the system does not tell."""
+    """The step ran and is stored; `peak_memory_bytes` is None where the system has no figure."""
 
     name: str
     seconds: float
@@ -64,46 +55,28 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """Anything else worth a line."""
+class Progress:
+    """How far the work is; each event replaces the one before of the same step or `text`.
+
+    Counted work has `done` of `total` things, which `text` names in the plural, such as `tiles`;
+    `errors` of them failed. `step` is the step of a build that reports it.
+    """
 
     text: str
+    done: int | None = None
+    total: int | None = None
+    errors: int = 0
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line that you have to read, such as that work takes long or runs in another way."""
+
+    text: str
+    step: str | None = None
 
 
 Event = (
-    StepsPlanned
-    | StepWaiting
-    | StepDamaged
-    | StepStarted
-    | StepProgress
-    | StepCached
-    | StepDone
-    | Note
+    StepsPlanned | StepWaiting | StepDamaged | StepStarted | StepCached | StepDone | Progress | Note
 )
-Report = Callable[[Event], None]
-
-
-def plain_line(event: Event) -> str:
-    """The event as one line of text."""
-    match event:
-        case StepsPlanned(names):
-            return f"steps: {', '.join(names)}"
-        case StepWaiting(name):
-            return f"{name}: another build is making it, waiting"
-        case StepDamaged(name, reason):
-            return f"{name}: the cache's entry is damaged ({reason}), making it again"
-        case StepStarted(name):
-            return f"{name}: started"
-        case StepProgress(name, text):
-            return f"{name}: {text}"
-        case StepCached(name, seconds, _, size):
-            return f"{name}: cached, {_mebibytes(size)} (took {seconds:.1f} s)"
-        case StepDone(name, seconds, peak, size):
-            memory = "" if peak is None else f", memory peak {_mebibytes(peak)}"
-            return f"{name}: done in {seconds:.1f} s, {_mebibytes(size)}{memory}"
-        case Note(text):
-            return text
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / (1 << 20):,.1f} MiB"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from vlmc.errors import CheckpointError, IntegrityError
 from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
+from vlmc.progress.channel import notes_on_stderr
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.images.encoder import ImageEncoder
@@ -124,14 +124,14 @@ def load_language(folder: Path, dtype: torch.dtype, device: torch.device) -> Dec
     path = folder / "config.json"
     tensors = _Tensors(folder)
     try:
-        return load_decoder(
-            read_language_config(path),
-            tensors,
-            dtype=dtype,
-            device=device,
-            quantization=find_quantization(read_values(path), path),
-            on_progress=lambda line: print(line, file=sys.stderr),
-        )
+        with notes_on_stderr():
+            return load_decoder(
+                read_language_config(path),
+                tensors,
+                dtype=dtype,
+                device=device,
+                quantization=find_quantization(read_values(path), path),
+            )
     except CheckpointError as error:
         if tensors.file is None:
             raise

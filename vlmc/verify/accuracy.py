@@ -7,6 +7,8 @@ from contextlib import closing
 from vlmc.errors import UsageError, VlmcError
 from vlmc.image.decode import decode
 from vlmc.image.tiles import choose_grid
+from vlmc.progress.channel import report
+from vlmc.progress.events import Progress
 from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES
 from vlmc.runtime.model import Model
 from vlmc.verify.accuracy_targets import AccuracyTargets
@@ -15,7 +17,7 @@ from vlmc.verify.dataset import Dataset
 from vlmc.verify.features import FeatureCheck, batch_counts, check_features
 from vlmc.verify.gate import Checked, Thresholds
 from vlmc.verify.pixels import PixelCheck, grid_of
-from vlmc.verify.reference import Progress, Reference
+from vlmc.verify.reference import Reference
 from vlmc.verify.source import MAX_NEW_TOKENS
 
 
@@ -24,7 +26,6 @@ def check_model(
     targets: AccuracyTargets,
     reference: Reference,
     dataset: Dataset,
-    progress: Progress,
 ) -> Checked:
     """Measure the three levels of a loaded artifact.
 
@@ -34,9 +35,9 @@ def check_model(
     """
     accuracy = targets.accuracy
     return Checked(
-        pixels=_check_pixels(model, targets, reference, dataset, progress),
+        pixels=_check_pixels(model, targets, reference, dataset),
         features=_check_features(model, reference),
-        answers=_check_answers(model, targets, reference, dataset, progress),
+        answers=_check_answers(model, targets, reference, dataset),
         thresholds=Thresholds(
             min_feature_cosine=model.chosen.min_feature_cosine,
             min_answer_agreement=accuracy.min_answer_agreement,
@@ -65,7 +66,6 @@ def _check_pixels(
     targets: AccuracyTargets,
     reference: Reference,
     dataset: Dataset,
-    progress: Progress,
 ) -> PixelCheck:
     check, published = PixelCheck(), model.artifact.manifest.image.published
     images = dataset.images
@@ -82,7 +82,7 @@ def _check_pixels(
         elif reference.from_file:
             as_source = grid_of(decode(path), published)
             check.decoded_otherwise += as_source.sha256 != expected.sha256
-        progress("pixels", done, len(images))
+        report(Progress("images compared", done, len(images)))
     return check
 
 
@@ -97,7 +97,6 @@ def _check_answers(
     targets: AccuracyTargets,
     reference: Reference,
     dataset: Dataset,
-    progress: Progress,
 ) -> AnswerCheck:
     questions, pairs = dataset.questions, []
     requests = (question.request for question in questions)
@@ -106,5 +105,5 @@ def _check_answers(
             if isinstance(answer, VlmcError):
                 raise answer
             pairs.append(Pair(question, reference.answers[question.key], answer.text))
-            progress("answers", len(pairs), len(questions))
+            report(Progress("answers compared", len(pairs), len(questions)))
     return AnswerCheck(tuple(pairs), targets.accuracy.normalize)

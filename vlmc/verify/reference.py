@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from vlmc.image.decode import ExifMode, decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule
+from vlmc.progress.channel import report
+from vlmc.progress.events import Progress
 from vlmc.verify.dataset import Dataset, Key
 from vlmc.verify.pixels import ImageGrid, SampleTile, grid_of, sample_indices, sampled
 from vlmc.verify.source import MAX_NEW_TOKENS, Source, SourceAnswer
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how many of how many are done."""
 _FORMAT = 1
 _RECORD = "record"
 
@@ -69,7 +69,6 @@ def make_reference(
     digests: Mapping[str, str],
     dataset: Dataset,
     making: ImageMaking,
-    progress: Progress,
 ) -> Reference:
     """Ask the source model every question of the dataset.
 
@@ -90,12 +89,12 @@ def make_reference(
                 places.append(SampleTile(digest, index))
                 tiles.append(made[index])
                 features.append(source.tower.features(made[index][None]).cpu().numpy())
-        progress("reference pixels and features", done, len(images))
+        report(Progress("images of the reference", done, len(images)))
     answers: dict[Key, SourceAnswer] = {}
     given = source.answers(dataset.questions)
     for done, (question, answer) in enumerate(zip(dataset.questions, given, strict=True), 1):
         answers[question.key] = answer
-        progress("reference answers", done, len(dataset.questions))
+        report(Progress("answers of the reference", done, len(dataset.questions)))
     return Reference(
         source=digests,
         dtype=source.dtype,

@@ -12,6 +12,8 @@ from vlmc.artifact.integrity import REPORTS, Artifact, open_artifact
 from vlmc.artifact.manifest import PromptRules
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.support import DTYPE_NAMES
+from vlmc.progress.channel import report
+from vlmc.progress.events import Progress
 from vlmc.runtime.load import load
 from vlmc.runtime.model import Model
 from vlmc.verify.accuracy import check_covered, check_model
@@ -22,7 +24,6 @@ from vlmc.verify.explanation import Explainer, Explanation
 from vlmc.verify.gate import Checked
 from vlmc.verify.reference import (
     ImageMaking,
-    Progress,
     Reference,
     make_reference,
     read_reference,
@@ -36,7 +37,6 @@ _DTYPES = {"auto": "auto", **DTYPE_NAMES}  # of `accuracy.reference_dtype`
 
 def verify_accuracy(
     folder: Path,
-    progress: Progress,
     *,
     source: Path | None = None,
     reference: Path | None = None,
@@ -82,12 +82,12 @@ def verify_accuracy(
     else:
         path = find_source(source, origin)
         asked = read_dataset(find_dataset(dataset, origin.dataset, targets), limit)
-        given = _run_source(artifact, path, targets, asked, progress)
+        given = _run_source(artifact, path, targets, asked)
     _check_prompt(given, artifact.manifest.prompt, path)
     check_covered(given, asked)
     with _load(artifact, engine) as model:
-        checked = check_model(model, targets, given, asked, progress)
-        explanations = _explain(model, path, targets, checked, progress) if explain else ()
+        checked = check_model(model, targets, given, asked)
+        explanations = _explain(model, path, targets, checked) if explain else ()
         chosen = model.chosen
     return Verified(artifact, chosen, given, path, asked, checked, explanations)
 
@@ -100,7 +100,6 @@ def make_reference_file(
     dataset: Path,
     reference_dtype: str,
     output: Path,
-    progress: Progress,
 ) -> Reference:
     """Run the source model on a dataset and write the reference to `output`.
 
@@ -113,13 +112,13 @@ def make_reference_file(
         raise UsageError(f"{output} is a folder, or its folder cannot be written to; name a file")
     asked, digests = read_dataset(dataset), source_digests(files)
     source = open_source(checkpoint, prompt, _DTYPES[reference_dtype])
-    made = make_reference(source, digests, asked, making, progress)
+    made = make_reference(source, digests, asked, making)
     write_reference(made, output)
     return made
 
 
 def _run_source(
-    artifact: Artifact, folder: Path, targets: AccuracyTargets, dataset: Dataset, progress: Progress
+    artifact: Artifact, folder: Path, targets: AccuracyTargets, dataset: Dataset
 ) -> Reference:
     """The reference in memory; the source model is gone when it returns."""
     digests = source_digests([folder / name for name in artifact.manifest.source])
@@ -127,7 +126,7 @@ def _run_source(
         folder, artifact.manifest.prompt, _DTYPES[targets.accuracy.reference_dtype]
     )
     making = ImageMaking(targets.rule, targets.resampler, targets.exif)
-    made = make_reference(source, digests, dataset, making, progress)
+    made = make_reference(source, digests, dataset, making)
     del source
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # engines allocate beside torch's pool
@@ -167,7 +166,7 @@ def _load(artifact: Artifact, engine: str | None) -> Model:
 
 
 def _explain(
-    model: Model, source: Path, targets: AccuracyTargets, checked: Checked, progress: Progress
+    model: Model, source: Path, targets: AccuracyTargets, checked: Checked
 ) -> tuple[Explanation, ...]:
     disagreements = checked.answers.disagreements
     if not disagreements:
@@ -178,5 +177,5 @@ def _explain(
     # By image, whose features are then computed once.
     for pair in sorted(disagreements, key=lambda pair: pair.question.digests):
         explained.append(explainer.explain(pair))
-        progress("explanations", len(explained), len(disagreements))
+        report(Progress("disagreements explained", len(explained), len(disagreements)))
     return tuple(sorted(explained, key=lambda found: disagreements.index(found.pair)))

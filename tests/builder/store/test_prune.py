@@ -113,5 +113,5 @@ def test_commands(cache: StepCache, monkeypatch: pytest.MonkeyPatch) -> None:
         "unfinished": 0,
         "kept": 2,
     }
-    assert call("prune", "--max-gib", "0").startswith("2 steps removed, ")
+    assert call("prune", "--max-gib", "0").startswith("removed 2 steps, ")
     assert names(cache) == []

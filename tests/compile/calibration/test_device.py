@@ -10,16 +10,16 @@ import torch
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration.device import calibration_device
-from vlmc.progress.channel import listening
+from vlmc.progress.channel import receiving
+from vlmc.progress.events import Event, Note
 
 WORKING = 1 << 20
 
 
 @pytest.mark.parametrize("copies", [1, 2])
 def test_room_decides(copies: int, miniature: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    progress: list[str] = []
-    notes: list[str] = []
-    with open_checkpoint(miniature) as checkpoint, listening(progress.append, notes.append):
+    events: list[Event] = []
+    with open_checkpoint(miniature) as checkpoint, receiving(events.append):
         tensors = tower_tensors(checkpoint.weights, checkpoint.config)
         needed = WORKING + 4 * copies * sum(tensor.numel() for _, tensor in tensors)
         chosen = []
@@ -30,16 +30,16 @@ def test_room_decides(copies: int, miniature: Path, monkeypatch: pytest.MonkeyPa
             monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, 1 << 40))
             chosen.append(calibration_device(checkpoint, copies=copies, working_bytes=WORKING))
     assert [device.type for device in chosen] == ["cuda", "cpu"]
-    (note,) = notes
-    assert note.startswith("calibrates on the CPU: some card has ")
-    assert progress == []
+    (event,) = events
+    assert isinstance(event, Note)
+    assert event.text.startswith("calibrates on the CPU: some card has ")
 
 
 def test_without_a_gpu_there_is_nothing_to_say(
     miniature: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    notes: list[str] = []
-    with open_checkpoint(miniature) as checkpoint, listening(notes.append, notes.append):
+    events: list[Event] = []
+    with open_checkpoint(miniature) as checkpoint, receiving(events.append):
         device = calibration_device(checkpoint, copies=1, working_bytes=WORKING)
-    assert (device.type, notes) == ("cpu", [])
+    assert (device.type, events) == ("cpu", [])

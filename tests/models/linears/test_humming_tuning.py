@@ -19,6 +19,8 @@ from vlmc.models.linears.humming_tuning import (
     read_choice,
     with_choice,
 )
+from vlmc.progress.channel import receiving
+from vlmc.progress.events import Event, Note
 
 HOPPER = (9, 0)
 OWN: list[Interval] = [
@@ -95,26 +97,27 @@ def test_a_tile_that_computes_something_else_is_seen() -> None:
 @pytest.mark.parametrize(
     "error", [TypeError("unexpected keyword use_pdl"), torch.OutOfMemoryError("short"), OSError(28)]
 )
-def test_tiles_that_cannot_be_tried_are_told_of_and_tried_again(
+def test_tiles_that_cannot_be_tried_are_reported_and_tried_again(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(autotune, "_decided", {})
     tried = candidates((512, 512), HOPPER)
-    told: list[str] = []
+    events: list[Event] = []
 
     def fail() -> dict[int, dict[str, object]]:
         raise error
 
-    assert chosen("key", tried, fail, told.append) == {}
-    assert told == [
-        f"humming's own tiles serve few rows too, since others could not be tried: {error}"
-    ]
     choice = {8: tried[8][0]}
-    assert chosen("key", tried, lambda: choice, told.append) == choice
-    assert chosen("key", tried, fail, told.append) == choice
-    assert len(told) == 1
-    assert chosen("other", {}, fail, told.append) == {}
+    with receiving(events.append):
+        assert chosen("key", tried, fail) == {}
+        assert events == [
+            Note(f"few rows run with humming's own tiles, since others cannot be tried: {error}")
+        ]
+        assert chosen("key", tried, lambda: choice) == choice
+        assert chosen("key", tried, fail) == choice
+        assert chosen("other", {}, fail) == {}
+    assert len(events) == 1
 
 
 def test_wrong_products_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +128,4 @@ def test_wrong_products_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise HardwareError("computes wrongly")
 
     with pytest.raises(HardwareError):
-        chosen("key", candidates((512, 512), HOPPER), wrong, print)
+        chosen("key", candidates((512, 512), HOPPER), wrong)

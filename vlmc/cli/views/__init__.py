@@ -1,1 +1,1 @@
-"""What the command line shows on a terminal."""
+"""What the command line shows: progress and plans."""

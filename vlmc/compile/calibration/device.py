@@ -6,7 +6,8 @@ import torch
 
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import Checkpoint
-from vlmc.progress.channel import note
+from vlmc.progress.channel import report
+from vlmc.progress.events import Note
 
 _FP32_BYTES = 4
 
@@ -14,7 +15,7 @@ _FP32_BYTES = 4
 def calibration_device(checkpoint: Checkpoint, *, copies: int, working_bytes: int) -> torch.device:
     """The GPU if it has room for so many fp32 copies of the tower and for the work, else the CPU.
 
-    Notes where a GPU is too full or too small.
+    Reports a note where a GPU is too full or too small.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -24,8 +25,10 @@ def calibration_device(checkpoint: Checkpoint, *, copies: int, working_bytes: in
     free, _ = torch.cuda.mem_get_info()
     if free >= needed:
         return torch.device("cuda", torch.cuda.current_device())
-    note(
-        f"calibrates on the CPU: {torch.cuda.get_device_name()} has {free / 1e9:.1f} GB free, and "
-        f"the fp32 tower takes {needed / 1e9:.1f}"
+    report(
+        Note(
+            f"calibrates on the CPU: {torch.cuda.get_device_name()} has {free / 1e9:.1f} GB free, "
+            f"the fp32 tower needs {needed / 1e9:.1f} GB"
+        )
     )
     return torch.device("cpu")

@@ -14,7 +14,8 @@ from vlmc.image.decode import Pixels
 from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.models.vision.calibration_ranges import linear_of
 from vlmc.models.vision.tower import VisionBlock, VisionTower, normalize_tiles
-from vlmc.progress.channel import tell
+from vlmc.progress.channel import report
+from vlmc.progress.events import Progress
 
 _Hook = Callable[[nn.Module, tuple[Tensor], Tensor], None]
 # Tokens of all tiles whose inputs are kept for each linear; fewer where a tower is so wide that
@@ -69,11 +70,11 @@ def observe(
     seen = Observations(linears, [0.0] * len(tower.blocks), kept)
     with torch.inference_mode(), _hooked(tower, seen, rows, generator):
         for index, tile in enumerate(tiles):
-            tell(f"tile {index + 1} of {count}")
             pixels = normalize_tiles(torch.from_numpy(tile)[None].to(device), torch.float32)
             found = tower(pixels)[0]
             if index < features:
                 kept[index] = found
+            report(Progress("tiles", index + 1, count))
     for name, linear in seen.linears.items():
         if not linear.magnitude.isfinite().all() or not linear.magnitude.any():
             kind = "all zero" if linear.magnitude.isfinite().all() else "not finite"

@@ -15,7 +15,8 @@ from vlmc.image.decode import Pixels
 from vlmc.models.cosine import cosine
 from vlmc.models.vision.calibration_ranges import linear_of
 from vlmc.models.vision.tower import VisionTower, normalize_tiles, pixel_shuffle
-from vlmc.progress.channel import tell
+from vlmc.progress.channel import report
+from vlmc.progress.events import Progress
 
 _PreHook = Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]
 # The share of the allowed loss that calibration tiles may use up: others will lose more.
@@ -33,7 +34,6 @@ def layer_losses(
     losses = dict.fromkeys((name for name, _ in linears_of(tower)), 0.0)
     blocks = len(tower.blocks)
     for index, tile in enumerate(tiles):
-        tell(f"each linear alone on the grid, tile {index + 1} of {len(tiles)}")
         entering = [tower.vision_model.embeddings(_pixels(tower, tile))]
         for block in tower.blocks:
             entering.append(block(entering[-1]))
@@ -43,6 +43,7 @@ def layer_losses(
             with quantized(tower, {name: clips[name]}, grid):
                 found = _features(tower, entering[first], first)
             losses[name] = max(losses[name], 1 - cosine(found, expected))
+        report(Progress("tiles with one linear in 8 bits", index + 1, len(tiles)))
     return losses
 
 
@@ -68,7 +69,7 @@ def choose_kept(
 
     def worst(kept: int) -> float:
         if kept not in found:
-            tell(f"all on the grid but {kept} of {len(order)} linears")
+            report(Progress(f"trying {kept} of {len(order)} linears in 16 bits"))
             used = {name: clips[name] for name in order[kept:]}
             found[kept] = worst_cosine(tower, used, tiles, features, grid, at_least=enough)
         return found[kept]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ def load_decoder(
     dtype: torch.dtype,
     device: torch.device | str,
     quantization: Quantization | None = None,
-    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Decoder:
     """The language model from tensors in Hugging Face's layout, in `dtype` on `device`.
 
@@ -30,7 +29,6 @@ def load_decoder(
         quantization: which linears come as compressed-tensors stores them, and how; each is made
             ready for the device as soon as its tensors are there. On the CPU that is a dense
             weight in `dtype`.
-        on_progress: called with a line on what takes long.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, doubled, of another shape, or not finite.
@@ -47,5 +45,5 @@ def load_decoder(
     places, quantized = arrange(decoder, config, quantization, dtype, target)
     placed = (place(name, tensor, places) for name, tensor in tensors)
     found = (entry for entry in placed if entry is not None)
-    fill_parameters(decoder, found, dtype, target, quantized, on_progress)
+    fill_parameters(decoder, found, dtype, target, quantized)
     return decoder.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -26,8 +26,8 @@ from vlmc.models.linears.humming_tuning import (
 )
 from vlmc.models.linears.int4_layout import TiledLayout, find_places
 from vlmc.models.linears.triton_kernels import dequantize_tiles
-
-OnProgress = Callable[[str], None]
+from vlmc.progress.channel import report
+from vlmc.progress.events import Note
 
 _GROUPS = (32, 64, 128, 256)
 _TILE_N, _TILE_K = 64, 16
@@ -46,9 +46,7 @@ class HummingKernel:
     Its nibbles are only moved, so the weight can also be dequantized from it, for many rows.
     """
 
-    def __init__(
-        self, packed: Tensor, scales: Tensor, zeros: Tensor | None, on_progress: OnProgress
-    ) -> None:
+    def __init__(self, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> None:
         """Take a weight in compressed-tensors' layout on a GPU, its scales in the dtype of the
         activations; compile its kernels, or find them in the cache.
 
@@ -61,12 +59,17 @@ class HummingKernel:
         self.symmetric, self.dtype = zeros is None, scales.dtype
         self.max_rows = _MANY_ROWS
         self.locks = torch.zeros(_LOCKS, dtype=torch.int32, device=packed.device)
-        with _compiling(on_progress, self.shape, packed.device) as compiling:
+        with _explain_failure(packed.device):
             self._config, tensors = _transform(packed, scales, zeros)
             key = (self._config.to_str(), packed.device.index)
             if key not in _prepared:
-                compiling()
-                _prepared[key] = self._prepare(tensors, on_progress)
+                report(
+                    Note(
+                        f"preparing 4-bit kernels for {inputs} inputs and {outputs} outputs (20 s "
+                        "on 16 cores the first time on a GPU, then cached)"
+                    )
+                )
+                _prepared[key] = self._prepare(tensors)
             self._tiles = _prepared[key]
         self._tensors = tensors
         places, columns = _probe(self.dtype, packed.device)
@@ -93,7 +96,7 @@ class HummingKernel:
         )
         return product
 
-    def _prepare(self, tensors: Mapping[str, Tensor], on_progress: OnProgress) -> str:
+    def _prepare(self, tensors: Mapping[str, Tensor]) -> str:
         """Compile the kernels of this shape, and choose the tiles for few rows."""
         from humming.kernel.humming import HummingKernel as Compiled
         from humming.tune import get_heuristics_config
@@ -116,7 +119,7 @@ class HummingKernel:
             with torch.cuda.device(device):
                 return choose(tried, own, tensors, self.shape[1], self.dtype, self._launch)
 
-        return compile_for(with_choice(own, chosen(describe(self), tried, measure, on_progress)))
+        return compile_for(with_choice(own, chosen(describe(self), tried, measure)))
 
     def dequantize(self) -> Tensor:
         """The weight (outputs, inputs), as exact as its dtype."""
@@ -207,19 +210,10 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 
 @contextmanager
-def _compiling(
-    on_progress: OnProgress, shape: tuple[int, int], device: torch.device
-) -> Iterator[Callable[[], None]]:
-    """OnProgress of the compilation, and of its failure what to do."""
-
-    def begin() -> None:
-        on_progress(
-            f"preparing 4-bit kernels for {shape[1]} inputs and {shape[0]} outputs (20 s on 16 "
-            "cores the first time on a GPU, then kept)"
-        )
-
+def _explain_failure(device: torch.device) -> Iterator[None]:
+    """Say what to do where the compilation fails."""
     try:
-        yield begin
+        yield
     except (RuntimeError, OSError, AssertionError) as error:
         raise HardwareError(
             f"humming-kernels could not make its kernels for {torch.cuda.get_device_name(device)}: "

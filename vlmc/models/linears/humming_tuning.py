@@ -18,6 +18,8 @@ from torch import Tensor
 
 from vlmc.errors import HardwareError
 from vlmc.models.linears.autotune import autotuned
+from vlmc.progress.channel import report
+from vlmc.progress.events import Note
 
 Tile = dict[str, Any]
 Interval = tuple[int, int, Tile]  # rows above, rows up to, humming's tuning configuration
@@ -115,12 +117,11 @@ def chosen(
     key: str,
     tried: dict[int, list[Tile]],
     measure: Callable[[], dict[int, Tile]],
-    on_progress: Callable[[str], None],
 ) -> dict[int, Tile]:
-    """What was chosen for this `key`, now or earlier; nothing, and told, where that fails.
+    """What was chosen for this `key`, now or earlier; nothing where that fails.
 
-    humming's own tiles are always there: another version of it may not take these, and memory or
-    disk may be short for a moment, so that a failure is not kept.
+    A failure is reported and not kept: another version of humming may not take these tiles, memory
+    or disk may be short for a moment, and humming's own tiles are always available.
 
     Raises:
         HardwareError: as `choose`.
@@ -130,8 +131,8 @@ def chosen(
     try:
         return autotuned("w4a16-tiles", key, measure, lambda value: read_choice(value, tried))
     except (RuntimeError, OSError, AssertionError, TypeError, ValueError) as error:
-        on_progress(
-            f"humming's own tiles serve few rows too, since others could not be tried: {error}"
+        report(
+            Note(f"few rows run with humming's own tiles, since others cannot be tried: {error}")
         )
         return {}
 

@@ -7,7 +7,7 @@ the dtype that is computed in, which is quicker there than unpacking for every p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NoReturn
 
 import torch
@@ -20,7 +20,6 @@ from vlmc.models.linears.dequantize import ELEMENTS, dequantize_fp8, dequantize_
 from vlmc.models.linears.fp8 import DenseFp8Linear, Fp8Linear
 from vlmc.models.linears.w4a16 import W4A16Linear, choose_kernel
 
-OnProgress = Callable[[str], None]
 _FLOATS = {torch.float32, torch.bfloat16, torch.float16}
 _Layouts = dict[str, tuple[tuple[int, ...], torch.dtype]]  # shapes and dtypes by name
 
@@ -82,7 +81,7 @@ class QuantizedTensors:
         self.parts.setdefault(kind, {})[start] = tensor
         return last - start
 
-    def make(self, on_progress: OnProgress) -> nn.Module:
+    def make(self) -> nn.Module:
         """The module, when all tensors are there; nothing of them is kept here.
 
         Raises:
@@ -98,7 +97,7 @@ class QuantizedTensors:
             return DenseFp8Linear(dequantize_fp8(tensors["weight"], scales, self.dtype), bias)
         zeros = tensors.get("weight_zero_point")
         if self.device.type == "cuda":
-            kernel = choose_kernel(tensors["weight_packed"], scales, zeros, self.dtype, on_progress)
+            kernel = choose_kernel(tensors["weight_packed"], scales, zeros, self.dtype)
             return W4A16Linear(kernel, bias)
         dense = nn.Linear(self.inputs, self.outputs, bias=bias is not None, device="meta")
         weight = dequantize_int4(tensors["weight_packed"], scales, zeros, self.dtype)

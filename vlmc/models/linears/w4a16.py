@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -15,8 +14,6 @@ from torch.nn import functional
 from vlmc.errors import HardwareError
 from vlmc.models.linears.dequantize_crossover import dequantize_from
 from vlmc.models.linears.kernel import Kernel
-
-OnProgress = Callable[[str], None]
 
 HUMMING = "humming-kernels"
 _HUMMING_VERSIONS = ((0, 1, 19), (0, 2))
@@ -54,12 +51,11 @@ def choose_kernel(
     scales: Tensor,
     zeros: Tensor | None,
     dtype: torch.dtype,
-    on_progress: OnProgress,
 ) -> Kernel:
     """The kernel for a weight in compressed-tensors' layout on a GPU, scales in `dtype`.
 
-    humming-kernels where it is installed and takes the size, else torch's own; `on_progress` gets a
-    line on what takes long.
+    humming-kernels where it is installed and takes the size, else torch's own. Work that takes long
+    is reported.
 
     Raises:
         HardwareError: the GPU cannot compute in `dtype`, or the kernels cannot be compiled.
@@ -75,7 +71,7 @@ def choose_kernel(
         from vlmc.models.linears.humming_kernel import HummingKernel
 
         if HummingKernel.takes(packed, scales):
-            return HummingKernel(packed, scales, zeros, on_progress)
+            return HummingKernel(packed, scales, zeros)
     from vlmc.models.linears.int4pack_kernel import Int4PackKernel
 
     return Int4PackKernel(packed, scales, zeros)

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 from vlmc.errors import BuildError
-from vlmc.progress.channel import tell
+from vlmc.progress.channel import report
+from vlmc.progress.pipe import from_line
 
 _ERRORS = "worker.log"
 _TAIL_LINES = 12
-# Nothing is downloaded, and nobody watches the bars. Freed memory is kept for the next sample:
-# giving it back to the system and taking it again is half of the time otherwise.
+# The worker downloads nothing and draws no bars. It keeps freed memory for the next sample, since
+# returning it to the system and allocating it again takes half of the time.
 _SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
@@ -22,26 +23,18 @@ _SETTINGS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
 }
-
-
 _WORKER = "vlmc.compile.language.quantization.worker"
 
 
 def run_job(folder: Path) -> None:
-    """Quantize the job in `folder`; its progress is told.
+    """Quantize the job in `folder`; its progress is reported.
 
     Raises:
-        BuildError: the process failed; with the end of what it said.
+        BuildError: the process failed; with the end of its log.
     """
     # Apart from stdout, where libraries print.
     read, write = os.pipe()
-    worker = [
-        sys.executable,
-        "-m",
-        "vlmc.compile.language.quantization.worker",
-        str(folder),
-        str(write),
-    ]
+    worker = [sys.executable, "-m", _WORKER, str(folder), str(write)]
     with os.fdopen(read) as lines, (folder / _ERRORS).open("w+", encoding="utf-8") as errors:
         try:
             process = subprocess.Popen(
@@ -56,7 +49,7 @@ def run_job(folder: Path) -> None:
         with process:
             try:
                 for line in lines:
-                    tell(line.rstrip())
+                    report(from_line(line))
             except BaseException:
                 process.kill()
                 raise

@@ -2,9 +2,9 @@
 
 Run as `python -m vlmc.compile.language.quantization.worker JOB FD`.
 
-The open file FD gets a line of each layer when it is done. A process of its own, since
-llmcompressor patches what it touches. A layer's folder goes when its result is written, so that
-disk and memory hold one layer twice at most.
+The open file FD gets the events, a line each. The process is its own because llmcompressor patches
+what it touches. A layer's folder is removed when its result is written, so that disk and memory
+hold one layer twice at most.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ from vlmc.compile.language.quantization.retry import Note, quantize_layer
 from vlmc.compile.language.quantization.settings import held_out
 from vlmc.files.strict_json import write_json
 from vlmc.machine.memory import MemoryPeak
-from vlmc.progress.channel import Tell, tell
+from vlmc.progress.channel import receiving, report
+from vlmc.progress.events import Progress
+from vlmc.progress.pipe import to_line
 
 
-def main(folder: Path, say: Tell = tell) -> None:
-    """Work on the job in `folder`, and say of each layer when it is done."""
+def main(folder: Path) -> None:
+    """Work on the job in `folder`, and report each layer when it is done."""
     # Not ru_maxrss, in which a process starts with what its parent held.
     peak = MemoryPeak()
     # Trained weights hold numbers so small that a CPU takes fifty times as long for them.
@@ -69,12 +71,12 @@ def main(folder: Path, say: Tell = tell) -> None:
         prefix = f"model.layers.{index}"
         tensors = {f"{prefix}.{name}": tensor for name, tensor in result.tensors.items()}
         save_file(tensors, result_file(folder, index), metadata={"format": "pt"})
-        linears += [_named(report, prefix) for report in result.linears]
+        linears += [_named(linear, prefix) for linear in result.linears]
         notes += [_named(note, prefix) for note in result.notes]
         inputs = result.outputs
         shutil.rmtree(source)
         layer_seconds.append(round(time.perf_counter() - start, 3))
-        say(f"layer {index + 1} of {settings.layers} done, {layer_seconds[-1]:.1f} s")
+        report(Progress("layers", index + 1, settings.layers))
     values = {
         "linears": linears,
         "notes": notes,
@@ -96,5 +98,8 @@ def _named(part: LinearReport | Note, prefix: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with os.fdopen(int(sys.argv[2]), "w", buffering=1) as lines:
-        main(Path(sys.argv[1]), lambda text: print(text, file=lines))
+    with (
+        os.fdopen(int(sys.argv[2]), "w", buffering=1) as lines,
+        receiving(lambda event: print(to_line(event), file=lines)),
+    ):
+        main(Path(sys.argv[1]))

@@ -1,0 +1,21 @@
+"""Events from another process: one JSON line each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from vlmc.progress.events import Event, Note, Progress
+
+_TYPES: dict[str, type[Progress | Note]] = {"Progress": Progress, "Note": Note}
+
+
+def to_line(event: Event) -> str:
+    """Progress or a note as one line, for `from_line`."""
+    return json.dumps([type(event).__name__, asdict(event)])
+
+
+def from_line(line: str) -> Event:
+    """The event that `to_line` wrote."""
+    name, fields = json.loads(line)
+    return _TYPES[name](**fields)
