@@ -37,7 +37,7 @@ def write_recipe(path: Path, checkpoint: Path) -> Path:
 def build_from(checkpoint: Path, output: Path, overrides: Iterable[str] = AS_ORACLE) -> Path:
     """Build the artifact `output` in this process."""
     recipe = write_recipe(output.with_name(f"{output.name}.yaml"), checkpoint)
-    return build(read_recipe(recipe, overrides), output, lambda _: None)
+    return build(read_recipe(recipe, overrides), output)
 
 
 def build_once(checkpoint: Path, output: Path) -> Path:

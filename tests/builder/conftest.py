@@ -10,6 +10,7 @@ import pytest
 from tests.artifacts import write_recipe
 from vlmc.builder.build import build
 from vlmc.cli.views.plain_view import plain_line
+from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event
 from vlmc.recipe.read import read_recipe
 
@@ -43,7 +44,8 @@ def quick_build(
         force: Iterable[str] = (),
     ) -> Path:
         recipe = write_recipe(tmp_path / "recipe.yaml", checkpoint)
-        return build(read_recipe(recipe, overrides), output, events.append, force=tuple(force))
+        with receiving(events.append):
+            return build(read_recipe(recipe, overrides), output, force=tuple(force))
 
     monkeypatch.chdir(tmp_path)
     return quick

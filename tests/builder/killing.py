@@ -23,7 +23,7 @@ from vlmc.recipe.read import read_recipe
 
 def run_build(recipe: Path, output: Path, cache: Path) -> None:
     """Build in this process."""
-    build(read_recipe(recipe, ()), output, lambda _: None, cache=StepCache(cache))
+    build(read_recipe(recipe, ()), output, cache=StepCache(cache))
 
 
 def build_and_kill(recipe: Path, output: Path, cache: Path, seconds: float) -> int:

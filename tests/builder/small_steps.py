@@ -15,6 +15,7 @@ from vlmc.builder.executor import place, run_step
 from vlmc.builder.steps.step import Step
 from vlmc.builder.store.step_cache import StepCache
 from vlmc.cli.views.plain_view import plain_line
+from vlmc.progress.channel import receiving
 
 FILES = {"a.bin": b"a" * 1000, "below/b.txt": b"b"}
 
@@ -54,7 +55,7 @@ def kill_at_operation(number: int) -> None:
 
 def make_and_place(cache: StepCache, target: Path, *, force: bool = False) -> None:
     """Make the small step and copy its files."""
-    place(run_step(small_step(), cache, lambda _: None, force=force), target, cache, lambda _: None)
+    place(run_step(small_step(), cache, force=force), target, cache)
 
 
 def _kill_everywhere(folder: Path) -> None:
@@ -76,11 +77,8 @@ def _make_slowly(folder: Path) -> None:
         time.sleep(600 if "hang" in sys.argv else 0.5)
         write_small(below)
 
-    run_step(
-        small_step(work=work),
-        StepCache(folder),
-        lambda event: print(plain_line(event), flush=True),
-    )
+    with receiving(lambda event: print(plain_line(event), flush=True)):
+        run_step(small_step(work=work), StepCache(folder))
 
 
 if __name__ == "__main__":

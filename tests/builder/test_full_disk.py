@@ -29,7 +29,7 @@ cache = StepCache(Path(cache))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), -1))
 for step in steps:
     try:
-        build_steps(read_recipe(Path(recipe), ()), [step], lambda _: None, cache=cache)
+        build_steps(read_recipe(Path(recipe), ()), [step], cache=cache)
         print(json.dumps("done"))
     except BuildError as error:
         print(json.dumps(str(error)))

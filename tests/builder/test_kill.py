@@ -21,6 +21,7 @@ import sys, time
 from pathlib import Path
 from vlmc.builder.build import build
 from vlmc.cli.views.plain_view import plain_line
+from vlmc.progress.channel import receiving
 from vlmc.recipe.read import read_recipe
 
 def report(event):
@@ -28,7 +29,8 @@ def report(event):
     if plain_line(event).startswith("manifest"):
         time.sleep(600)
 
-build(read_recipe(Path(sys.argv[1])), None, report)
+with receiving(report):
+    build(read_recipe(Path(sys.argv[1])), None)
 """
 
 

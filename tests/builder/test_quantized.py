@@ -26,6 +26,7 @@ from vlmc.cli.main import main
 from vlmc.compile.language.quantization.run import run_job
 from vlmc.errors import BuildError
 from vlmc.models.language.load import load_decoder
+from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, Progress
 from vlmc.recipe.read import read_recipe
 from vlmc.recipe.resolve import resolve
@@ -55,7 +56,7 @@ def fp8(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _built(checkpoint: Path, output: Path, *overrides: str) -> Path:
     recipe = write_recipe(output.with_name("recipe.yaml"), checkpoint)
-    return build(read_recipe(recipe, overrides), output, lambda _: None)
+    return build(read_recipe(recipe, overrides), output)
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
@@ -235,7 +236,8 @@ def test_calibration_is_recorded(images: Path, miniature: Path, tmp_path: Path) 
     """A whole build, in the process of its own that builds use."""
     recipe = read_recipe(calibrated(tmp_path, images, miniature), CALIBRATED)
     events: list[Event] = []
-    folder = build(recipe, tmp_path / "artifact", events.append)
+    with receiving(events.append):
+        folder = build(recipe, tmp_path / "artifact")
     seen = [event for event in events if isinstance(event, Progress)]
     layers = [Progress("layers", done, 2, step="language.weights") for done in (1, 2)]
     assert [event for event in seen if event.step == "language.weights"] == layers
@@ -262,7 +264,7 @@ def test_the_quickstart_by_both_methods(method: str) -> None:
         "image.tiles={rule: native, max: 2}",
     )
     recipe = read_recipe(QUICKSTART / "recipe.yaml", overrides)
-    outcomes = build_steps(recipe, ["language"], lambda _: None)
+    outcomes = build_steps(recipe, ["language"])
     (weights,) = [one.entry for one in outcomes if one.step.name == "language.weights"]
     report = json.loads((weights.folder / "report" / "language-quantization.json").read_bytes())
     assert report["notes"] == []

@@ -110,6 +110,16 @@ def test_build_then_run(
     assert out.read_bytes() == whole
 
 
+def test_the_summary_counts_in_singular_and_plural(artifact: Path, folder: Path) -> None:
+    out = folder.parent / "answers.jsonl"
+    command = ["run", artifact, folder / "a.jpg", *prompts("A room?"), "-o", out]
+    first = call(*command, "--tiles", "single")
+    assert "1 answer, 0 errors for 1 row in " in first.stderr
+    assert "earlier run" not in first.stderr
+    again = call(*command, "--tiles", "single")
+    assert again.stderr.endswith(" s, 1 of them from an earlier run\n")
+
+
 def test_run_scores_choices(artifact: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
     pattern = folder / "*.jpg"

@@ -41,7 +41,7 @@ def engine(request: pytest.FixtureRequest) -> EngineName:
 @pytest.fixture
 def rebuilt(engine: EngineName, artifact: Path, tmp_path: Path) -> Path:
     """The miniature with a plan for this GPU."""
-    return rebuild(artifact, engine, [gpu_of(0).target], tmp_path / "rebuilt", lambda _: None)
+    return rebuild(artifact, engine, [gpu_of(0).target], tmp_path / "rebuilt")
 
 
 def test_every_profile_against_the_fp32_tower(rebuilt: Path, miniature: Path) -> None:

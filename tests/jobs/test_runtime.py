@@ -32,7 +32,7 @@ def model(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("artifact")
     (folder / "recipe.yaml").write_text(RECIPE.format(checkpoint=miniature))
     recipe = read_recipe(folder / "recipe.yaml", ())
-    with load(build(recipe, folder / "artifact", lambda _: None), device="cpu") as loaded:
+    with load(build(recipe, folder / "artifact"), device="cpu") as loaded:
         yield loaded
 
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from vlmc.progress.channel import notes_on_stderr, receiving, report
-from vlmc.progress.events import Event, Note, Progress
+from vlmc.progress.channel import notes_on_stderr, receiving, report, reporting_step
+from vlmc.progress.events import Event, Note, Progress, StepStarted
 from vlmc.progress.pipe import from_line, to_line
 
 
@@ -38,6 +38,19 @@ def test_each_thread_has_a_receiver_of_its_own() -> None:
         thread.join()
         report(Note("mine"))
     assert (mine, theirs) == ([Note("mine")], [Note("theirs")])
+
+
+def test_progress_and_notes_of_a_step_carry_its_name() -> None:
+    events: list[Event] = []
+    with receiving(events.append), reporting_step("vision.graph"):
+        report(StepStarted("vision.graph"))
+        report(Progress("tiles", 1, 2))
+        report(Note("slow"))
+    assert events == [
+        StepStarted("vision.graph"),
+        Progress("tiles", 1, 2, step="vision.graph"),
+        Note("slow", step="vision.graph"),
+    ]
 
 
 def test_notes_of_loading_reach_stderr_unless_they_are_received(

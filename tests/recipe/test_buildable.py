@@ -23,7 +23,7 @@ def refused(path: Path, text: str, *overrides: str) -> list[str]:
     path.write_text(text)
     recipe = read_recipe(path, overrides)
     with pytest.raises(RecipeError) as caught:
-        build(recipe, path.parent / "artifact", lambda _: None)
+        build(recipe, path.parent / "artifact")
     assert caught.value.exit_code == 2
     assert [file.name for file in path.parent.iterdir()] == ["recipe.yaml"], "before any work"
     return str(caught.value).replace(f"{path.parent}/", "").splitlines()

@@ -96,7 +96,7 @@ def test_run_tells_and_requires(copied: Path, questions: Path, tmp_path: Path) -
     assert verify(copied, "--dataset", questions)[0] == 0
     other = call(*required, "--tiles", "native:max=2")
     assert other.exit_code == 3 and not out.exists()
-    assert "unverified, as the artifact's tile rule is original" in other.stderr
+    assert "unverified, since the artifact's tile rule is original" in other.stderr
     ran = call(*required)
     assert ran.exit_code == 0
     assert "accuracy passed" in ran.stderr

@@ -27,7 +27,7 @@ from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.errors import BuildError, UsageError
 from vlmc.files.staging import staging_folder
-from vlmc.progress.channel import Report
+from vlmc.progress.channel import report
 from vlmc.progress.events import Note, StepsPlanned
 from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.resolve import resolve
@@ -42,7 +42,6 @@ _ADVICE = "free some, or name a folder on another disk with -o. Finished steps a
 def build(
     recipe: Recipe,
     output: Path | None,
-    report: Report,
     *,
     force: Collection[str] = (),
     cache: StepCache | None = None,
@@ -69,17 +68,17 @@ def build(
     place_name = output or parent
     with explain_disk_errors(f"{place_name} cannot be built", parent, _ADVICE):
         with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
-            context, steps = _prepare(recipe, checkpoint, cache, report)
+            context, steps = _prepare(recipe, checkpoint, cache)
             parent.mkdir(parents=True, exist_ok=True)
-            outcomes = _run(steps, force, cache, report)
+            outcomes = _run(steps, force, cache)
             name = recipe.name if output is None else output.name
             with staging_folder(parent, name) as partial:
                 reports = partial / REPORTS
                 outcomes = [
-                    place(outcome, partial / wing(outcome.step), cache, report, reports=reports)
+                    place(outcome, partial / wing(outcome.step), cache, reports=reports)
                     for outcome in outcomes
                 ]
-                identity = _finish(partial, recipe, context, outcomes, report)
+                identity = _finish(partial, recipe, context, outcomes)
                 target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
                 publish(partial, target)
         if output is None:
@@ -91,7 +90,6 @@ def build(
 def build_steps(
     recipe: Recipe,
     names: Collection[str],
-    report: Report,
     *,
     force: Collection[str] = (),
     cache: StepCache | None = None,
@@ -103,11 +101,11 @@ def build_steps(
     """
     cache = StepCache() if cache is None else cache
     with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
-        _, steps = _prepare(recipe, checkpoint, cache, report)
-        return _run(select(steps, names, "--steps"), force, cache, report)
+        _, steps = _prepare(recipe, checkpoint, cache)
+        return _run(select(steps, names, "--steps"), force, cache)
 
 
-def _samples(recipe: Recipe, report: Report) -> CalibrationSet | None:
+def _samples(recipe: Recipe) -> CalibrationSet | None:
     samples = read_samples(recipe)
     if samples is not None and samples.skipped:
         report(
@@ -120,10 +118,10 @@ def _samples(recipe: Recipe, report: Report) -> CalibrationSet | None:
 
 
 def _prepare(
-    recipe: Recipe, checkpoint: Checkpoint, cache: StepCache, report: Report
+    recipe: Recipe, checkpoint: Checkpoint, cache: StepCache
 ) -> tuple[BuildContext, list[Step]]:
     """What the build is made from, and all steps, which fail if the source changes meanwhile."""
-    resolved, samples = resolve(recipe, checkpoint.config), _samples(recipe, report)
+    resolved, samples = resolve(recipe, checkpoint.config), _samples(recipe)
     files, known = source_files(checkpoint.folder), FileDigests(cache.folder)
     unread = sum(known.known(file) is None for file in files)
     if unread:
@@ -146,16 +144,14 @@ def _prepare(
     return context, [guarded(step) for step in make_steps(context)]
 
 
-def _run(
-    steps: Sequence[Step], force: Collection[str], cache: StepCache, report: Report
-) -> list[Outcome]:
+def _run(steps: Sequence[Step], force: Collection[str], cache: StepCache) -> list[Outcome]:
     forced = {step.name for step in select(steps, force, "--force")}
     report(StepsPlanned(tuple(step.name for step in steps)))
     # Before the first is made, which may take an hour.
     for step in steps:
         if step.name in forced or not isinstance(cache.check(step.key), CachedStep):
             step.check()
-    return [run_step(step, cache, report, force=step.name in forced) for step in steps]
+    return [run_step(step, cache, force=step.name in forced) for step in steps]
 
 
 def _finish(
@@ -163,7 +159,6 @@ def _finish(
     recipe: Recipe,
     context: BuildContext,
     outcomes: Sequence[Outcome],
-    report: Report,
 ) -> str:
     """Write recipe, manifest and report; returns the identity."""
     text = yaml.safe_dump(context.recipe.to_json(), sort_keys=False, allow_unicode=True)

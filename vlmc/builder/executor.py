@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,8 @@ from vlmc.builder.store.step_cache import CachedStep, Damage, StepCache
 from vlmc.errors import BuildError
 from vlmc.files.copy import copy_file
 from vlmc.files.hashing import files_sha256
-from vlmc.progress.channel import Report, receiving
+from vlmc.progress.channel import report, reporting_step
 from vlmc.progress.events import (
-    Event,
-    Note,
-    Progress,
     StepCached,
     StepDamaged,
     StepDone,
@@ -56,7 +53,7 @@ class Outcome:
         }
 
 
-def run_step(step: Step, cache: StepCache, report: Report, *, force: bool = False) -> Outcome:
+def run_step(step: Step, cache: StepCache, *, force: bool = False) -> Outcome:
     """Make sure that the step is in the cache; `force` makes it even if it is.
 
     Where another process makes the step just now, waits for it, and takes over if it ends without.
@@ -82,19 +79,15 @@ def run_step(step: Step, cache: StepCache, report: Report, *, force: bool = Fals
         if isinstance(found, Damage):
             report(StepDamaged(step.name, found.reason))
         with ExitStack() as held:
-            needed = [_hold(need, cache, report, held) for need in step.needs]
+            needed = [_hold(need, cache, held) for need in step.needs]
             report(StepStarted(step.name))
-            with receiving(lambda event: report(_of_step(event, step))):
+            with reporting_step(step.name):
                 entry = cache.store(step, needed)
     report(StepDone(step.name, entry.seconds, entry.peak_memory_bytes, entry.bytes))
     return Outcome(step, entry, "built")
 
 
-def _of_step(event: Event, step: Step) -> Event:
-    return replace(event, step=step.name) if isinstance(event, Progress | Note) else event
-
-
-def _hold(step: Step, cache: StepCache, report: Report, held: ExitStack) -> Path:
+def _hold(step: Step, cache: StepCache, held: ExitStack) -> Path:
     """The folder of a step that another is about to read, made if need be, its hashes checked.
 
     It is kept from being pruned until `held` is closed.
@@ -116,12 +109,12 @@ def _hold(step: Step, cache: StepCache, report: Report, held: ExitStack) -> Path
                 return found.folder
         if damage is not None:
             report(StepDamaged(step.name, damage))
-        run_step(step, cache, report, force=damage is not None)
+        run_step(step, cache, force=damage is not None)
     raise BuildError(f"{cache.folder}: {step.name} {_FAILING}")
 
 
 def place(
-    outcome: Outcome, folder: Path, cache: StepCache, report: Report, *, reports: Path | None = None
+    outcome: Outcome, folder: Path, cache: StepCache, *, reports: Path | None = None
 ) -> Outcome:
     """Copy a step's files into `folder`, checked; a damaged or pruned one is made again first.
 
@@ -137,7 +130,7 @@ def place(
         if damage is None:
             return outcome
         report(StepDamaged(outcome.step.name, damage))
-        outcome = run_step(outcome.step, cache, report, force=True)
+        outcome = run_step(outcome.step, cache, force=True)
     raise BuildError(f"{outcome.entry.folder}: {damage}, {_FAILING}")
 
 

@@ -22,7 +22,7 @@ from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.copy import copy_file
 from vlmc.files.staging import staging_folder
 from vlmc.machine.support import ENGINES, TARGETS, EngineName, Precision, refusal, targets_of
-from vlmc.progress.channel import Report
+from vlmc.progress.channel import report
 from vlmc.progress.events import Note, StepsPlanned
 from vlmc.version import __version__
 
@@ -35,7 +35,6 @@ def rebuild(
     engine: EngineName,
     targets: Sequence[str],
     output: Path | None,
-    report: Report,
     *,
     cache: StepCache | None = None,
 ) -> Path:
@@ -74,15 +73,14 @@ def rebuild(
     ]
     with explain_disk_errors(f"{output or parent} cannot be built", parent, _ADVICE):
         report(StepsPlanned(tuple(step.name for step in steps)))
-        outcomes = [run_step(step, cache, report) for step in steps]
+        outcomes = [run_step(step, cache) for step in steps]
         name = old.manifest.name if output is None else output.name
         parent.mkdir(parents=True, exist_ok=True)
         with staging_folder(parent, name) as folder:
             reports = folder / REPORTS
             _copy_kept(old, folder)
             outcomes = [
-                place(outcome, folder / "vision", cache, report, reports=reports)
-                for outcome in outcomes
+                place(outcome, folder / "vision", cache, reports=reports) for outcome in outcomes
             ]
             described = partial(
                 manifest_engine,

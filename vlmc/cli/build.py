@@ -91,13 +91,12 @@ def build(
         from vlmc.builder.build import build as build_artifact
         from vlmc.builder.build import build_steps
         from vlmc.cli.views.progress import show_progress
-        from vlmc.progress.channel import report
         from vlmc.recipe.read import read_recipe
     read = read_recipe(recipe, overrides)
     if steps is not None:
         names = [name.strip() for name in steps.split(",")]
         with resumable(), show_progress():
-            outcomes = build_steps(read, names, report, force=force)
+            outcomes = build_steps(read, names, force=force)
         if as_json:
             print_json({"steps": [outcome.to_json() for outcome in outcomes]})
         else:
@@ -105,7 +104,7 @@ def build(
                 click.echo(f"{outcome.step.name} {outcome.entry.key}")
         return
     with resumable(), show_progress():
-        folder = build_artifact(read, output, report, force=force)
+        folder = build_artifact(read, output, force=force)
     print_artifact(folder, as_json)
 
 
@@ -140,10 +139,9 @@ def rebuild(
         from vlmc.builder.rebuild import engine_named
         from vlmc.builder.rebuild import rebuild as rebuild_artifact
         from vlmc.cli.views.progress import show_progress
-        from vlmc.progress.channel import report
     name = engine_named(engine)
     with resumable(), show_progress():
-        folder = rebuild_artifact(artifact, name, targets, output, report)
+        folder = rebuild_artifact(artifact, name, targets, output)
     print_artifact(folder, as_json)
 
 

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 
-from vlmc.progress.events import Event, Note
+from vlmc.progress.events import Event, Note, Progress
 
 Report = Callable[[Event], None]
 
@@ -32,6 +33,19 @@ def receiving(receive: Report) -> Iterator[None]:
         yield
     finally:
         _receiver.reset(token)
+
+
+@contextmanager
+def reporting_step(name: str) -> Iterator[None]:
+    """Name the step of a build in the progress and notes within."""
+    receive = _receiver.get()
+
+    def with_step(event: Event) -> None:
+        if receive is not None:
+            receive(replace(event, step=name) if isinstance(event, Progress | Note) else event)
+
+    with receiving(with_step):
+        yield
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def built(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     # Digests of files as young as the miniature's are not remembered otherwise.
     monkeypatch.setattr("vlmc.builder.store.file_digests._SETTLED_NS", 0)
     recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
-    return build(read_recipe(recipe), tmp_path / "artifact", lambda _: None)
+    return build(read_recipe(recipe), tmp_path / "artifact")
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_disk_is_that_of_the_built_artifact(planned: Callable[..., Plan], built:
 def test_disk_of_the_quickstart(tmp_path: Path) -> None:
     recipe = read_recipe(QUICKSTART)
     expected = make_plan(recipe, StepCache(tmp_path / "cache")).artifact_bytes
-    folder = build(recipe, tmp_path / "artifact", lambda _: None)
+    folder = build(recipe, tmp_path / "artifact")
     assert expected == pytest.approx(size_of(folder), rel=0.2)
 
 

@@ -22,6 +22,7 @@ from vlmc.builder.store.step_cache import StepCache
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.gpu import Gpu
 from vlmc.machine.packages import EnginePackage
+from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, StepStarted
 from vlmc.recipe.read import read_recipe
 from vlmc.recipe.schema import EnginePart
@@ -100,10 +101,10 @@ def test_what_cannot_be_made_here_is_refused_before_the_first_step(
     miniature: Path, tmp_path: Path
 ) -> None:
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", miniature), (INDUCTOR,))
-    told: list[Event] = []
-    with pytest.raises(HardwareError, match="must run on a machine"):
-        build(recipe, tmp_path / "artifact", told.append, cache=StepCache(tmp_path / "cache"))
-    assert not any(isinstance(event, StepStarted) for event in told)
+    events: list[Event] = []
+    with receiving(events.append), pytest.raises(HardwareError, match="must run on a machine"):
+        build(recipe, tmp_path / "artifact", cache=StepCache(tmp_path / "cache"))
+    assert not any(isinstance(event, StepStarted) for event in events)
 
 
 def test_inductor_is_made_of_the_tower_and_not_of_the_graph(
@@ -184,7 +185,7 @@ def test_the_quickstart_for_cards(targets: tuple[str, ...]) -> None:
         RTX.replace("sm86, sm89", ", ".join(targets)),
     )
     recipe = read_recipe(QUICKSTART / "recipe.yaml", overrides)
-    outcomes = build_steps(recipe, ["vision"], lambda _: None)
+    outcomes = build_steps(recipe, ["vision"])
     plans = [one.entry.folder for one in outcomes if one.step.name in PLANS]
     assert len(plans) == len(targets)
     for folder in plans:

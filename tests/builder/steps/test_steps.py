@@ -176,18 +176,17 @@ def test_machines_share_the_work(
     graph = keys(steps_of(miniature, tmp_path / "recipe.yaml"))["vision.graph"]
     exported = StepCache().folder / "steps" / graph  # by the fixture; it takes seconds
     shutil.copytree(exported, cache.folder / "steps" / graph)
-    vision = build_steps(recipe, ["vision"], lambda _: None, cache=cache)
+    vision = build_steps(recipe, ["vision"], cache=cache)
     assert {outcome.step.name for outcome in vision} == VISION
     assert {entry.name for entry in cache.entries()} == VISION
     language = build_steps(
         recipe,
         ["language.weights", "language.settings", "language.tokenizer"],
-        lambda _: None,
         cache=cache,
     )
     assert {outcome.state for outcome in language} == {"built"}
     assert not (tmp_path / "artifacts").exists()
-    built = build(recipe, tmp_path / artifact.name, lambda _: None, cache=cache)
+    built = build(recipe, tmp_path / artifact.name, cache=cache)
     report = json.loads((built / "reports" / "build.json").read_text())
     assert {step["state"] for step in report["steps"]} == {"cached"}
     payload = read_manifest(artifact).payload
@@ -207,9 +206,9 @@ def test_machines_share_the_work(
 def test_unknown_step_is_refused(name: str, said: str, miniature: Path, tmp_path: Path) -> None:
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", miniature), ())
     with pytest.raises(UsageError, match=f"--steps {name}: no such step.*{said}"):
-        build_steps(recipe, [name], lambda _: None)
+        build_steps(recipe, [name])
     with pytest.raises(UsageError, match=f"--force {name}: no such step.*{said}"):
-        build(recipe, tmp_path / "artifact", lambda _: None, force=[name])
+        build(recipe, tmp_path / "artifact", force=[name])
 
 
 def test_command_brings_steps_into_the_cache(miniature: Path, tmp_path: Path) -> None:
@@ -236,7 +235,7 @@ def test_forced_step_is_made_anew(miniature: Path, tmp_path: Path) -> None:
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", miniature), ())
     cache = StepCache(tmp_path / "cache")
     for force, state in (((), "built"), ((), "cached"), (("language",), "built")):
-        outcomes = build_steps(recipe, ["language"], lambda _: None, force=force, cache=cache)
+        outcomes = build_steps(recipe, ["language"], force=force, cache=cache)
         assert {outcome.state for outcome in outcomes} == {state}
 
 
@@ -253,7 +252,7 @@ def test_source_that_changes_meanwhile_is_noticed(
 
     monkeypatch.setattr("vlmc.compile.language.weights.write_weights", write)
     with pytest.raises(BuildError, match=r"model\.safetensors was changed during the build"):
-        build_steps(recipe, ["language.weights"], lambda _: None, cache=cache)
+        build_steps(recipe, ["language.weights"], cache=cache)
     assert cache.entries() == []
 
 
@@ -272,7 +271,7 @@ def test_cached_build_is_quick_since_nothing_heavy_is_imported(
     miniature: Path, tmp_path: Path
 ) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", miniature)
-    build(read_recipe(recipe, ()), tmp_path / "first", lambda _: None)
+    build(read_recipe(recipe, ()), tmp_path / "first")
     start = time.perf_counter()
     finished = subprocess.run(
         [sys.executable, "-c", COMMAND, "build", str(recipe), "-o", str(tmp_path / "second")],

@@ -26,7 +26,7 @@ def cache(tmp_path: Path) -> StepCache:
     """Three entries, last used 0, 10 and 20 days ago."""
     cache = StepCache(tmp_path / "cache")
     for days, name in zip((0, 10, 20), NAMES, strict=True):
-        entry = run_step(small_step(name), cache, lambda _: None).entry
+        entry = run_step(small_step(name), cache).entry
         used = time.time() - days * DAY
         os.utime(entry.folder.parent, (used, used))
     return cache
@@ -58,7 +58,7 @@ def test_longest_unused_go_first(
 
 
 def test_use_counts_not_age(cache: StepCache) -> None:
-    run_step(small_step("vision.graph"), cache, lambda _: None)
+    run_step(small_step("vision.graph"), cache)
     prune(cache, unused_days=5, max_bytes=None)
     assert names(cache) == ["vision.graph", "vision.weights"]
 

@@ -19,6 +19,7 @@ from vlmc.builder.steps.step import Step
 from vlmc.builder.store.step_cache import CachedStep, Damage, StepCache, default_folder
 from vlmc.errors import BuildError
 from vlmc.files.copy import copy_file
+from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, StepCached, StepDamaged, StepDone, StepStarted
 
 
@@ -60,8 +61,9 @@ def test_step_is_made_once_and_then_found(cache: StepCache) -> None:
     step, events = small_step(), list[Event]()
     assert cache.find(step.key) is None
     assert not cache.folder.exists(), "looking writes nothing"
-    built = run_step(step, cache, events.append)
-    again = run_step(step, cache, events.append)
+    with receiving(events.append):
+        built = run_step(step, cache)
+        again = run_step(step, cache)
     assert (built.state, again.state) == ("built", "cached")
     assert again.entry == built.entry == cache.find(step.key)
     assert [type(event) for event in events] == [StepStarted, StepDone, StepCached]
@@ -71,7 +73,7 @@ def test_step_is_made_once_and_then_found(cache: StepCache) -> None:
     assert entry.seconds >= 0 and (entry.peak_memory_bytes is None or entry.peak_memory_bytes > 0)
     assert contents(entry.folder) == FILES
     assert cache.folder.stat().st_mode & 0o777 == 0o700
-    forced = run_step(step, cache, events.append, force=True)
+    forced = run_step(step, cache, force=True)
     assert forced.state == "built" and forced.entry.created > entry.created
     assert leftovers(cache) == []
 
@@ -132,12 +134,12 @@ def test_damaged_entry_is_made_again_with_a_word(
 ) -> None:
     harm, shows = DAMAGE[damage]
     step = small_step()
-    harm(run_step(step, cache, lambda _: None).entry)
+    harm(run_step(step, cache).entry)
     assert isinstance(cache.check(step.key), Damage) == shows
     assert (cache.find(step.key) is None) == shows
     events: list[Event] = []
-    outcome = run_step(step, cache, events.append)
-    outcome = place(outcome, tmp_path / "artifact", cache, events.append)
+    with receiving(events.append):
+        outcome = place(run_step(step, cache), tmp_path / "artifact", cache)
     assert outcome.state == "built"
     (told,) = [event for event in events if isinstance(event, StepDamaged)]
     assert told.name == step.name and told.reason
@@ -147,9 +149,9 @@ def test_damaged_entry_is_made_again_with_a_word(
 
 def test_entry_that_is_pruned_before_it_is_placed(cache: StepCache, tmp_path: Path) -> None:
     step = small_step()
-    outcome = run_step(step, cache, lambda _: None)
+    outcome = run_step(step, cache)
     cache.drop(step.key)
-    place(outcome, tmp_path / "artifact", cache, lambda _: None)
+    place(outcome, tmp_path / "artifact", cache)
     assert contents(tmp_path / "artifact") == FILES
 
 
@@ -157,28 +159,28 @@ def test_cache_that_may_only_be_read(
     cache: StepCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = small_step()
-    run_step(step, cache, lambda _: None)
+    run_step(step, cache)
 
     def refuse(*_: object) -> int:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("vlmc.files.lock.os.open", refuse)
-    outcome = run_step(step, cache, lambda _: None)
-    assert place(outcome, tmp_path / "artifact", cache, lambda _: None).state == "cached"
+    outcome = run_step(step, cache)
+    assert place(outcome, tmp_path / "artifact", cache).state == "cached"
     assert contents(tmp_path / "artifact") == FILES
     with pytest.raises(BuildError, match=r"step vision\.golden failed.*Read-only"):
-        run_step(small_step("vision.golden"), cache, lambda _: None)
+        run_step(small_step("vision.golden"), cache)
 
 
 def test_disk_that_damages_everything_is_named(
     cache: StepCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = run_step(small_step(), cache, lambda _: None)
+    outcome = run_step(small_step(), cache)
     monkeypatch.setattr(
         "vlmc.builder.executor.files_sha256", lambda sizes: dict.fromkeys(sizes, "0" * 64)
     )
     with pytest.raises(BuildError, match="disk or the memory"):
-        place(outcome, tmp_path / "artifact", cache, lambda _: None)
+        place(outcome, tmp_path / "artifact", cache)
 
 
 @pytest.mark.parametrize(
@@ -193,15 +195,15 @@ def test_failing_work_leaves_nothing(error: BaseException, cache: StepCache) -> 
     step = small_step(work=work)
     expected = BuildError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
-        run_step(step, cache, lambda _: None)
+        run_step(step, cache)
     assert cache.find(step.key) is None
     assert leftovers(cache) == []
-    run_step(small_step(), cache, lambda _: None)
+    run_step(small_step(), cache)
 
 
 def test_step_that_writes_nothing_is_an_error(cache: StepCache) -> None:
     with pytest.raises(BuildError, match="wrote no file"):
-        run_step(small_step(work=lambda _: None), cache, lambda _: None)
+        run_step(small_step(work=lambda _: None), cache)
 
 
 @contextmanager
@@ -237,7 +239,7 @@ def test_build_takes_over_from_one_that_is_killed(cache: StepCache) -> None:
         assert len(leftovers(cache)) == 1
         with process(cache, "slow") as second:
             text = lines(second)
-            assert next(text) == "vision.weights: another build is making it, waiting"
+            assert next(text) == "vision.weights: another build runs this step, waiting for it"
             first.send_signal(signal.SIGKILL)
             assert next(text) == "vision.weights: started"
             assert [line.split(" in ")[0] for line in text] == ["working", "vision.weights: done"]
@@ -280,9 +282,9 @@ def full_disk_in_rust(_: Path) -> None:
 
 @pytest.mark.parametrize("work", [full_disk, full_disk_in_rust])
 def test_full_disk_is_a_clear_error(work: Callable[[Path], None], cache: StepCache) -> None:
-    kept = run_step(small_step("vision.golden"), cache, lambda _: None).entry
+    kept = run_step(small_step("vision.golden"), cache).entry
     with pytest.raises(BuildError) as error:
-        run_step(small_step(work=work), cache, lambda _: None)
+        run_step(small_step(work=work), cache)
     for part in ("vision.weights", "the disk is full", str(cache.folder), "vlmc cache prune"):
         assert part in str(error.value)
     assert cache.entries() == [kept]
@@ -296,9 +298,9 @@ def test_full_disk_while_the_record_is_written(
     with monkeypatch.context() as patch:
         patch.setattr("vlmc.builder.store.step_cache.sync_tree", full_disk)
         with pytest.raises(BuildError, match="the disk is full"):
-            run_step(step, cache, lambda _: None)
+            run_step(step, cache)
     assert cache.entries() == [] == leftovers(cache)
-    assert run_step(step, cache, lambda _: None).state == "built"
+    assert run_step(step, cache).state == "built"
 
 
 def _needing(need: Step, read: list[str]) -> Step:
@@ -313,9 +315,9 @@ def test_a_step_reads_what_it_needs_made_before_it(cache: StepCache) -> None:
     read: list[str] = []
     need = small_step(work=lambda folder: (folder / "weights.txt").write_text("weights"))
     step = _needing(need, read)
-    assert run_step(step, cache, lambda _: None).state == "built"
-    assert run_step(step, cache, lambda _: None).state == "cached"
-    assert run_step(need, cache, lambda _: None).state == "cached"
+    assert run_step(step, cache).state == "built"
+    assert run_step(step, cache).state == "cached"
+    assert run_step(need, cache).state == "cached"
     assert read == ["weights"]
     other = small_step(parameters={"dtype": "float64"}, work=need.work)
     assert _needing(other, read).key != step.key
@@ -324,12 +326,13 @@ def test_a_step_reads_what_it_needs_made_before_it(cache: StepCache) -> None:
 def test_a_needed_step_that_is_damaged_is_made_again(cache: StepCache) -> None:
     read: list[str] = []
     need = small_step(work=lambda folder: (folder / "weights.txt").write_text("weights"))
-    entry = run_step(need, cache, lambda _: None).entry
+    entry = run_step(need, cache).entry
     (entry.folder / "weights.txt").write_text("damaged")  # as long as what was stored
-    said: list[object] = []
-    run_step(_needing(need, read), cache, said.append)
+    events: list[Event] = []
+    with receiving(events.append):
+        run_step(_needing(need, read), cache)
     assert read == ["weights"]
-    assert any(isinstance(event, StepDamaged) for event in said)
+    assert any(isinstance(event, StepDamaged) for event in events)
 
 
 def test_reports_go_beside_the_payload(cache: StepCache, tmp_path: Path) -> None:
@@ -338,7 +341,7 @@ def test_reports_go_beside_the_payload(cache: StepCache, tmp_path: Path) -> None
         (folder / "report" / "vision-ranges.json").write_text("{}")
         (folder / "ranges.json").write_text("[]")
 
-    outcome = run_step(small_step(work=work), cache, lambda _: None)
-    place(outcome, tmp_path / "vision", cache, lambda _: None, reports=tmp_path / "reports")
+    outcome = run_step(small_step(work=work), cache)
+    place(outcome, tmp_path / "vision", cache, reports=tmp_path / "reports")
     assert contents(tmp_path / "vision") == {"ranges.json": b"[]"}
     assert contents(tmp_path / "reports") == {"vision-ranges.json": b"{}"}

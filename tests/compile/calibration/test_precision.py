@@ -186,7 +186,6 @@ def test_a_build_calibrates_and_reports(miniature: Path, images: Path, tmp_path:
     folder = build(
         read_recipe(recipe, [*overrides, "calibration.samples=3"]),
         tmp_path / "artifact",
-        lambda _: None,
     )
     manifest = read_manifest(folder)
     assert set(manifest.calibration) == {"vision"}
