@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.manifest import MANIFEST
 from vlmc.builder.build import build
 from vlmc.recipe.read import read_recipe
@@ -49,8 +50,11 @@ def build_once(checkpoint: Path, output: Path) -> Path:
 
 
 def copy_with(artifact: Path, folder: Path, **changes: Any) -> Path:
-    """Copy an artifact with values of its manifest replaced, `image__exif="apply"` for nested."""
-    shutil.copytree(artifact, folder)
+    """Copy an artifact with values of its manifest replaced, `image__exif="apply"` for nested.
+
+    The copy carries no identity, as the artifacts of earlier versions.
+    """
+    shutil.copytree(artifact, folder, ignore=shutil.ignore_patterns(IDENTITY))
     path = folder / MANIFEST
     values = json.loads(path.read_text(encoding="utf-8"))
     for key, value in changes.items():

@@ -121,7 +121,7 @@ def test_something_else_in_the_way_is_left_alone(what: str, made: Path, tmp_path
         target.mkdir()
     else:
         target.symlink_to("nowhere")
-    with pytest.raises(UsageError, match="exists already and is another artifact"):
+    with pytest.raises(UsageError, match="already exists and is another artifact"):
         publish(made, target)
     assert open_artifact(made)
     if what == "another":

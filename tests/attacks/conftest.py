@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.attacks.attempt import Ended, attempt
+from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.manifest import MANIFEST, read_manifest
 from vlmc.artifact.write import seal
 
@@ -26,6 +27,7 @@ def copied(artifact: Path, tmp_path: Path) -> Path:
 
 def reseal(folder: Path) -> None:
     """Make the manifest true again, as whoever makes an artifact to harm its users would."""
+    (folder / IDENTITY).unlink()
     seal(folder, replace(read_manifest(folder), payload={}))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.attacks.attempt import attempt
 from tests.attacks.conftest import Change, edit_manifest
+from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.manifest import MANIFEST
 
 ENTRY = {"sha256": "0" * 64, "size": 1}
@@ -32,6 +33,16 @@ def written(data: bytes) -> Change:
     return lambda folder: (folder / MANIFEST).write_bytes(data)
 
 
+def unrecorded(change: Change) -> Change:
+    """The attack on an artifact that carries no identity, as those of earlier versions."""
+
+    def attack(folder: Path) -> None:
+        (folder / IDENTITY).unlink()
+        change(folder)
+
+    return attack
+
+
 def give_a_name_twice(folder: Path) -> None:
     text = (folder / MANIFEST).read_text().rstrip()
     (folder / MANIFEST).write_text(text[:-1] + ', "name": "other"}')
@@ -51,7 +62,8 @@ ATTACKS: list[tuple[Change, str]] = [
     (listing("/etc/hostname"), "leads out of the artifact"),
     (listing("vision/../../outside"), "leads out of the artifact"),
     (listing("\x1b[2J"), "cannot be shown"),
-    (listing("vision/huge", ENTRY | {"size": 1 << 60}), "lacks vision/huge"),
+    (listing("vision/huge", ENTRY | {"size": 1 << 60}), "beside it says"),
+    (unrecorded(listing("vision/huge", ENTRY | {"size": 1 << 60})), "lacks vision/huge"),
     (listing("vision/huge", ENTRY | {"size": -1}), "-1 is not a count"),
     (edit_manifest(engines__0__file="../../../../etc/hostname"), "leads out of the artifact"),
     (edit_manifest(engines__0__file="/etc/hostname"), "leads out of the artifact"),

@@ -17,6 +17,7 @@ from tests.builder.inductor import NEEDS, compiles_here
 from tests.command import call
 from vlmc import load
 from vlmc.artifact.engine_summary import engine_layers, engine_products
+from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import MANIFEST, Profile, read_manifest
 from vlmc.artifact.write import seal
@@ -222,6 +223,7 @@ def test_artifact_without_engines(artifact: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(artifact, tmp_path / "none")
     values: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(values | {"engines": []}))
+    (folder / IDENTITY).unlink()
     seal(folder, read_manifest(folder))
     result = call("rebuild", folder, "--engine", "tensorrt-rtx", "--target", "sm89")
     assert (result.exit_code, "holds no engine" in result.stderr) == (4, True)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.artifact.keys import make_keys
 from tests.command import call
+from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import MANIFEST
 from vlmc.artifact.summary import summarize
@@ -47,7 +48,7 @@ def test_inspect(copied: Path, tmp_path: Path) -> None:
     ]
     assert told["payload_bytes"] == sum(told["sizes"].values())
     assert set(told["sizes"]) == {"language", "recipe.yaml", "vision"}
-    assert told["signed"] is False
+    assert (told["signed"], told["identity_recorded"]) == (False, True)
     text = call("inspect", copied).stdout
     for part in (opened.identity, "onnxruntime for cpu, fp32", "not_run", "internlm2-chat"):
         assert part in text
@@ -78,6 +79,7 @@ def test_verify_integrity(copied: Path) -> None:
     assert told == {
         "artifact": str(copied),
         "identity": opened.identity,
+        "identity_recorded": True,
         "files": len(opened.manifest.payload),
         "bytes": sum(entry.size for entry in opened.manifest.payload.values()),
         "signature": None,
@@ -90,6 +92,16 @@ def test_verify_integrity(copied: Path) -> None:
         result = call("verify", "integrity", copied, *flags)
         assert (result.exit_code, result.stdout) == (4, "")
         assert "model.onnx has SHA-256" in result.stderr
+
+
+def test_an_artifact_of_an_earlier_version_says_what_is_not_checked(copied: Path) -> None:
+    (copied / IDENTITY).unlink()
+    for verb in (("inspect",), ("verify", "integrity")):
+        result = call(*verb, copied)
+        assert result.exit_code == 0
+        assert "not recorded: an earlier version of vlmc built" in result.stdout + result.stderr
+        told = json.loads(call(*verb, copied, "--json").stdout)
+        assert told["identity_recorded"] is False
 
 
 def test_sign_and_verify(copied: Path, tmp_path: Path) -> None:
@@ -113,6 +125,7 @@ def test_sign_and_verify(copied: Path, tmp_path: Path) -> None:
     values = json.loads((copied / MANIFEST).read_text())
     values["name"] = "tampered"
     (copied / MANIFEST).write_text(json.dumps(values))
+    (copied / IDENTITY).unlink()
     tampered = call("verify", "integrity", copied, "--public-key", public)
     assert tampered.exit_code == 4
     assert "changed or exchanged after it was signed" in tampered.stderr

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.manifest import MANIFEST, Manifest, read_manifest
 from vlmc.errors import IntegrityError
 from vlmc.files.hashing import file_sha256, files_sha256
@@ -160,7 +161,7 @@ def payload_files(folder: Path) -> dict[str, int]:
                 raise IntegrityError(
                     f"{path} is a link or a special file; an artifact holds plain files only"
                 )
-            elif name != MANIFEST:
+            elif name not in (MANIFEST, IDENTITY):
                 sizes[name] = status.st_size
     return sizes
 

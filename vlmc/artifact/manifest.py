@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
+from vlmc.artifact.identity import check_identity
 from vlmc.errors import IntegrityError, UsageError
-from vlmc.files.strict_json import read_json
+from vlmc.files.bounded_read import MAX_BYTES, read_bytes
+from vlmc.files.strict_json import parse_json
 from vlmc.image.tiles import TileRule
 from vlmc.text.template import TEMPLATES
 
@@ -114,6 +116,10 @@ class Manifest:
         ]
         return values
 
+    def to_text(self) -> str:
+        """The content of `manifest.json`, the same text for the same values."""
+        return json.dumps(self.to_json(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
 
 def canonical(values: Mapping[str, Any]) -> bytes:
     """JSON with sorted keys and no spaces, so that equal manifests have equal bytes."""
@@ -121,14 +127,15 @@ def canonical(values: Mapping[str, Any]) -> bytes:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check `manifest.json`; touches no other file.
+    """Read and check `manifest.json`, and the identity beside it if the artifact carries one.
 
     Raises:
-        IntegrityError: it is missing, oversized, of another schema, or malformed.
+        IntegrityError: it is missing, oversized, of another schema, malformed, or changed.
     """
     path = folder / MANIFEST
     try:
-        values = read_json(path, follow_links=False)
+        data = read_bytes(path, MAX_BYTES, follow_links=False)
+        values = parse_json(data)
     except OSError as error:
         if path.is_symlink():
             raise IntegrityError(f"{path} is a link; an artifact holds plain files only") from error
@@ -137,7 +144,9 @@ def read_manifest(folder: Path) -> Manifest:
             "Give a folder that `vlmc build` wrote."
         ) from error
     except ValueError as error:
-        raise IntegrityError(f"{path} is no manifest: {error}. Copy the artifact again.") from error
+        raise IntegrityError(
+            f"{path} is not a manifest: {error}. Copy the artifact again."
+        ) from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise IntegrityError(
@@ -153,6 +162,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise IntegrityError(
             f"{path} is malformed ({_reason(error)}); copy the artifact again"
         ) from error
+    same_text = data == manifest.to_text().encode()
+    check_identity(folder, manifest.identity, same_text=same_text)
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""What an artifact holds, told without reading more than its manifest."""
+"""What an artifact holds, without reading more than its manifest."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from vlmc.artifact.accuracy_status import Accuracy, read_accuracy
 from vlmc.artifact.bundled_graph import bundled_graph
 from vlmc.artifact.engine_summary import engine_json, engine_rows
+from vlmc.artifact.identity import NOT_RECORDED, is_recorded
 from vlmc.artifact.integrity import check_files, resolve_folder
 from vlmc.artifact.manifest import Manifest, read_manifest
 from vlmc.artifact.signature import is_signed
@@ -48,6 +49,7 @@ class Summary:
         return {
             "artifact": str(self.folder),
             "identity": self.manifest.identity,
+            "identity_recorded": is_recorded(self.folder),
             "name": self.manifest.name,
             "accuracy": self.accuracy.overall(self.manifest),
             "accuracy_reports_ignored": list(self.accuracy.ignored),
@@ -66,6 +68,7 @@ class Summary:
             ("artifact", str(self.folder)),
             ("name", manifest.name),
             ("identity", manifest.identity),
+            *((("  check", NOT_RECORDED),) if not is_recorded(self.folder) else ()),
             ("made by", f"vlmc {manifest.vlmc}, {_versions(manifest.tools)}"),
             ("source", f"{len(manifest.source)} files"),
             ("language", f"{manifest.language_dtype}, scheme {manifest.language_scheme}"),

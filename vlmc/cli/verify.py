@@ -17,6 +17,7 @@ from vlmc.cli.options import (
     print_json,
     recipe_argument,
     reporting_errors,
+    say,
 )
 from vlmc.errors import AccuracyError, UsageError
 
@@ -40,6 +41,7 @@ def verify() -> None:
 @reporting_errors
 def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
     """Check every file of ARTIFACT against its manifest, and its signature with a key."""
+    from vlmc.artifact.identity import NOT_RECORDED, is_recorded
     from vlmc.artifact.integrity import open_artifact
     from vlmc.artifact.signature import check_signature
 
@@ -52,6 +54,7 @@ def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
             {
                 "artifact": str(opened.folder),
                 "identity": opened.identity,
+                "identity_recorded": is_recorded(opened.folder),
                 "files": len(sizes),
                 "bytes": sum(sizes),
                 "signature": None if public_key is None else "valid",
@@ -63,6 +66,8 @@ def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
             f"{opened.folder}: {counted(len(sizes), 'file')}, {sum(sizes):,} bytes, match the "
             f"manifest; identity {opened.identity}{signed}"
         )
+        if not is_recorded(opened.folder):
+            say(f"identity {NOT_RECORDED}")
 
 
 @verify.command()
