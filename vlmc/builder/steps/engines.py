@@ -104,7 +104,10 @@ def engine_step(
         if engine == "inductor":
             from vlmc.machine.aoti_environment import device_for
 
-            device_for(target)
+            device = device_for(target)
+            from vlmc.compile.engines.cpp_compiler import try_compiler
+
+            try_compiler(device.type)
         else:
             from vlmc.compile.engines.tensorrt import check_machine
 

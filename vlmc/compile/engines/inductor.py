@@ -11,6 +11,7 @@ from zipfile import ZipFile, ZipInfo
 import torch
 
 from vlmc.artifact.manifest import Profile
+from vlmc.compile.engines.cpp_compiler import explain, has_shared_runtime, static_runtime
 from vlmc.errors import BuildError
 from vlmc.files.atomic import atomic_path
 from vlmc.files.hashing import file_sha256
@@ -105,7 +106,7 @@ def compile_tower(tower: FusedTower, path: Path, opt_tiles: int) -> None:
     chosen for batches of `opt_tiles`. Takes a C++ compiler and CUDA's headers.
 
     Raises:
-        BuildError: the compiler makes packages that torch cannot load.
+        BuildError: the compiler fails, or makes packages that torch cannot load.
     """
     device = tower.positions.device
     # A batch of one would be specialized.
@@ -114,9 +115,12 @@ def compile_tower(tower: FusedTower, path: Path, opt_tiles: int) -> None:
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with torch.no_grad(), current:
         program = torch.export.export(tower, (example,), dynamic_shapes={"tiles": {0: batch}})
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path), inductor_configs=CONFIGS
-        )
+        try:
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs=CONFIGS
+            )
+        except RuntimeError as error:
+            raise explain(error, "the vision tower") from error
     check_runtime(path)
     drop_sources(path)
 
@@ -166,17 +170,13 @@ def drop_sources(package: Path) -> None:
 
 
 def check_runtime(package: Path) -> None:
-    """Refuse a package with a C++ runtime of its own: torch's beside it, loading it crashes.
+    """Refuse a package with a C++ runtime of its own.
 
     Raises:
         BuildError: the package's library does not ask for the shared libstdc++.
     """
     with ZipFile(package) as archive:
         libraries = [name for name in archive.namelist() if name.endswith(".so")]
-        shared = [b"libstdc++.so" in archive.read(name) for name in libraries]
+        shared = [has_shared_runtime(archive.read(name)) for name in libraries]
     if not shared or not all(shared):
-        raise BuildError(
-            f"{package}: the C++ compiler linked libstdc++ into the package, which torch cannot "
-            "load beside its own. Install the compiler's libstdc++.so (it belongs beside the file "
-            "that `g++ -print-file-name=libstdc++.a` names), or name another compiler in CXX."
-        )
+        raise BuildError(static_runtime(str(package)))
