@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from vlmc.builder.steps.context import BuildContext
+from vlmc.builder.steps.keyed import LANGUAGE_WEIGHTS, TOWER, keyed
 from vlmc.builder.steps.step import REPORT, Step
 from vlmc.builder.steps.step_key import tool_versions
 from vlmc.checkpoint.huggingface import language_config_json, stored_quantization
-from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.compile.language.hf_config import copy_tokenizer, write_settings
 from vlmc.compile.language.quantization.settings import Settings
@@ -84,49 +84,49 @@ def _settings(config: Mapping[str, object]) -> Step:
 def _w4a16_settings(context: BuildContext, config: Mapping[str, object], weights: Step) -> Step:
     """What could not be quantized is known only when the weights are there."""
     part = context.recipe.language
+    group_size, symmetric = part.group_size, part.symmetric
 
     def settings(folder: Path, made: Path) -> None:
         from vlmc.compile.language.quantization.report import NAME
         from vlmc.compile.language.quantization.result import kept_names
 
         report = json.loads((made / REPORT / f"{NAME}.json").read_bytes())
-        quantization = w4a16_config(part.group_size, part.symmetric, kept_names(report))
+        quantization = w4a16_config(group_size, symmetric, kept_names(report))
         write_settings({**config, "quantization_config": quantization}, folder)
 
-    return replace(_settings(config), work=settings, needs=(weights,))
+    parameters = {**config, "group_size": group_size, "symmetric": symmetric}
+    return replace(_settings(config), parameters=parameters, work=settings, needs=(weights,))
 
 
 def _plain_weights(context: BuildContext) -> Step:
-    resolved, checkpoint = context.resolved, context.checkpoint
-    dtype, quantization = resolved.language_dtype, checkpoint.config.quantization
+    dtype = context.resolved.language_dtype
+    source, layout = keyed(context.checkpoint, LANGUAGE_WEIGHTS)
 
     def weights(folder: Path) -> None:
         from vlmc.compile.language.weights import write_weights
 
-        write_weights(checkpoint, folder, dtype)
+        write_weights(source, folder, dtype)
 
-    parameters = _layout(checkpoint) | {"dtype": dtype}
-    if quantization is not None:
-        parameters["quantization"] = asdict(quantization)
     return Step(
         name="language.weights",
         version=1,
         inputs=context.weight_files("language_model."),
-        parameters=parameters,
+        parameters=layout | {"dtype": dtype},
         tools=tool_versions("torch", "safetensors"),
         work=weights,
     )
 
 
 def _fp8_weights(context: BuildContext, kept: list[str]) -> Step:
-    checkpoint = context.checkpoint
     plain = _plain_weights(context)
-    quantized = linear_layers(checkpoint.config.language).keys() - set(kept)
+    dtype = context.resolved.language_dtype
+    source, _ = keyed(context.checkpoint, LANGUAGE_WEIGHTS)
 
     def weights(folder: Path) -> None:
         from vlmc.compile.language.weights import write_fp8
 
-        write_fp8(checkpoint, folder, context.resolved.language_dtype, quantized)
+        quantized = linear_layers(source.config.language).keys() - set(kept)
+        write_fp8(source, folder, dtype, quantized)
 
     parameters = {**plain.parameters, "scheme": "fp8", "keep": kept}
     return replace(plain, parameters=parameters, work=weights)
@@ -135,13 +135,14 @@ def _fp8_weights(context: BuildContext, kept: list[str]) -> Step:
 def _w4a16_weights(
     context: BuildContext, config: Mapping[str, object], needs: tuple[Step, ...]
 ) -> Step:
-    part, checkpoint = context.recipe.language, context.checkpoint
+    part = context.recipe.language
+    source, layout = keyed(context.checkpoint, LANGUAGE_WEIGHTS)
     settings = Settings(
         method=part.method,
         group_size=part.group_size,
         symmetric=part.symmetric,
         dtype=context.resolved.language_dtype,
-        layers=checkpoint.config.language.layers,
+        layers=source.config.language.layers,
         keep=tuple(_kept(context)),
     )
 
@@ -149,14 +150,14 @@ def _w4a16_weights(
         from vlmc.compile.language.weights import write_quantized
 
         samples = None if embeddings is None else str(embeddings.absolute())
-        write_quantized(checkpoint, folder, replace(settings, samples=samples), config)
+        write_quantized(source, folder, replace(settings, samples=samples), config)
 
     return Step(
         name="language.weights",
         version=1,
         inputs=context.weight_files("language_model."),
         # Calibration runs through the rotary embedding, which the configuration describes.
-        parameters={**asdict(settings), **_layout(checkpoint), "config": config, "scheme": "w4a16"},
+        parameters={**layout, **asdict(settings), "config": config, "scheme": "w4a16"},
         tools=tool_versions(
             "torch", "safetensors", "transformers", "llmcompressor", "compressed-tensors"
         ),
@@ -174,35 +175,28 @@ def _calibration(
     tokenizer_files: Mapping[str, str],
 ) -> Step:
     """The samples embedded; the artifact holds nothing of it."""
-    resolved, checkpoint = context.resolved, context.checkpoint
-    image, config = resolved.image_rules, checkpoint.config
-    pictures = bool(samples.images)
+    resolved = context.resolved
+    dtype = resolved.language_dtype
+    image = resolved.image_rules if samples.images else None
+    names: tuple[str, ...] = LANGUAGE_WEIGHTS
+    prefixes: tuple[str, ...] = ("language_model.",)
+    parameters: dict[str, object] = {
+        "template": resolved.template,
+        "system_message": resolved.system_message,
+        "dtype": dtype,
+    }
+    if image is not None:
+        names, prefixes = (*names, *TOWER), (*prefixes, "vision_model.", "mlp1.")
+        parameters |= asdict(image)
+    source, configuration = keyed(context.checkpoint, names)
 
     def embeddings(folder: Path) -> None:
         import torch
 
         from vlmc.compile.language.quantization.embeddings import write_embeddings
 
-        dtype = getattr(torch, resolved.language_dtype)
-        write_embeddings(checkpoint, samples, prompts, image, dtype, folder)
+        write_embeddings(source, samples, prompts, image, getattr(torch, dtype), folder)
 
-    parameters: dict[str, object] = {
-        "template": resolved.template,
-        "system_message": resolved.system_message,
-        "dtype": resolved.language_dtype,
-        "samples": len(samples.samples),
-    }
-    prefixes: tuple[str, ...] = ("language_model.",)
-    if pictures:
-        prefixes += ("vision_model.", "mlp1.")
-        parameters |= {
-            "resampler": image.resampler,
-            "exif": image.exif,
-            "tiles": asdict(image.tiles),
-            "vision": asdict(config.vision),
-            "select_layer": config.select_layer,
-            "pixel_shuffle": config.pixel_shuffle,
-        }
     return Step(
         name=CALIBRATION,
         version=1,
@@ -211,20 +205,11 @@ def _calibration(
             **tokenizer_files,
             **context.weight_files(*prefixes),
         },
-        parameters=parameters,
+        parameters=configuration | parameters,
         tools=tool_versions("torch", "pillow", "opencv-python-headless"),
         work=embeddings,
         reproducible=False,
     )
-
-
-def _layout(checkpoint: Checkpoint) -> dict[str, object]:
-    config = checkpoint.config.language
-    return {
-        "architecture": config.architecture,
-        "kv_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-    }
 
 
 def _kept(context: BuildContext) -> list[str]:

@@ -33,7 +33,7 @@ def write_embeddings(
     checkpoint: Checkpoint,
     samples: CalibrationSet,
     prompts: PromptBuilder,
-    image: ImageRules,
+    image: ImageRules | None,
     dtype: torch.dtype,
     folder: Path,
 ) -> None:
@@ -52,6 +52,8 @@ def write_embeddings(
         tile_counts: list[int] = []
         features: list[Tensor] = []
         if path is not None:
+            if image is None:
+                raise ValueError("samples with images need image rules")
             tower = tower or _tower(checkpoint)
             tiles = make_tiles(decode(path, exif=image.exif), image.tiles, image.resampler)
             tile_counts = [len(tiles)]
