@@ -16,7 +16,7 @@ from vlmc.artifact.write import check_link, point_link, publish, seal
 from vlmc.builder.executor import Outcome, place, run_step
 from vlmc.builder.steps.context import BuildContext
 from vlmc.builder.steps.engines import engine_targets, manifest_engine
-from vlmc.builder.steps.recipe_steps import make_steps, select, source_files, wing
+from vlmc.builder.steps.recipe_steps import make_steps, select, source_files, wing, with_needs
 from vlmc.builder.steps.samples import read_samples
 from vlmc.builder.steps.step import Step
 from vlmc.builder.steps.step_key import tool_versions
@@ -81,6 +81,7 @@ def build(
                 identity = _finish(partial, recipe, context, outcomes)
                 target = parent / f"{recipe.name}-{identity[:8]}" if output is None else output
                 publish(partial, target)
+        cache.remember_build(recipe.name, {step.name: step.key for step in with_needs(steps)})
         if output is None:
             point_link(parent / recipe.name, target)
     report(Note(f"built {target}"))

@@ -21,7 +21,14 @@ from vlmc.builder.store.step_cache import StepCache
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.copy import copy_file
 from vlmc.files.staging import staging_folder
-from vlmc.machine.support import ENGINES, TARGETS, EngineName, Precision, refusal, targets_of
+from vlmc.machine.support import (
+    REBUILT,
+    TARGETS,
+    EngineName,
+    Precision,
+    refusal,
+    targets_of,
+)
 from vlmc.progress.channel import report
 from vlmc.progress.events import Note, StepsPlanned
 from vlmc.version import __version__
@@ -40,12 +47,12 @@ def rebuild(
 ) -> Path:
     """Build a new artifact with `engine` for these targets, and return its folder.
 
-    It holds what `source` holds, but for the engines for GPUs, which the new ones replace; the
+    It holds what `source` holds, except the engines for GPUs, which the new ones replace; the
     graph stays for the CPU. Without `output` it becomes `<name>-<id8>` beside `source`. No link
     is moved: the new artifact is for other machines than this one may be.
 
     Raises:
-        UsageError: the engine cannot be with a target and the artifact's precision.
+        UsageError: the engine does not go with a target and the artifact's precision.
         IntegrityError: `source` is damaged.
         BuildError, HardwareError: as the engine's step.
     """
@@ -110,36 +117,34 @@ def engine_named(text: str) -> EngineName:
     """The engine that `--engine` names.
 
     Raises:
-        UsageError: no engine has that name, or it is not one to rebuild.
+        UsageError: `vlmc rebuild` does not build it.
     """
-    if text == "onnxruntime":
-        raise UsageError(
-            "--engine onnxruntime has nothing to rebuild: every artifact holds its graph"
-        )
-    if text not in ENGINES:
-        known = ", ".join(name for name in ENGINES if name != "onnxruntime")
-        raise UsageError(f"--engine {text} is not one of {known}")
-    return text
+    for engine in REBUILT:
+        if text == engine:
+            return engine
+    held = " Every artifact holds its graph." if text == "onnxruntime" else ""
+    raise UsageError(f"--engine {text} is not one of {', '.join(REBUILT)}.{held}")
 
 
 def _first(old: Artifact) -> EngineRecord:
-    """The engine whose precision, profiles and threshold the new ones take over."""
+    """The engine whose precision, profiles and threshold the new ones use."""
     if not old.manifest.engines:
         raise IntegrityError(f"{old.folder} holds no engine; build it again from its recipe")
     return old.manifest.engines[0]
 
 
 def _check(engine: EngineName, targets: Sequence[str], precision: Precision) -> None:
+    engine_named(engine)
     for target in targets:
         reason = (
-            f"no such target is known (known: {', '.join(TARGETS)})"
+            f"the target is unknown (known: {', '.join(TARGETS)})"
             if target not in TARGETS
             else refusal(engine, precision, target)
         )
         if reason is not None:
             raise UsageError(
-                f"--target {target} cannot be with --engine {engine} and the artifact's precision "
-                f"{precision}: {reason}. Allowed with {engine} and {precision}: "
+                f"--target {target} does not go with --engine {engine} and the artifact's "
+                f"precision {precision}: {reason}. Allowed with {engine} and {precision}: "
                 f"{', '.join(targets_of(engine, precision)) or 'none'}"
             )
 
@@ -161,7 +166,7 @@ def _check_kept(old: Artifact, new: Manifest) -> None:
 
 
 def _write_recipe(path: Path, engines: Sequence[EngineRecord]) -> None:
-    """The recipe as if it had asked for these engines, and nothing else changed in it."""
+    """The recipe with these engines, and nothing else changed in it."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     targets: dict[str, list[str]] = {}
     for engine in engines:

@@ -13,6 +13,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Target = Literal["sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120", "sm121"]
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+REBUILT: tuple[EngineName, ...] = tuple(name for name in ENGINES if name != "onnxruntime")
+"""Engines that `vlmc rebuild` builds; onnxruntime runs the graph that every artifact holds."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TARGETS: tuple[Target, ...] = get_args(Target)
 

@@ -58,15 +58,7 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
     published = TileRule(
         "original", min=config.min_tiles, max=config.max_tiles, thumbnail=config.thumbnail
     )
-    asked = recipe.image.tiles
-    given = asked.model_dump(exclude={"rule"}, exclude_none=True)
-    if asked.rule == "original":
-        given = {
-            "min": published.min,
-            "max": published.max,
-            "thumbnail": published.thumbnail,
-        } | given
-    tiles = TileRule(asked.rule, **given)
+    tiles = tile_rule(recipe, published)
     template = config.template if recipe.model.template == "auto" else recipe.model.template
     if template not in TEMPLATES:
         raise RecipeError(
@@ -91,6 +83,16 @@ def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:
         if config.quantization is None
         else config.quantization.scheme,
     )
+
+
+def tile_rule(recipe: Recipe, published: TileRule) -> TileRule:
+    """The recipe's rule; what `original` leaves out is as published with the checkpoint."""
+    part = recipe.image.tiles
+    given = part.model_dump(exclude={"rule"}, exclude_none=True)
+    if part.rule == "original":
+        own = {"min": published.min, "max": published.max, "thumbnail": published.thumbnail}
+        given = own | given
+    return TileRule(part.rule, **given)
 
 
 def _graph_dtype(recipe: Recipe) -> Literal["float32", "float16", "bfloat16"]:

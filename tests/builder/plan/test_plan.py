@@ -19,8 +19,10 @@ from vlmc.artifact.manifest import MANIFEST
 from vlmc.builder.build import build
 from vlmc.builder.plan.plan import Plan, make_plan
 from vlmc.builder.plan.plan_json import plan_json
+from vlmc.builder.steps.samples import read_samples
 from vlmc.builder.store.step_cache import StepCache
-from vlmc.errors import UsageError
+from vlmc.errors import CheckpointError, UsageError
+from vlmc.machine.gpu import Gpu
 from vlmc.recipe.read import read_recipe
 
 QUICKSTART = Path(__file__).parents[3] / "recipes" / "quickstart" / "recipe.yaml"
@@ -80,7 +82,7 @@ def test_nothing_is_written(planned: Callable[..., Plan], tmp_path: Path) -> Non
 def test_a_first_plan_misses_everything(planned: Callable[..., Plan]) -> None:
     plan = planned()
     assert set(states(plan).values()) == {"miss"}
-    assert set(reasons(plan).values()) == {"never made in this cache"}
+    assert set(reasons(plan).values()) == {"never built in this cache"}
     assert plan.estimated
 
 
@@ -231,6 +233,125 @@ def test_a_disk_that_is_too_small_is_told(
     (shortage,) = plan.shortages
     assert shortage.needed_bytes == plan.artifact_bytes + plan.new_cache_bytes
     assert "17.0 GiB free" in str(shortage) and str(tmp_path / "cache") in str(shortage)
+
+
+def test_the_last_build_of_the_recipe_is_compared_with(
+    planned: Callable[..., Plan], cache: StepCache
+) -> None:
+    """Not the most similar step, which another recipe left."""
+    last = {step.name: step for step in planned(cache=cache).steps}
+    other = planned("model.dtype=fp16", cache=cache)
+    assert other.compared_with == "most similar steps"
+    near = cache.find(str(last["language.weights"].key))
+    assert near is not None
+    # Another recipe's step, nearer to what is planned than the last build's.
+    (cache.folder / "steps" / "nearer").mkdir()
+    record = json.loads((near.folder.parent / "step.json").read_bytes())
+    record |= {"key": "nearer", "files": {}, "created": near.created + 1}
+    record["ingredients"]["parameters"] |= {"dtype": "float16", "kv_heads": 3}
+    (cache.folder / "steps" / "nearer" / "step.json").write_text(json.dumps(record))
+    assert reasons(planned("model.dtype=fp16", cache=cache))["language.weights"] == (
+        "kv_heads 3 → 2"
+    )
+    cache.remember_build("miniature", {name: str(step.key) for name, step in last.items()})
+    cache.remember_build("other", {"language.weights": "nearer"})
+    plan = planned("model.dtype=fp16", cache=cache)
+    assert plan.compared_with == "last build"
+    assert reasons(plan)["language.weights"] == "dtype bfloat16 → float16"
+
+
+def test_a_build_is_remembered_under_the_recipes_name(built: Path) -> None:
+    last = StepCache().last_build("miniature")
+    told = json.loads((built / "reports" / "build.json").read_bytes())["steps"]
+    assert {name: entry.key for name, entry in last.items()} == {
+        step["name"]: step["key"] for step in told
+    }
+    assert StepCache().last_build("never") == {}
+
+
+def test_a_missing_checkpoint_leaves_tiles_and_tokens(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", tmp_path / "nowhere")
+    cache, sizes = StepCache(tmp_path / "cache"), [(480, 320), (640, 480)]
+    plan = make_plan(read_recipe(recipe), cache, sizes)
+    assert [image.tiles for image in plan.images] == [7, 13]
+    assert (plan.steps, plan.memory) == ((), None)
+    assert "nowhere does not exist, so steps, memory, disk and time are unknown" in plan.unknown[0]
+    assert "assumed as in the released models: min 1, max 12, with a thumb" in plan.unknown[1]
+    values = plan_json(plan)
+    assert [values[key] for key in ("memory_bytes", "memory", "disk", "seconds")] == [None] * 4
+    assert [image["tokens"] for image in values["images"]] == [1792, 3328]
+    native = make_plan(read_recipe(recipe, ["image.tiles={rule: native}"]), cache, sizes)
+    assert [image.tiles for image in native.images] == [2, 4]
+    assert len(native.unknown) == 1
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    recipe = write_recipe(tmp_path / "recipe.yaml", tmp_path / "empty")
+    with pytest.raises(CheckpointError):
+        make_plan(read_recipe(recipe), StepCache(tmp_path / "cache"))
+
+
+def test_what_cannot_be_made_here_is_said(
+    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmc.compile.engines.tensorrt.gpus", lambda: ())
+    assert planned().obstacles == ()
+    plan = planned("vision.engines=[{engine: tensorrt, targets: [sm89]}]")
+    (obstacle,) = plan.obstacles
+    assert obstacle.step == "vision.tensorrt-sm89"
+    assert "must run on a machine with an sm89 GPU" in obstacle.reason
+    assert plan_json(plan)["cannot_run_here"] == [
+        {"step": obstacle.step, "reason": obstacle.reason}
+    ]
+
+
+def test_calibration_is_reckoned_on_the_gpu_that_has_room(
+    headers_8b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", headers_8b)
+    wanted = ["language.scheme=w4a16", "vision.precision=int8", "calibration.dataset=x.jsonl"]
+
+    def times() -> dict[str, float]:
+        plan = make_plan(read_recipe(recipe, wanted), StepCache(tmp_path / "cache"))
+        return {"gpu": float(plan.gpu is not None)} | {s.name: s.seconds for s in plan.steps}
+
+    monkeypatch.setattr("vlmc.builder.plan.here.gpu_is_there", lambda: False)
+    cpu = times()
+    monkeypatch.setattr("vlmc.builder.plan.here.gpu_is_there", lambda: True)
+    monkeypatch.setattr("vlmc.builder.plan.here.torch_cuda", lambda: "13.0")
+    for memory, fits in ((8 << 30, False), (80 << 30, True)):
+        card = Gpu("NVIDIA H100", "sm90", memory)
+        monkeypatch.setattr("vlmc.builder.plan.here.gpus", lambda card=card: (card,))
+        found = times()
+        assert found["gpu"] == fits
+        quicker = {name for name in cpu if found[name] < cpu[name]}
+        assert quicker == (
+            {"vision.ranges", "language.calibration", "language.weights"} if fits else set()
+        )
+    monkeypatch.setattr("vlmc.builder.plan.here.torch_cuda", lambda: "none")
+    assert times() == cpu, "torch's build for the CPU calibrates on none"
+
+
+def test_no_image_is_decoded(
+    miniature: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"image": str(path), "prompt": "What?"} for path in sorted(images.glob("*.jpg"))[:2]]
+    dataset = tmp_path / "calibration.jsonl"
+    dataset.write_text("\n".join(map(json.dumps, lines)))
+    recipe = read_recipe(
+        write_recipe(tmp_path / "recipe.yaml", miniature),
+        ["vision.precision=int8", f"calibration={{dataset: {dataset}, samples: 2}}"],
+    )
+    expected = read_samples(recipe)
+
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr("vlmc.image.decode.decode", decode)
+    assert read_samples(recipe, decode_images=False) == expected
+    plan = make_plan(recipe, StepCache(tmp_path / "cache"))
+    assert plan.refusals == () and "vision.ranges" in states(plan)
 
 
 def test_json(planned: Callable[..., Plan]) -> None:

@@ -32,7 +32,7 @@ def test_the_tables_name_everything(recipe: Path) -> None:
     assert next(row for row in rows if "480x320" in row)[:4] == ["480x320", "2x1", "2", "512"]
     for text in (
         "vision.graph",
-        "never made in this cache",
+        "never built in this cache",
         "expected time: about",
         "estimates from operation counts",
         "no known digest yet",
@@ -42,6 +42,24 @@ def test_the_tables_name_everything(recipe: Path) -> None:
     ):
         assert text in done.stdout
     assert "448x448" not in done.stdout
+
+
+def test_a_missing_checkpoint_leaves_a_table_of_images(tmp_path: Path) -> None:
+    done = plan(write_recipe(tmp_path / "recipe.yaml", tmp_path / "nowhere"))
+    assert done.exit_code == 0
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert next(row for row in rows if "480x320" in row)[-2:] == ["7", "1792"]
+    assert "does not exist" in done.stdout and "KV cache" not in done.stdout
+
+
+def test_what_this_machine_cannot_run_is_named(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmc.compile.engines.tensorrt.gpus", lambda: ())
+    done = plan(recipe, "--set", "vision.engines=[{engine: tensorrt, targets: [sm89]}]")
+    assert "this machine cannot run:" in done.stdout
+    assert "  vision.tensorrt-sm89: the step vision.tensorrt-sm89 must run on" in done.stdout
+    assert "compared with the most similar steps in the cache" in done.stdout
 
 
 def test_what_this_version_does_not_build_is_planned_and_said(recipe: Path) -> None:

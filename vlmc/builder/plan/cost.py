@@ -26,6 +26,8 @@ _FURTHER_PARTS = 3  # of a quantized linear, beside its words
 
 # Rates of a usual server, for a build whose like was never made before.
 _OPERATIONS_PER_CORE_SECOND = 25e9
+# fp32 without TF32, from a T4's to a fifth of an H100's.
+_OPERATIONS_PER_GPU_SECOND = 10e12
 BYTES_PER_SECOND = 200e6
 _EXPORT_SECONDS, _EXPORT_SECONDS_PER_BLOCK = 2.0, 0.7
 # TensorRT-RTX, a block in a profile: kernels for other sizes have the weights in common.
@@ -61,14 +63,16 @@ class StepCost:
     exported_blocks: int = 0
     compiled_blocks: int = 0  # of all profiles of an engine
     extra_seconds: float = 0.0  # that go by neither
+    on_gpu: bool = False  # where the operations run
 
     @property
     def seconds(self) -> float:
-        """Time on all cores of this machine at usual rates: an estimate, right within a few
-        times."""
+        """Time on all cores of this machine, or on a GPU, at usual rates: an estimate, right
+        within a factor of a few."""
+        cores = _OPERATIONS_PER_CORE_SECOND * (os.cpu_count() or 1)
         export = _EXPORT_SECONDS + self.exported_blocks * _EXPORT_SECONDS_PER_BLOCK
         return (
-            self.operations / (_OPERATIONS_PER_CORE_SECOND * (os.cpu_count() or 1))
+            self.operations / (_OPERATIONS_PER_GPU_SECOND if self.on_gpu else cores)
             + self.output_bytes / BYTES_PER_SECOND
             + (export if self.exported_blocks else 0.0)
             + self.compiled_blocks * _COMPILE_SECONDS_PER_BLOCK

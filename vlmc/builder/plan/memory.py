@@ -28,7 +28,7 @@ class PlannedImage:
     thumbnail: bool
     tiles: int
     tokens: int
-    cache_bytes: int  # keys and values of the image's tokens
+    cache_bytes: int | None  # keys and values of the image's tokens; None if unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _language_weights_bytes(
 
 
 def plan_images(
-    sizes: Iterable[tuple[int, int]], rule: TileRule, token_bytes: int
+    sizes: Iterable[tuple[int, int]], rule: TileRule, token_bytes: int | None
 ) -> tuple[PlannedImage, ...]:
     """Grid and tokens of images of these widths and heights in pixels.
 
@@ -143,7 +143,7 @@ def plan_images(
                 thumbnail=grid.thumbnail,
                 tiles=grid.tiles,
                 tokens=grid.tokens,
-                cache_bytes=grid.tokens * token_bytes,
+                cache_bytes=None if token_bytes is None else grid.tokens * token_bytes,
             )
         )
     return tuple(planned)

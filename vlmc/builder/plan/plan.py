@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from vlmc.builder.plan.cost import (
     package_cost,
 )
 from vlmc.builder.plan.disk import Shortage, shortages
+from vlmc.builder.plan.here import Obstacle, calibration_gpu, obstacles
 from vlmc.builder.plan.language_cost import quantization_cost
 from vlmc.builder.plan.memory import PRECISION_BYTES, Memory, PlannedImage, plan_images, plan_memory
 from vlmc.builder.plan.step_diff import changes, nearest
@@ -31,8 +32,9 @@ from vlmc.builder.store.step_cache import CachedStep, StepCache
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.errors import RecipeError, UsageError
+from vlmc.image.tiles import TileRule
 from vlmc.recipe.buildable import check_buildable
-from vlmc.recipe.resolve import resolve
+from vlmc.recipe.resolve import resolve, tile_rule
 from vlmc.recipe.schema import Recipe
 
 State = Literal["hit", "miss", "unknown"]
@@ -68,9 +70,13 @@ class Plan:
     name: str
     checkpoint: Path
     refusals: tuple[str, ...]  # why this version would refuse to build the recipe
+    obstacles: tuple[Obstacle, ...]  # steps that this machine cannot run
+    unknown: tuple[str, ...]  # what the plan cannot say, and what it assumes
     steps: tuple[PlannedStep, ...]
     images: tuple[PlannedImage, ...]
-    memory: Memory
+    memory: Memory | None  # None without the checkpoint, as sizes and times are then 0
+    gpu: str | None  # that calibrates, by name; None is the CPU
+    compared_with: Literal["last build", "most similar steps"]
     artifact_bytes: int
     new_cache_bytes: int
     unread_bytes: int  # of source files whose digest is unknown
@@ -110,12 +116,16 @@ def make_plan(
 ) -> Plan:
     """Plan the build of a recipe; reads headers and configuration, and writes nothing.
 
-    A recipe that this version cannot build is planned as far as it can be, with the reasons.
+    A recipe that this version cannot build is planned as far as it can be, with the reasons. If
+    the checkpoint does not exist, the plan holds the images' tiles and tokens.
 
     Raises:
-        VlmcError: the checkpoint cannot be opened, or an image size is not positive.
+        VlmcError: the checkpoint is damaged, or an image size is not positive.
     """
-    with open_checkpoint(Path(recipe.model.checkpoint)) as checkpoint:
+    folder = Path(recipe.model.checkpoint)
+    if not folder.exists():
+        return _without_checkpoint(recipe, folder, sizes)
+    with open_checkpoint(folder) as checkpoint:
         config = checkpoint.config
         resolved = resolve(recipe, config)
         files, memory_of_digests = source_files(checkpoint.folder), FileDigests(cache.folder)
@@ -157,16 +167,28 @@ def make_plan(
     work |= quantization_cost(
         recipe, resolved.tiles, counts, config, resolved.language_dtype, work["language.weights"]
     )
-    steps = _plan_steps(made, work, cache.entries())
+    gpu = calibration_gpu(counts.tower_parameters)
+    if gpu is not None:
+        calibrating = {"vision.ranges", "language.calibration"} | (
+            {"language.weights"} if recipe.language.scheme == "w4a16" else set()
+        )
+        work = {name: replace(one, on_gpu=name in calibrating) for name, one in work.items()}
+    last = cache.last_build(recipe.name)
+    steps = _plan_steps(made, work, cache.entries(), last)
+    missing = {step.name for step in steps if step.state != "hit"}
     artifact_bytes = _MANIFEST_BYTES + sum(step.bytes for step in steps if step.name in placed)
     new_cache_bytes = sum(step.bytes for step in steps if step.state != "hit")
     return Plan(
         name=recipe.name,
         checkpoint=checkpoint.folder,
         refusals=_refusals(recipe) + refused,
+        obstacles=obstacles(step for step in made if step.name in missing),
+        unknown=(),
         steps=tuple(steps),
         images=plan_images(sizes, resolved.tiles, memory.cache_bytes_per_token),
         memory=memory,
+        gpu=None if gpu is None else gpu.name,
+        compared_with="last build" if last else "most similar steps",
         artifact_bytes=artifact_bytes,
         new_cache_bytes=new_cache_bytes,
         unread_bytes=sum(path.stat().st_size for path in files if known[path] is None),
@@ -176,10 +198,39 @@ def make_plan(
     )
 
 
+def _without_checkpoint(recipe: Recipe, folder: Path, sizes: Iterable[tuple[int, int]]) -> Plan:
+    """What the recipe alone says: the tiles and tokens of images."""
+    published = TileRule("original")  # of every released model
+    part = recipe.image.tiles
+    unknown = [f"{folder} does not exist, so steps, memory, disk and time are unknown"]
+    if part.rule == "original" and None in (part.min, part.max, part.thumbnail):
+        unknown.append(
+            "image.tiles takes what it leaves out from the checkpoint; assumed as in the released "
+            f"models: min {published.min}, max {published.max}, with a thumbnail"
+        )
+    return Plan(
+        name=recipe.name,
+        checkpoint=folder,
+        refusals=_refusals(recipe),
+        obstacles=(),
+        unknown=tuple(unknown),
+        steps=(),
+        images=plan_images(sizes, tile_rule(recipe, published), None),
+        memory=None,
+        gpu=None,
+        compared_with="most similar steps",
+        artifact_bytes=0,
+        new_cache_bytes=0,
+        unread_bytes=0,
+        shortages=(),
+        source_quantization=None,
+    )
+
+
 def _samples(recipe: Recipe) -> tuple[CalibrationSet | None, tuple[str, ...]]:
     """The calibration samples, or a stand-in and why they cannot be read."""
     try:
-        return read_samples(recipe), ()
+        return read_samples(recipe, decode_images=False), ()
     except RecipeError as error:
         return CalibrationSet((), UNKNOWN, ()), tuple(str(error).splitlines())
 
@@ -193,8 +244,13 @@ def _refusals(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _plan_steps(
-    steps: Iterable[Step], work: Mapping[str, StepCost], entries: Iterable[CachedStep]
+    steps: Iterable[Step],
+    work: Mapping[str, StepCost],
+    entries: Iterable[CachedStep],
+    last: Mapping[str, CachedStep],
 ) -> list[PlannedStep]:
+    """`last` are the steps of the last build of the recipe's name, which others are only compared
+    with where they were not in it."""
     entries = list(entries)
     by_key = {entry.key: entry for entry in entries}
     planned: list[PlannedStep] = []
@@ -209,7 +265,7 @@ def _plan_steps(
         if unknown:
             stand_ins.add(step.key)
         same = [entry for entry in entries if entry.name == step.name]
-        near = nearest(step, same)
+        near = last.get(step.name) or nearest(step, same)
         entry = None if unknown else by_key.get(step.key)
         planned.append(_plan_step(step, work[step.name], entry, near, unknown, names))
     return planned
@@ -236,7 +292,7 @@ def _plan_step(
         )
     state: State = "miss"
     if near is None:
-        reason = "never made in this cache"
+        reason = "never built in this cache"
     elif unknown:
         state = "unknown"
         reason = f"never read, so whether it changed is unknown: {_listed(unknown)}"

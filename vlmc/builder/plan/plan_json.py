@@ -13,6 +13,12 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "name": plan.name,
         "refusals": list(plan.refusals),
+        "cannot_run_here": [
+            {"step": obstacle.step, "reason": obstacle.reason} for obstacle in plan.obstacles
+        ],
+        "unknown": list(plan.unknown),
+        "gpu": plan.gpu,
+        "compared_with": plan.compared_with,
         "steps": [
             {
                 "name": step.name,
@@ -39,8 +45,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             for image in plan.images
         ],
         "source_quantization": plan.source_quantization,
-        "memory_bytes": memory.total_bytes,
-        "memory": {
+        "memory_bytes": None if memory is None else memory.total_bytes,
+        "memory": None
+        if memory is None
+        else {
             "vision_weights_bytes": memory.vision_weights_bytes,
             "language_weights_bytes": memory.language_weights_bytes,
             "cache_bytes_per_token": memory.cache_bytes_per_token,
@@ -48,8 +56,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "prefill_bytes": memory.prefill_bytes,
             "batch_tokens": memory.batch_tokens,
         },
-        "disk_bytes": plan.artifact_bytes,
-        "disk": {
+        "disk_bytes": None if memory is None else plan.artifact_bytes,
+        "disk": None
+        if memory is None
+        else {
             "artifact_bytes": plan.artifact_bytes,
             "new_cache_bytes": plan.new_cache_bytes,
             "shortages": [
@@ -61,6 +71,6 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 for shortage in plan.shortages
             ],
         },
-        "seconds": round(plan.seconds, 1),
+        "seconds": None if memory is None else round(plan.seconds, 1),
         "seconds_estimated": plan.estimated,
     }

@@ -15,7 +15,7 @@ from typing import Any
 from vlmc.artifact.integrity import payload_files
 from vlmc.builder.steps.step import Step
 from vlmc.errors import BuildError
-from vlmc.files.atomic import make_private, sync, sync_tree
+from vlmc.files.atomic import make_private, sync, sync_tree, write_atomically
 from vlmc.files.hashing import files_sha256
 from vlmc.files.lock import locked, locked_if_free
 from vlmc.files.staging import staging_folder
@@ -83,7 +83,7 @@ class StepCache:
         return found if isinstance(found, CachedStep) else None
 
     def check(self, key: str) -> CachedStep | Damage | None:
-        """As `find`, and tells an entry that is damaged from none."""
+        """As `find`, but returns the damage of an entry that is damaged."""
         folder = self._steps / key
         if not folder.is_dir():
             return None
@@ -114,6 +114,22 @@ class StepCache:
     def used(self, key: str) -> float:
         """When a build last took the entry, in seconds since 1970."""
         return (self._steps / key).stat().st_mtime
+
+    def remember_build(self, name: str, keys: Mapping[str, str]) -> None:
+        """Note the keys of a recipe's build by step, for later plans of the same recipe name."""
+        folder = self.folder / "builds"
+        with suppress(OSError):  # a cache that may only be read
+            make_private(self.folder, folder)
+            write_atomically(folder / f"{name}.json", json.dumps(dict(keys)))
+
+    def last_build(self, name: str) -> dict[str, CachedStep]:
+        """The steps of the last build of a recipe name that are still here, by step."""
+        try:
+            keys = dict(json.loads((self.folder / "builds" / f"{name}.json").read_bytes()))
+            found = {str(step): self.find(str(key)) for step, key in keys.items()}
+        except (OSError, ValueError, TypeError, RecursionError):
+            return {}
+        return {step: entry for step, entry in found.items() if entry is not None}
 
     def mark_used(self, key: str) -> None:
         """Note that a build takes the entry now; a cache that may only be read stays as it is."""

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vlmc.builder.plan.memory import Memory
 from vlmc.builder.plan.plan import Plan, PlannedStep
 from vlmc.files.units import bytes_text, duration_text
 
@@ -23,19 +24,34 @@ def show_plan(plan: Plan, console: Console | None = None) -> None:
         for refusal in plan.refusals:
             _line(console, f"  {refusal}", "red")
         console.print()
+    for text in plan.unknown:
+        _line(console, text, "magenta")
+    if plan.memory is None:
+        console.print(_images(plan))
+        return
+    if plan.obstacles:
+        _line(console, "this machine cannot run:", "bold red")
+        for obstacle in plan.obstacles:
+            _line(console, f"  {obstacle.step}: {obstacle.reason}", "red")
+        console.print()
     console.print(_steps(plan))
     console.print()
     _line(console, f"expected time: {_time_of_build(plan)}")
+    if any(step.state != "hit" for step in plan.steps):
+        what = {"last build": f"the last build of {plan.name}"}.get(
+            plan.compared_with, f"the most similar steps in the cache; {plan.name} was never built"
+        )
+        _line(console, f"compared with {what}")
     if plan.unread_bytes:
         unread = bytes_text(plan.unread_bytes)
         _line(console, f"{unread} of source files have no known digest yet and will be read first")
     console.print()
     console.print(_images(plan))
     console.print()
-    console.print(_sizes(plan))
+    console.print(_sizes(plan, plan.memory))
     for shortage in plan.shortages:
         console.print()
-        _line(console, f"too little reserve_tokens: {shortage}", "bold red")
+        _line(console, f"too little room: {shortage}", "bold red")
 
 
 def _stdout() -> Console:
@@ -54,8 +70,8 @@ def _time_of_build(plan: Plan) -> str:
     if plan.estimated:
         cores = os.cpu_count() or 1
         return (
-            f"{text}. Times with ~ are estimates from operation counts for {cores} cores, since no "
-            "earlier build tells them"
+            f"{text}. Times with ~ are estimates from operation counts for {cores} cores"
+            f"{f' and {plan.gpu}' if plan.gpu else ''}, since no earlier build measured them"
         )
     if states == {"hit"}:
         return f"{text}, to copy cached steps into the artifact"
@@ -88,23 +104,27 @@ def _time(step: PlannedStep) -> str:
 
 def _images(plan: Plan) -> Table:
     table = _table()
-    for column in ("image", "grid", "tiles", "tokens", "KV cache"):
+    memory = plan.memory
+    columns = ("image", "grid", "tiles", "tokens", "KV cache", "images a batch")
+    for column in columns if memory is not None else columns[:4]:
         table.add_column(column, justify="left" if column == "image" else "right", no_wrap=True)
-    table.add_column("images a batch", justify="right", no_wrap=True)
     for image in plan.images:
-        table.add_row(
+        row = [
             f"{image.width}x{image.height}",
             f"{image.columns}x{image.rows}{' + thumbnail' if image.thumbnail else ''}",
             str(image.tiles),
             str(image.tokens),
-            bytes_text(image.cache_bytes),
-            str(plan.memory.batch_tokens // image.tokens or "none"),
-        )
+        ]
+        if memory is not None:
+            row += [
+                bytes_text(memory.cache_bytes_per_token * image.tokens),
+                str(memory.batch_tokens // image.tokens or "none"),
+            ]
+        table.add_row(*row)
     return table
 
 
-def _sizes(plan: Plan) -> Table:
-    memory = plan.memory
+def _sizes(plan: Plan, memory: Memory) -> Table:
     found = plan.source_quantization
     as_found = "" if found is None else f", quantized already ({found}) and kept so"
     table = _table()

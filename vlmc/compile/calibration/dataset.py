@@ -1,7 +1,7 @@
 """The examples that ranges and scales are measured on: read, checked, drawn and digested.
 
 `read_calibration(dataset, samples, seed)` is all that a step needs: `.samples` to compute with,
-`.digest` for its key and the manifest, `.skipped` to tell. AotiEnvironment no torch.
+`.digest` for its key and the manifest, `.skipped` to report. It needs no torch.
 """
 
 from __future__ import annotations
@@ -47,13 +47,19 @@ class CalibrationSet:
 
 
 def read_calibration(
-    dataset: Path, samples: int, seed: int, *, modality: Modality = "image_text"
+    dataset: Path,
+    samples: int,
+    seed: int,
+    *,
+    modality: Modality = "image_text",
+    decode_images: bool = True,
 ) -> CalibrationSet:
     """Draw `samples` lines of a file of JSON lines {"image", "prompt", "answer" (optional)}.
 
     The order drawn depends on the number of lines and the seed alone, and a line whose image
     cannot be read gives its place to the next. Relative images are relative to the file. With
-    `modality` text, images are neither needed nor looked at.
+    `modality` text, images are neither needed nor read. Without `decode_images` an image counts as
+    readable if its header is, which is enough for a plan.
 
     Raises:
         RecipeError: the file cannot be read or a line is not of that form; there are fewer lines
@@ -66,14 +72,14 @@ def read_calibration(
             f"lines, or set calibration.samples to {len(lines) or 'a number that it has'}."
         )
     random.Random(seed).shuffle(lines)
-    digests, skipped = _digests(lines[:samples])
+    digests, skipped = _digests(lines[:samples], decode_images)
     tried = {sample.image for sample in lines[:samples]}
     drawn = [sample for sample in lines[:samples] if sample.image not in skipped]
     for sample in lines[samples:]:
         if len(drawn) == samples:
             break
         if sample.image not in tried:
-            more, lost = _digests([sample])
+            more, lost = _digests([sample], decode_images)
             digests, skipped = digests | more, skipped | lost
             tried.add(sample.image)
         if sample.image not in skipped:
@@ -127,13 +133,17 @@ def _sample(line: str, place: str, folder: Path, modality: Modality) -> Sample:
     return Sample(image, values["prompt"], values.get("answer"))
 
 
-def _digests(samples: Iterable[Sample]) -> tuple[dict[Path | None, str], dict[Path | None, str]]:
-    """SHA-256 of the images that decode whole, and why the others do not, each by path."""
+def _digests(
+    samples: Iterable[Sample], decode_images: bool
+) -> tuple[dict[Path | None, str], dict[Path | None, str]]:
+    """SHA-256 of the images that can be read, and why the others do not, each by path."""
     paths = list(dict.fromkeys(sample.image for sample in samples if sample.image is not None))
     good: dict[Path | None, str] = {}
     bad: dict[Path | None, str] = {}
     with ThreadPoolExecutor() as pool:
-        for path, (digest, reason) in zip(paths, pool.map(_examine, paths), strict=True):
+        for path, (digest, reason) in zip(
+            paths, pool.map(lambda path: _examine(path, decode_images), paths), strict=True
+        ):
             if reason:
                 bad[path] = reason
             else:
@@ -141,14 +151,17 @@ def _digests(samples: Iterable[Sample]) -> tuple[dict[Path | None, str], dict[Pa
     return good, bad
 
 
-def _examine(path: Path) -> tuple[str, str]:
+def _examine(path: Path, decode_whole: bool) -> tuple[str, str]:
     """Digest of an image file, and why it cannot be read."""
-    # A plan of a recipe without samples imports this module, and decodes nothing.
-    from vlmc.image.decode import decode, read_image_file
+    # A plan of a recipe without samples imports this module and needs no decoder.
+    from vlmc.image.decode import decode, image_size, read_image_file
 
     try:
         content = read_image_file(path)
-        decode(content, name=str(path))
+        if decode_whole:
+            decode(content, name=str(path))
+        else:
+            image_size(path)
     except ImageError as error:
         return "", str(error)
     return hashlib.sha256(content).hexdigest(), ""
