@@ -17,7 +17,6 @@ from vlmc.cli.options import (
     print_json,
     recipe_argument,
     reporting_errors,
-    say,
 )
 from vlmc.errors import AccuracyError, UsageError
 
@@ -67,7 +66,7 @@ def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
             f"manifest; identity {opened.identity}{signed}"
         )
         if not is_recorded(opened.folder):
-            say(f"identity {NOT_RECORDED}")
+            click.echo(f"identity {NOT_RECORDED}", err=True)
 
 
 @verify.command()
