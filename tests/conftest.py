@@ -18,10 +18,9 @@ DATA = Path(__file__).parent / "data"
 
 
 def pytest_configure() -> None:
-    """Where processes share the cores, one thread each: waiting threads of torch spin."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
-        torch.set_num_threads(1)
+    """One thread for each process: on a busy machine waiting threads of torch spin."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
