@@ -23,6 +23,8 @@ from vlmc.artifact.manifest import MANIFEST, Profile, read_manifest
 from vlmc.artifact.write import seal
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.hashing import file_sha256
+from vlmc.machine.support import ENGINES as ENGINE_NAMES
+from vlmc.machine.support import REBUILT
 from vlmc.recipe.read import read_recipe
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has wheels for Linux on x86-64 alone")
@@ -227,3 +229,9 @@ def test_artifact_without_engines(artifact: Path, tmp_path: Path) -> None:
     seal(folder, read_manifest(folder))
     result = call("rebuild", folder, "--engine", "tensorrt-rtx", "--target", "sm89")
     assert (result.exit_code, "holds no engine" in result.stderr) == (4, True)
+
+
+def test_help_names_the_engines_that_rebuild_builds() -> None:
+    text = " ".join(call("rebuild", "--help").stdout.split())
+    for engine in ENGINE_NAMES:
+        assert (engine in text) == (engine in REBUILT), engine

@@ -1,4 +1,4 @@
-"""What an artifact's engines are and need, as `vlmc inspect` tells it."""
+"""What an artifact's engines are and need, as `vlmc inspect` prints it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def engine_products(
 ) -> dict[str, int] | None:
     """Precision → number of matrix products in the engine itself, of all its profiles together.
 
-    None where the build could not tell, and as for `engine_layers`.
+    None where the build did not know, and as for `engine_layers`.
     """
     try:
         return _counts(_report(folder, manifest, engine)["products"])

@@ -56,7 +56,7 @@ class Artifact:
     def confirmed(self) -> Artifact:
         """This artifact if no file's size, time or inode differs from when it was hashed.
 
-        Otherwise, as after a backup touched the files, all of it is checked anew.
+        Otherwise, as after a backup touched the files, everything is checked again.
 
         Raises:
             IntegrityError: the folder holds another artifact now, or a damaged one.

@@ -77,7 +77,7 @@ class ImageRules:
 
 @dataclass(frozen=True, slots=True)
 class PromptRules:
-    """The conversation template by name, and the system message that stands in it."""
+    """The conversation template by name, and its system message."""
 
     template: str
     system_message: str

@@ -46,7 +46,7 @@ def device_for(target: str) -> torch.device:
     """The GPU of this machine that packages for `target`, such as sm90, are compiled on.
 
     Raises:
-        HardwareError: there is none.
+        HardwareError: this machine has no such GPU.
     """
     import torch
 
@@ -68,7 +68,7 @@ def device_for(target: str) -> torch.device:
 
 def differences(versions: Mapping[str, str], target: str, here: AotiEnvironment) -> list[str]:
     """In what a package, by its target and the versions that a manifest has of it, does not fit
-    `here`; each tells both sides, such as `CUDA 12.9, and here is 13.0`.
+    `here`; each names both sides, such as `CUDA 12.9, and here is 13.0`.
 
     Kernels and their launcher fit one SM, torch and CUDA; drivers run what older ones ran.
     """

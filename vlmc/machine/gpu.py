@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as the driver tells them."""
+"""The NVIDIA GPUs of this machine, as the driver reports them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Gpu:
 
 
 def gpu_is_there() -> bool:
-    """Whether a GPU stands in this machine that the environment does not hide.
+    """Whether this machine has a GPU that the environment does not hide.
 
     Asks no library, so that a torch built for the CPU cannot hide one.
     """

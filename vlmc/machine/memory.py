@@ -19,7 +19,7 @@ class MemoryPeak:
             self._known = False
 
     def read(self) -> int | None:
-        """Bytes, mapped files included; None where the system does not tell."""
+        """Bytes, mapped files included; None where the system does not report it."""
         if not self._known:
             return None
         for line in _STATUS.read_text(encoding="utf-8").splitlines():

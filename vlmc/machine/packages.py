@@ -22,7 +22,7 @@ class EnginePackage:
 
     @property
     def cuda(self) -> str | None:
-        """The major version of CUDA that the installed package is for, if its name tells."""
+        """The major version of CUDA that the installed package is for, if its name says so."""
         for name in self._installed():
             found = re.search(r"-cu(\d+)$", name)
             if found is not None:

@@ -28,7 +28,7 @@ def _keys_not_acted_on(recipe: Recipe) -> Iterator[Problem]:
         holder = next((held for held in PENDING_KEYS if _leads(held.split("."), names)), None)
         if holder is None:
             continue
-        # Of a part of the recipe its keys are told, `runtime.prefix_cache` and not `runtime`;
+        # The message names the keys of a part, `runtime.prefix_cache` and not `runtime`;
         # of a value, the value's key and nothing below it.
         level = max(2, holder.count(".") + 1)
         if len(names) > level or (

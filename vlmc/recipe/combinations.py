@@ -147,7 +147,7 @@ def _calibration(recipe: Recipe) -> Iterator[Problem]:
         yield (
             ("vision", "precision") if vision else ("language", "scheme"),
             f"{asking} needs calibration.dataset: a file of JSON lines "
-            '{"image": path, "prompt": text} of images as they will be asked about',
+            '{"image": path, "prompt": text} of images and questions like those of real use',
         )
     if "calibration" in recipe.model_fields_set and not recipe.calibrated_wings:
         yield (

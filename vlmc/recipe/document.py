@@ -57,7 +57,7 @@ class Document:
         """Apply one `a.b=value` override; the value is read as YAML.
 
         Raises:
-            RecipeError: the text is not of that form, or runs through a value that is no mapping.
+            RecipeError: the text is not of that form, or a value on its way is not a mapping.
         """
         key, equals, text = assignment.partition("=")
         names = key.strip().split(".")

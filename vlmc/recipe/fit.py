@@ -100,5 +100,5 @@ def _keep(recipe: Recipe, config: LanguageConfig) -> Iterator[Problem]:
             yield (
                 ("language", "keep", index),
                 f"language.keep[{index}] is {pattern!r}, which matches no layer. Layers are named "
-                f"like {next(iter(names))}; * stands for any text",
+                f"like {next(iter(names))}; * matches any text",
             )

@@ -14,7 +14,7 @@ from vlmc.recipe.document import Document, read_document
 from vlmc.recipe.explain import explain
 from vlmc.recipe.schema import Recipe
 
-_MOST_TOLD = 20
+_MOST_LISTED = 20
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -35,9 +35,9 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(document.values).read_from(document)
     except ValidationError as error:
         # Each has its hint looked for, and nobody reads a hundred.
-        told = document.describe(islice(explain(error), _MOST_TOLD))
-        more = error.error_count() - _MOST_TOLD
-        raise RecipeError(f"{told}\n… and {more:,} more" if more > 0 else told) from None
+        listed = document.describe(islice(explain(error), _MOST_LISTED))
+        more = error.error_count() - _MOST_LISTED
+        raise RecipeError(f"{listed}\n… and {more:,} more" if more > 0 else listed) from None
     problems = [*impossible(recipe)]
     if problems:
         raise RecipeError(recipe.describe(problems))
@@ -56,8 +56,8 @@ def _with_paths(recipe: Recipe, document: Document) -> Recipe:
             named = Path(written).expanduser()
         except RuntimeError as error:
             raise RecipeError(
-                f"{document.where((part, key))}: {part}.{key} is {written!r}, and there is no such "
-                "user's home; write the path out"
+                f"{document.where((part, key))}: {part}.{key} is {written!r}, and that "
+                "user has no home folder; write the path out"
             ) from error
         absolute = str((document.path.parent / named).absolute())
         changed[part] = values.model_copy(update={key: absolute})

@@ -125,7 +125,7 @@ def _written_out(
     }
     model = recipe.model.model_copy(
         update={
-            # The folder's name only: a path would tell where it was built, and change the bytes.
+            # The folder's name only: a path would reveal where it was built, and change the bytes.
             "checkpoint": Path(recipe.model.checkpoint).name,
             "dtype": short[dtype],
             "template": template,

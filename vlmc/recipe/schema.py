@@ -1,4 +1,4 @@
-"""What a recipe may say, with the defaults. Pydantic stands at this edge only.
+"""What a recipe may say, with the defaults. Pydantic is used here only.
 
 What the parts cannot mean together is in `combinations`, what this version does not build yet in
 `extent`.
@@ -260,7 +260,7 @@ class Recipe(Part):
         return self._document.describe(problems)
 
     def read_from(self, document: Document) -> Recipe:
-        """The same recipe, which says of its keys where in `document` they stand."""
+        """The same recipe, with the places of its keys in `document`."""
         recipe = self.model_copy()
         recipe._document = document
         return recipe

@@ -48,7 +48,7 @@ def test_another_steps_key_is_told_by_its_name() -> None:
     graph = step(name="vision.graph")
     made = step(inputs={"graph": graph.key})
     before = entry(step(inputs={"graph": "3" * 64}))
-    assert changes(made, before, {graph.key: graph.name}) == ["vision.graph is made anew"]
+    assert changes(made, before, {graph.key: graph.name}) == ["vision.graph is rebuilt"]
 
 
 def test_the_entry_with_the_fewest_changes_is_compared() -> None:

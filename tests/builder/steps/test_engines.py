@@ -73,7 +73,7 @@ def test_plan_needs_neither_gpu_nor_package(
     recipe = read_recipe(write_recipe(tmp_path / "recipe.yaml", miniature), (LOCAL,))
     plan = make_plan(recipe, StepCache(tmp_path / "cache"))
     (step,) = (step for step in plan.steps if step.name == "vision.tensorrt-local")
-    assert (step.state, step.reason) == ("miss", "never made in this cache")
+    assert (step.state, step.reason) == ("miss", "never built in this cache")
     assert step.bytes > 0
     assert step.seconds > 0
 
@@ -134,7 +134,7 @@ def test_inductor_is_planned_without_a_gpu(miniature: Path, tmp_path: Path) -> N
     plan = make_plan(recipe, StepCache(tmp_path / "cache"))
     (step,) = (step for step in plan.steps if step.name == PACKAGE)
     assert plan.refusals == ()
-    assert (step.state, step.reason) == ("miss", "never made in this cache")
+    assert (step.state, step.reason) == ("miss", "never built in this cache")
     assert step.bytes > 0
     assert step.seconds > 0
 

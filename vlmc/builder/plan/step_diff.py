@@ -33,7 +33,7 @@ def changes(step: Step, earlier: CachedStep, names: Mapping[str, str]) -> list[s
 def _differences(
     now: Mapping[str, Any], before: Mapping[str, Any]
 ) -> list[tuple[str, str, object, object]]:
-    """Part, label, value before and value now; None stands for none."""
+    """Part, label, value before and value now; None where it is absent."""
     return [*_walk(now, before)]
 
 
@@ -54,7 +54,7 @@ def _text(part: str, label: str, before: object, now: object, names: Mapping[str
         return f"the step itself changed, version {before} → {now}"
     if part == "inputs":
         if isinstance(now, str) and now in names:
-            return f"{names[now]} is made anew"
+            return f"{names[now]} is rebuilt"
         verb = "is new" if before is None else "is gone" if now is None else "changed"
         return f"{label} {verb}"
     if isinstance(now, dict) or isinstance(before, dict):

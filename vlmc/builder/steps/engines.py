@@ -25,7 +25,7 @@ _SUFFIXES: dict[EngineName, str] = {
     "tensorrt-rtx": "engine",
     "inductor": "pt2",
 }
-# Stands for the machine's GPU where there is none: planned, and refused when it is to run.
+# In place of the machine's GPU where there is none: planned, and refused before it runs.
 _NO_GPU = "local"
 
 

@@ -61,7 +61,7 @@ def prune(cache: StepCache, *, unused_days: float, max_bytes: int | None) -> Pru
 
 
 def _drop(cache: StepCache, key: str, *, damaged: bool = False) -> bool:
-    """Drop an entry, if it is damaged where that is asked; returns whether it was dropped."""
+    """Drop an entry, with `damaged` only a damaged one; returns whether it was dropped."""
     with cache.held_if_free(key) as held:
         if not held or (damaged and not isinstance(cache.check(key), Damage)):
             return False
