@@ -1,1 +1,1 @@
-"""The quickstart model: a small trained checkpoint, its images and the scripts that made them."""
+"""The quickstart model: a small trained checkpoint, its images and the table of its answers."""

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.quickstart import label, make_data, words
-from recipes.quickstart.camera import LARGE_SHARE, LARGE_SIZES, SMALL_SIZES
-from recipes.quickstart.scenes import (
+from recipes.quickstart.training import label, make_data, words
+from recipes.quickstart.training.camera import LARGE_SHARE, LARGE_SIZES, SMALL_SIZES
+from recipes.quickstart.training.scenes import (
     COLOURS,
     KINDS,
     LARGE_LETTERS,

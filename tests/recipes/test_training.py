@@ -10,15 +10,15 @@ import pytest
 import torch
 from sentencepiece import SentencePieceProcessor
 
-from recipes.quickstart.branches import branch_logits, embed_prefix
-from recipes.quickstart.dense import NOTHING, dense_targets
-from recipes.quickstart.layout import CHECKPOINT, pack_wqkv, read_weights, write_weights
-from recipes.quickstart.learner import Learner, Model
-from recipes.quickstart.measure import answers_to
-from recipes.quickstart.prompts import IGNORED, Prompts
-from recipes.quickstart.samples import RULES, Sample, crop_sample, grid_sample
-from recipes.quickstart.scenes import draw
-from recipes.quickstart.words import WORDS, texts
+from recipes.quickstart.training.branches import branch_logits, embed_prefix
+from recipes.quickstart.training.dense import NOTHING, dense_targets
+from recipes.quickstart.training.layout import CHECKPOINT, pack_wqkv, read_weights, write_weights
+from recipes.quickstart.training.learner import Learner, Model
+from recipes.quickstart.training.measure import answers_to
+from recipes.quickstart.training.prompts import IGNORED, Prompts
+from recipes.quickstart.training.samples import RULES, Sample, crop_sample, grid_sample
+from recipes.quickstart.training.scenes import draw
+from recipes.quickstart.training.words import WORDS, texts
 from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.image.decode import decode

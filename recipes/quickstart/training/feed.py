@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.quickstart.prompts import IGNORED, Prompts
-from recipes.quickstart.samples import Sample, samples_of
-from recipes.quickstart.scenes import draw
+from recipes.quickstart.training.prompts import IGNORED, Prompts
+from recipes.quickstart.training.samples import Sample, samples_of
+from recipes.quickstart.training.scenes import draw
 from vlmc.image.tiles import TILE_SIZE
 
 TILE_BYTES = TILE_SIZE * TILE_SIZE * 3

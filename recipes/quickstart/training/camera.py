@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from recipes.quickstart.sprite import Picture
+from recipes.quickstart.training.sprite import Picture
 
 Size = tuple[int, int]
 # (width, height): share. The shares keep the mean tile count of the published rule below 9.

@@ -6,15 +6,23 @@ should call `cv2.setNumThreads(1)` in each.
 
 import numpy as np
 
-from recipes.quickstart import clutter, equipment, label
-from recipes.quickstart.arrange import TOP, Arrangement, covered_share, touches
-from recipes.quickstart.camera import choose_size, expose, light
-from recipes.quickstart.equipment import CEILING, FLOOR, FORMS, WALL
-from recipes.quickstart.parts import Question, Scene, Thing
-from recipes.quickstart.questions import ask
-from recipes.quickstart.rooms import choose_room, paint_room
-from recipes.quickstart.sprite import Box, Picture, Pose, put
-from recipes.quickstart.words import COLOURS, EQUIPMENT, KINDS, LABEL, MOST_COUNTED, WORDS, texts
+from recipes.quickstart.training import clutter, equipment, label
+from recipes.quickstart.training.arrange import TOP, Arrangement, covered_share, touches
+from recipes.quickstart.training.camera import choose_size, expose, light
+from recipes.quickstart.training.equipment import CEILING, FLOOR, FORMS, WALL
+from recipes.quickstart.training.parts import Question, Scene, Thing
+from recipes.quickstart.training.questions import ask
+from recipes.quickstart.training.rooms import choose_room, paint_room
+from recipes.quickstart.training.sprite import Box, Picture, Pose, put
+from recipes.quickstart.training.words import (
+    COLOURS,
+    EQUIPMENT,
+    KINDS,
+    LABEL,
+    MOST_COUNTED,
+    WORDS,
+    texts,
+)
 
 __all__ = ["COLOURS", "KINDS", "WORDS", "Question", "Scene", "Thing", "draw", "texts"]
 

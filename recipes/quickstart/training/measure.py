@@ -12,12 +12,12 @@ import cv2
 import torch
 from torch import Tensor
 
-from recipes.quickstart.branches import branch_logits, embed_prefix
-from recipes.quickstart.parts import Question, Scene
-from recipes.quickstart.prompts import Prompts
-from recipes.quickstart.samples import RULES, Sample, grid_sample
-from recipes.quickstart.scenes import draw
-from recipes.quickstart.words import THERE
+from recipes.quickstart.training.branches import branch_logits, embed_prefix
+from recipes.quickstart.training.parts import Question, Scene
+from recipes.quickstart.training.prompts import Prompts
+from recipes.quickstart.training.samples import RULES, Sample, grid_sample
+from recipes.quickstart.training.scenes import draw
+from recipes.quickstart.training.words import THERE
 from vlmc.image.decode import decode
 from vlmc.image.resize import Resampler
 from vlmc.models.language.decoder import Decoder

@@ -1,6 +1,6 @@
 """Makes the quickstart model's tokenizer in `checkpoint/`; run again only before a new training.
 
-    python -m recipes.quickstart.make_tokenizer
+    python -m recipes.quickstart.training.make_tokenizer
 
 needs sentencepiece and protobuf. The files are committed, because a trainer's result may differ
 between its versions and the trained embeddings hold for these ids alone.
@@ -16,9 +16,9 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from recipes.quickstart.words import COLOURS, MOST_COUNTED, WORDS, colour_word, texts
+from recipes.quickstart.training.words import COLOURS, MOST_COUNTED, WORDS, colour_word, texts
 
-FOLDER = Path(__file__).parent / "checkpoint"
+FOLDER = Path(__file__).parents[1] / "checkpoint"
 SYSTEM_MESSAGE = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, "
     "是一个有用无害的人工智能助手。"

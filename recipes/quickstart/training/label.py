@@ -5,8 +5,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from recipes.quickstart.sprite import Pen, Picture, shade
-from recipes.quickstart.words import NUMBERS, RGB, WORDS
+from recipes.quickstart.training.sprite import Pen, Picture, shade
+from recipes.quickstart.training.words import NUMBERS, RGB, WORDS
 
 _OVERSAMPLING = 3
 _STYLES: tuple[tuple[RGB, RGB], ...] = (

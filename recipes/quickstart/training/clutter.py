@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recipes.quickstart.rooms import brown, muted
-from recipes.quickstart.sprite import Pen, Picture, shade
-from recipes.quickstart.words import PALETTE, RGB
+from recipes.quickstart.training.rooms import brown, muted
+from recipes.quickstart.training.sprite import Pen, Picture, shade
+from recipes.quickstart.training.words import PALETTE, RGB
 
 Draw = Callable[[Pen, np.random.Generator], None]
 

@@ -1,6 +1,6 @@
 """Measures a trained quickstart checkpoint on freshly drawn scenes, by tile rule.
 
-python -m recipes.quickstart.evaluate --first-seed 0 --count 300 --json OUT/evaluation.json
+python -m recipes.quickstart.training.evaluate --first-seed 0 --count 300 --json OUT/evaluation.json
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from recipes.quickstart.layout import CHECKPOINT, read_weights
-from recipes.quickstart.measure import draw_scenes, measure
-from recipes.quickstart.prompts import Prompts
-from recipes.quickstart.samples import RULES
+from recipes.quickstart.training.layout import CHECKPOINT, read_weights
+from recipes.quickstart.training.measure import draw_scenes, measure
+from recipes.quickstart.training.prompts import Prompts
+from recipes.quickstart.training.samples import RULES
 from vlmc.image.resize import RESAMPLERS
 
 

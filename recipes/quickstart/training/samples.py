@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.quickstart.dense import describe
-from recipes.quickstart.parts import Scene
-from recipes.quickstart.prompts import Branch, Prompts
+from recipes.quickstart.training.dense import describe
+from recipes.quickstart.training.parts import Scene
+from recipes.quickstart.training.prompts import Branch, Prompts
 from vlmc.image.decode import Pixels, decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.resize import Resampler, resize

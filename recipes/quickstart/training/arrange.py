@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recipes.quickstart import clutter
-from recipes.quickstart.equipment import CEILING, FLOOR, WALL
-from recipes.quickstart.rooms import Room
-from recipes.quickstart.sprite import Box, Picture, Pose, Shadow, put
+from recipes.quickstart.training import clutter
+from recipes.quickstart.training.equipment import CEILING, FLOOR, WALL
+from recipes.quickstart.training.rooms import Room
+from recipes.quickstart.training.sprite import Box, Picture, Pose, Shadow, put
 
 TOP = "top"
 _SIDE_WALL_WIDTH = 0.72

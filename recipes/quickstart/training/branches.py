@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recipes.quickstart.prompts import Prompts
+from recipes.quickstart.training.prompts import Prompts
 from vlmc.models.language.decoder import Decoder, DecoderAttention, DecoderLayer
 from vlmc.models.language.rope import rotate
 

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recipes.quickstart.make_tokenizer import write_json
+from recipes.quickstart.training.make_tokenizer import write_json
 from vlmc.checkpoint.config import LanguageConfig, ModelConfig, parse_config
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.vision.tower import VisionTower
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
+CHECKPOINT = Path(__file__).parents[1] / "checkpoint"
 VISION = {
     "architectures": ["InternVisionModel"],
     "attention_dropout": 0.0,

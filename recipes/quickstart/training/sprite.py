@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.quickstart.words import RGB
+from recipes.quickstart.training.words import RGB
 
 Picture = NDArray[np.uint8]
 Points = Sequence[tuple[float, float]]

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recipes.quickstart.dense import DenseHead
-from recipes.quickstart.layout import model_config
+from recipes.quickstart.training.dense import DenseHead
+from recipes.quickstart.training.layout import model_config
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.vision.tower import VisionTower
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from recipes.quickstart.layout import CHECKPOINT
-from recipes.quickstart.make_tokenizer import SYSTEM_MESSAGE
+from recipes.quickstart.training.layout import CHECKPOINT
+from recipes.quickstart.training.make_tokenizer import SYSTEM_MESSAGE
 from vlmc.image.tiles import TOKENS_PER_TILE
 
 IGNORED = -100

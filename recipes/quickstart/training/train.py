@@ -1,6 +1,6 @@
 """Trains the quickstart model in two stages; see README.md beside this file.
 
-    python -m recipes.quickstart.train --state STATE --out OUT --minutes 9
+    python -m recipes.quickstart.training.train --state STATE --out OUT --minutes 9
 
 may be called again and again with the same state until the schedule's end; each call
 writes the averaged weights as `model.safetensors`. Stage 1 teaches the tower alone to know what
@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recipes.quickstart.branches import branch_logits, embed_prefix
-from recipes.quickstart.dense import dense_loss, dense_targets
-from recipes.quickstart.feed import DENSE, LANGUAGE, Batch, Feed, FeedSettings
-from recipes.quickstart.layout import write_weights
-from recipes.quickstart.learner import Learner, Model
-from recipes.quickstart.measure import draw_scenes, measure
-from recipes.quickstart.prompts import IGNORED, Prompts
-from recipes.quickstart.samples import QUESTION_KINDS
+from recipes.quickstart.training.branches import branch_logits, embed_prefix
+from recipes.quickstart.training.dense import dense_loss, dense_targets
+from recipes.quickstart.training.feed import DENSE, LANGUAGE, Batch, Feed, FeedSettings
+from recipes.quickstart.training.layout import write_weights
+from recipes.quickstart.training.learner import Learner, Model
+from recipes.quickstart.training.measure import draw_scenes, measure
+from recipes.quickstart.training.prompts import IGNORED, Prompts
+from recipes.quickstart.training.samples import QUESTION_KINDS
 from vlmc.models.vision.tower import normalize_tiles
 
 TRAINING_SEEDS = 1_000_000_000

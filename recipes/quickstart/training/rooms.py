@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.quickstart.sprite import Box, Picture, fill, shade, stroke
-from recipes.quickstart.words import RGB
+from recipes.quickstart.training.sprite import Box, Picture, fill, shade, stroke
+from recipes.quickstart.training.words import RGB
 
 
 @dataclass(frozen=True, slots=True)

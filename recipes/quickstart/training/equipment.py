@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recipes.quickstart.sprite import Pen, Picture, shade
-from recipes.quickstart.words import PALETTE, RGB
+from recipes.quickstart.training.sprite import Pen, Picture, shade
+from recipes.quickstart.training.words import PALETTE, RGB
 
 WALL, FLOOR, CEILING = "wall", "floor", "ceiling"
 _STEEL: RGB = (150, 154, 158)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recipes.quickstart.parts import Thing
-from recipes.quickstart.prompts import IGNORED
-from recipes.quickstart.words import COLOURS, KINDS, WORDS
+from recipes.quickstart.training.parts import Thing
+from recipes.quickstart.training.prompts import IGNORED
+from recipes.quickstart.training.words import COLOURS, KINDS, WORDS
 
 CELLS = 16
 """Image tokens along one side of a tile."""

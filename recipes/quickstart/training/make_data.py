@@ -1,6 +1,6 @@
 """Write the quickstart data sets: pictures, calibration lines, evaluation lines and final lines.
 
-    python -m recipes.quickstart.make_data [FOLDER]
+    python -m recipes.quickstart.training.make_data [FOLDER]
 
 The seeds of the sets are disjoint from each other and from those left to training.
 """
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.quickstart.parts import Question, Scene
-from recipes.quickstart.scenes import draw
+from recipes.quickstart.training.parts import Question, Scene
+from recipes.quickstart.training.scenes import draw
 
 TRAINING_SEEDS = range(1_000_000)
 CALIBRATION_SEEDS = range(1_000_000, 1_000_064)
@@ -102,7 +102,7 @@ def write_evaluation(folder: Path, name: str, seeds: range) -> tuple[int, int]:
 def main() -> None:
     """Write all three sets into a folder, by default the one this script lies in."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parents[1])
     folder: Path = parser.parse_args().folder
     write_calibration(folder)
     written, positives = write_evaluation(folder, "eval", EVALUATION_SEEDS)

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from recipes.quickstart import words
-from recipes.quickstart.parts import Question, Thing
+from recipes.quickstart.training import words
+from recipes.quickstart.training.parts import Question, Thing
 
 POSITIVE_SHARE = 0.34
 _HARD_SHARE = 0.6

@@ -1,0 +1,1 @@
+"""Training code of the quickstart model: drawn scenes, tokenizer, training, evaluation."""
