@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.signature import SIGNATURE, check_signature, sign
 from vlmc.artifact.write import seal
 from vlmc.errors import IntegrityError, UsageError
+from vlmc.machine.distribution import install_command
 
 OPENSSL = shutil.which("openssl")
 
@@ -199,5 +201,5 @@ def test_without_the_package(
         lambda: sign(open_artifact(signed), keys[0]),
         lambda: check_signature(open_artifact(signed), keys[1]),
     ):
-        with pytest.raises(UsageError, match=r"pip install 'vlmc\[sign\]'"):
+        with pytest.raises(UsageError, match=re.escape(install_command("sign"))):
             attempt()

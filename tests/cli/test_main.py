@@ -18,6 +18,7 @@ from tests.artifacts import write_recipe
 from tests.command import call
 from vlmc import load
 from vlmc.artifact.manifest import read_manifest
+from vlmc.machine.distribution import install_command
 
 COLUMNS = ["row", "image", "question", "prompt", "answer", "scores", "image_tokens", "error"]
 QUESTIONS = ["What is this?", "Is it a room?"]
@@ -290,7 +291,7 @@ def test_build_without_its_packages_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pydantic", None)
     result = call("build", write_recipe(tmp_path / "recipe.yaml", tmp_path))
     assert result.exit_code == 2
-    assert "pydantic" in result.stderr and "pip install 'vlmc[build]'" in result.stderr
+    assert "pydantic" in result.stderr and install_command("build") in result.stderr
 
 
 def test_an_interrupted_build_says_how_to_go_on(

@@ -18,6 +18,7 @@ from vlmc.artifact.integrity import REPORTS, Artifact
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.atomic import write_atomically
 from vlmc.files.strict_json import read_json
+from vlmc.machine.distribution import install_command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -175,7 +176,7 @@ def _pem(path: Path) -> bytes:
     except ModuleNotFoundError as error:
         raise UsageError(
             "signatures need the package cryptography, which is not installed: "
-            "pip install 'vlmc[sign]'"
+            f"{install_command('sign')}"
         ) from error
     try:
         with path.open("rb") as file:

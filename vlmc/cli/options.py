@@ -61,9 +61,11 @@ def build_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        from vlmc.machine.distribution import install_command
+
         raise UsageError(
             f"this command needs the package {error.name}, which is not installed. Install vlmc "
-            "with its build extra: pip install 'vlmc[build]'"
+            f"with its build extra: {install_command('build')}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The Python package behind each engine: its version here, and how to get it."""
+"""The Python package behind each engine: its installed version, and how to install it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,35 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from vlmc.machine.distribution import DISTRIBUTION, install_command
+
 
 @dataclass(frozen=True, slots=True)
 class EnginePackage:
-    """A package by the name it is imported by, and those it may be installed under."""
+    """A package: the name to import, and the names under which it can be installed."""
 
     module: str
     distributions: tuple[str, ...]
-    install: str  # what to do where it is missing
+    extra: str | None = None  # of vlmc that brings it; None: vlmc itself requires it
+    index: str | None = None  # the package index that the extra needs beside PyPI
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        if self.extra is None:
+            return f"pip install {self.distributions[0]} (a dependency of {DISTRIBUTION})"
+        if self.index is None:
+            return install_command(self.extra)
+        return f"{install_command(self.extra)}; add --extra-index-url {self.index}"
 
     @property
     def version(self) -> str | None:
-        """As installed here; None where it is not. Imports nothing."""
+        """The installed version, or None. Imports nothing."""
         return next(iter(self._installed().values()), None)
 
     @property
     def cuda(self) -> str | None:
-        """The major version of CUDA that the installed package is for, if its name says so."""
+        """The major version of CUDA that the installed package is for, if its name has it."""
         for name in self._installed():
             found = re.search(r"-cu(\d+)$", name)
             if found is not None:
@@ -40,19 +52,19 @@ class EnginePackage:
 
 
 PACKAGES: dict[str, EnginePackage] = {
-    "onnxruntime": EnginePackage("onnxruntime", ("onnxruntime",), "pip install vlmc"),
+    "onnxruntime": EnginePackage("onnxruntime", ("onnxruntime",)),
     "tensorrt": EnginePackage(
         "tensorrt",
         ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-        "pip install 'vlmc[tensorrt]', whose libraries NVIDIA's own index holds: add "
-        "--extra-index-url https://pypi.nvidia.com",
+        "tensorrt",
+        "https://pypi.nvidia.com",
     ),
     "tensorrt-rtx": EnginePackage(
         "tensorrt_rtx",
         ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
-        "pip install 'vlmc[tensorrt-rtx]'",
+        "tensorrt-rtx",
     ),
-    "inductor": EnginePackage("torch", ("torch",), "pip install vlmc"),
+    "inductor": EnginePackage("torch", ("torch",)),
 }
 """Engine, as recipes and manifests name it → its package."""
 

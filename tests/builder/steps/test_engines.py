@@ -162,7 +162,7 @@ def test_package_of_another_machine_is_taken_from_the_cache(
 
 
 @pytest.mark.skipif(
-    EnginePackage("tensorrt", ("tensorrt",), "").version is not None, reason="it is installed here"
+    EnginePackage("tensorrt", ("tensorrt",)).version is not None, reason="it is installed here"
 )
 def test_missing_package_is_told(
     quick_build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

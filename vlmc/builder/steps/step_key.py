@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from vlmc.errors import UsageError
+from vlmc.machine.distribution import install_command
 
 
 def tool_versions(*packages: str) -> dict[str, str]:
@@ -18,5 +19,5 @@ def tool_versions(*packages: str) -> dict[str, str]:
     except PackageNotFoundError as error:
         raise UsageError(
             f"building needs the package {error.name}, which is not installed. Install vlmc with "
-            "its build extra: pip install 'vlmc[build]'"
+            f"its build extra: {install_command('build')}"
         ) from error

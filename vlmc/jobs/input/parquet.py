@@ -11,19 +11,20 @@ from vlmc.errors import UsageError
 from vlmc.image.decode import describe
 from vlmc.jobs.input.prompts import prompt_text, question_id
 from vlmc.jobs.input.rows import ImageInput, InputRow
+from vlmc.machine.distribution import install_command
 
 # Rows may hold whole image files, so that few are in memory at once.
 BATCH_ROWS = 64
 
 
 def import_pyarrow(path: Path) -> tuple[Any, Any]:
-    """(pyarrow, pyarrow.parquet); `UsageError` names the extra that brings them."""
+    """(pyarrow, pyarrow.parquet); `UsageError` names the extra that installs them."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise UsageError(
-            f"{path}: Parquet needs pyarrow ({error}); install it with pip install 'vlmc[parquet]'"
+            f"{path}: Parquet needs pyarrow ({error}); install it: {install_command('parquet')}"
         ) from error
     return pyarrow, pyarrow.parquet
 

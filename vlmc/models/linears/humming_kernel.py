@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmc.errors import HardwareError
+from vlmc.machine.distribution import install_command
 from vlmc.machine.user_cache import user_cache
 from vlmc.models.linears.autotune import describe
 from vlmc.models.linears.humming_tuning import (
@@ -217,6 +218,6 @@ def _explain_failure(device: torch.device) -> Iterator[None]:
     except (RuntimeError, OSError, AssertionError) as error:
         raise HardwareError(
             f"humming-kernels could not make its kernels for {torch.cuda.get_device_name(device)}: "
-            f"{error}. It needs CUDA's runtime headers and NVRTC of torch's own CUDA version: pip "
-            "install 'vlmc[cuda]', or remove humming-kernels to run through torch alone."
+            f"{error}. It needs CUDA's runtime headers and NVRTC of torch's own CUDA version: "
+            f"{install_command('cuda')}, or remove humming-kernels to run through torch alone."
         ) from error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmc.errors import HardwareError
+from vlmc.machine.distribution import install_command
 from vlmc.models.linears.dequantize_crossover import dequantize_from
 from vlmc.models.linears.kernel import Kernel
 
@@ -96,7 +97,7 @@ def humming_version() -> str | None:
     warnings.warn(
         f"{reason}: 4-bit linears run through torch alone. On an H100 a decode step of "
         "InternVL2-8B's size is as quick for one row, and takes 18.0 ms instead of 4.4 for 32. "
-        "Install it: pip install 'vlmc[cuda]'",
+        f"Install it: {install_command('cuda')}",
         stacklevel=2,
     )
     return None
