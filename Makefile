@@ -1,4 +1,4 @@
-# Everything runs in .venv beside this file; the system's Python is only asked to make it.
+# Everything runs in .venv beside this file; the system's Python only creates it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: quickstart test test-slow check clean
 
-# Build the quickstart recipe, answer on its images, print recall and speed.
+# Build the quickstart recipe, answer on 30 of its images (FULL=1: on all 300), compare tile rules.
 quickstart: $(INSTALLED)
 	$(BIN)/vlmc build recipes/quickstart/recipe.yaml
-	$(BIN)/python -m recipes.quickstart.table artifacts/quickstart
+	$(BIN)/python -m recipes.quickstart.table artifacts/quickstart $(if $(FULL),--images all)
 
 # Formatting, types, and the tests that run in minutes.
 test: check
@@ -27,7 +27,8 @@ check: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints/cpu.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vlmc needs Python 3.11 or newer; name it with PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints/cpu.txt --editable '.[dev]'
+	@echo "Installing vlmc and what it needs into $(VENV). This takes about two minutes."
+	$(BIN)/python -m pip install --constraint constraints/cpu.txt --editable '.[dev]'
 	touch $@
 
 clean:

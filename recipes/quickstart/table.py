@@ -1,6 +1,6 @@
-"""Answer the evaluation questions with an artifact and print recall and speed by tile rule.
+"""Answer the evaluation questions with an artifact, and compare tile rules by recall and speed.
 
-`python -m recipes.quickstart.table ARTIFACT [--rules native original:30] [--split eval]`
+`python -m recipes.quickstart.table ARTIFACT [--images 30|all] [--rules original native]`
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,29 @@ from rich.console import Console
 from rich.table import Table
 
 import vlmc
+from recipes.quickstart.progress import AnswerProgress
 from vlmc.errors import VlmcError
 from vlmc.verify.metrics import LabelledAnswer, Share, score, score_by_question
 
 HERE = Path(__file__).parent
-RULES = ("native", "original:30")
+RULES = ("original", "native")
+IMAGES = 30
 RULES_A_TABLE = 3
+WIDTH = 100
+NEXT = """\
+What to try next:
+  source .venv/bin/activate
+  vlmc run {artifact} 'recipes/quickstart/images/eval-000?.jpg' \\
+      --prompt "Is there a hard hat?" --choices yes,no -o scores.jsonl
+          or a folder of your own images, though this small model knows drawn rooms only
+  vlmc verify accuracy {artifact} --limit 60
+          compares the artifact with the checkpoint that it was built from
+  README.md, for a recipe with a released model"""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Answers of one rule; `seconds` of wall time, image decoding included."""
+    """Answers by one rule; `seconds` of wall time, image decoding included."""
 
     rule: str
     images: int
@@ -35,72 +48,106 @@ class Outcome:
     seconds: float
     judged: list[LabelledAnswer]
 
+    @property
+    def questions_per_minute(self) -> float:
+        return 60 * len(self.judged) / self.seconds
+
 
 def main() -> None:
     """Answer, print the tables, and with --json write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("artifact", type=Path)
-    parser.add_argument("--split", default="eval", choices=("eval", "calibration", "final"))
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--split", default="eval", choices=("eval", "final"))
     parser.add_argument(
-        "--rules",
-        nargs="+",
-        default=RULES,
-        metavar="RULE[:IMAGES]",
-        help="tile rules as `vlmc run --tiles` takes them; a number after the last colon asks "
-        "the first so many images only",
+        "--images",
+        type=_count,
+        default=IMAGES,
+        metavar="N",
+        help=f"answer on the first N images, or `all` ({IMAGES} by default)",
     )
+    parser.add_argument(
+        "--rules", nargs="+", default=RULES, help="tile rules as `vlmc run --tiles` takes them"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     try:
-        tell(options)
+        compare(options)
     except VlmcError as error:
         sys.exit(f"error: {error}")
 
 
-def tell(options: argparse.Namespace) -> None:
-    """Answer by every rule and print."""
-    lines = [json.loads(line) for line in (HERE / f"{options.split}.jsonl").open()]
-    outcomes = [answer(options.artifact, lines, rule) for rule in options.rules]
+def _count(text: str) -> int | None:
+    """A number of images, or None for all of them."""
+    if text == "all":
+        return None
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Answer the same questions by every rule and print."""
+    lines, left_out = questions(options.split, options.images)
+    with AnswerProgress(len(lines) * len(options.rules)) as progress:
+        outcomes = [answer(options.artifact, lines, rule, progress.show) for rule in options.rules]
     print_tables(outcomes)
+    if left_out:
+        print(
+            f"{left_out} images were left out, so the intervals are wide. `make quickstart FULL=1` "
+            "answers all of them."
+        )
+    print(NEXT.format(artifact=options.artifact))
     if options.json:
         options.json.write_text(json.dumps([figures(o) for o in outcomes], indent=1) + "\n")
 
 
-def answer(artifact: Path, lines: list[dict[str, Any]], rule: str) -> Outcome:
-    """Every question on the rule's images; progress on stderr."""
-    tiles, _, limit = rule.rpartition(":")
-    if not limit.isdigit():
-        tiles, limit = rule, ""
-    images = list(dict.fromkeys(line["image"] for line in lines))
-    chosen = set(images[: int(limit)] if limit else images)
-    asked = [line for line in lines if line["image"] in chosen]
+def questions(split: str, images: int | None) -> tuple[list[dict[str, Any]], int]:
+    """The questions on the first images of a split, and the number of images left out."""
+    with (HERE / f"{split}.jsonl").open(encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    every = list(dict.fromkeys(line["image"] for line in lines))
+    chosen = set(every[:images])
+    return [line for line in lines if line["image"] in chosen], len(every) - len(chosen)
+
+
+def answer(
+    artifact: Path,
+    lines: list[dict[str, Any]],
+    rule: str,
+    on_answer: Callable[[str], None] = lambda rule: None,
+) -> Outcome:
+    """Every question by one rule; `on_answer` is called with the rule after each."""
     judged, tokens = [], 0
-    with vlmc.load(artifact, device="cpu", tiles=tiles) as model:
-        start = shown = time.monotonic()
-        requests = ((HERE / line["image"], line["prompt"]) for line in asked)
-        for line, result in zip(asked, model.stream(requests), strict=True):
+    with vlmc.load(artifact, device="cpu", tiles=rule) as model:
+        start = time.monotonic()
+        requests = ((HERE / line["image"], line["prompt"]) for line in lines)
+        for line, result in zip(lines, model.stream(requests), strict=True):
             positive = tuple(line.get("positive", ()))
             judged.append(LabelledAnswer(line["question"], line["label"], result.text, positive))
             tokens += result.image_tokens
-            if time.monotonic() - shown > 10:
-                shown = time.monotonic()
-                print(f"{tiles}: {len(judged)} of {len(asked)} answers", file=sys.stderr)
+            on_answer(rule)
         seconds = time.monotonic() - start
-    return Outcome(tiles, len(chosen), tokens / 256 / len(asked), seconds, judged)
+    images = len({line["image"] for line in lines})
+    return Outcome(rule, images, tokens / 256 / len(lines), seconds, judged)
 
 
 def print_tables(outcomes: list[Outcome]) -> None:
     """Recall, precision and exact match by rule; at most three rules side by side."""
-    console = Console(width=100)
+    console = Console(width=WIDTH)
+    images, asked = outcomes[0].images, len(outcomes[0].judged)
     for first in range(0, len(outcomes), RULES_A_TABLE):
         chosen = outcomes[first : first + RULES_A_TABLE]
-        table = Table(title="share [95 % interval] n")
+        table = Table(
+            title=f"The same {asked} questions on the same {images} images, by tile rule",
+            caption="share of right answers [95 % interval] number of answers",
+        )
         table.add_column("")
         for outcome in chosen:
             table.add_column(outcome.rule, justify="right", no_wrap=True)
         cells = [_cells(outcome) for outcome in chosen]
-        for name in dict.fromkeys(name for column in cells for name in column):
-            table.add_row(name, *(column.get(name, "") for column in cells))
+        for name in cells[0]:
+            table.add_row(name, *(column[name] for column in cells))
         console.print(table)
 
 
@@ -108,9 +155,8 @@ def _cells(outcome: Outcome) -> dict[str, str]:
     """One rule's column, top to bottom."""
     by_kind = score_by_question(outcome.judged)
     cells = {
-        "images": str(outcome.images),
         "tiles an image": f"{outcome.tiles_per_image:.1f}",
-        "questions a minute": f"{60 * len(outcome.judged) / outcome.seconds:.0f}",
+        "questions a minute": f"{outcome.questions_per_minute:.0f}",
         "presence, recall": _share(by_kind["presence"].recall),
         "presence, precision": _share(by_kind["presence"].precision),
         "exact, all kinds": _share(score(outcome.judged).exact),
