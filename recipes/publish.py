@@ -43,13 +43,10 @@ def engines_markdown() -> str:
         [
             "# Engines, precisions and cards",
             "",
-            "Written by `python -m recipes.publish` from `vlmc/machine/support.py`, against which "
-            "recipes",
-            "are checked. ● says that the engine takes the precision on the card, by NVIDIA's "
-            "support",
-            "matrices and the engines' own limits, not that it was measured there; a number is the "
-            "reason",
-            "why not, below.",
+            "Written by `python -m recipes.publish` from `vlmc/machine/support.py`. Recipes are",
+            "checked against the same table. ● means that the engine supports the precision on the",
+            "card, by NVIDIA's support matrices and the engine's own limits. It does not mean that it",
+            "was measured there. A number refers to the reason below the table.",
             "",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",
@@ -59,11 +56,9 @@ def engines_markdown() -> str:
             "| --- | --- |",
             *(f"| {engine} | {where} |" for engine, where in RUNS_ON.items()),
             "",
-            "`vision.precision` is the tower's. int8 and fp8 need a calibration dataset with "
-            "images. The",
-            "language model's `scheme: fp8` needs the same cards as fp8 here, and `model.dtype: "
-            "bf16` those",
-            "of bf16.",
+            "`vision.precision` is the vision tower's. int8 and fp8 need a calibration dataset with",
+            "images. The language model's `scheme: fp8` needs the same cards as fp8 here, and",
+            "`model.dtype: bf16` the same as bf16.",
             "",
         ]
     )
