@@ -29,7 +29,9 @@ class AnswerProgress:
         )
         self._task = self._bar.add_task("", total=total)
         self._total, self._done = total, 0
-        self._start = self._last = time.monotonic()
+        self._last = time.monotonic()
+        # The time left is reckoned from the first answer on: loading the model comes before it.
+        self._first: float | None = None
 
     def __enter__(self) -> AnswerProgress:
         self._bar.start()
@@ -48,12 +50,19 @@ class AnswerProgress:
         self._done += 1
         self._bar.update(self._task, completed=self._done, description=rule)
         now = time.monotonic()
+        if self._first is None:
+            self._first = now
         if not self._console.is_terminal and now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
-            left = duration_text((now - self._start) / self._done * (self._total - self._done))
             self._console.print(
-                f"{self._done} of {self._total} answers, by {rule} now, about {left} left",
+                f"{self._done} of {self._total} answers, by {rule} now{self._time_left(now)}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def _time_left(self, now: float) -> str:
+        if self._first is None or self._done == 1:
+            return ""
+        left = (now - self._first) / (self._done - 1) * (self._total - self._done)
+        return f", about {duration_text(left)} left"
