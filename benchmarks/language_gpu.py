@@ -189,7 +189,7 @@ def products(linear: W4A16Linear) -> Report:
     kernel, dense = linear.kernel, linear.kernel.dequantize()
     found: Report = {
         "kernel": kernel.name,
-        "dequantized_from_rows": linear.dequantized_from,
+        "dequantized_from_rows": linear.crossover_rows,
         "dequantize_ms": round(milliseconds(kernel.dequantize), 4),
     }
     for count in (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096):

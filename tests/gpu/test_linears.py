@@ -21,7 +21,7 @@ from vlmc.errors import HardwareError
 from vlmc.models.language.load import load_decoder
 from vlmc.models.linears import autotune
 from vlmc.models.linears.dequantize import dequantize_int4, quantize_tokens
-from vlmc.models.linears.humming_tuning import candidates
+from vlmc.models.linears.humming_tuning import candidate_tiles
 from vlmc.models.linears.kernel import Kernel
 from vlmc.models.linears.w4a16 import W4A16Linear, choose_kernel
 
@@ -97,7 +97,7 @@ def test_humming(dtype: torch.dtype, group_size: int, symmetric: bool) -> None:
 @needs_humming
 @pytest.mark.skipif(
     torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
-    reason="needs a GPU on which other tiles than humming's own are tried",
+    reason="needs a GPU with candidate tiles (sm90)",
 )
 @pytest.mark.parametrize(
     ("dtype", "group_size", "symmetric"),
@@ -115,10 +115,10 @@ def test_tiles_for_few_rows(
     packed, scales, zeros, exact = weight(dtype, group_size, symmetric, (512, 512))
     kernel = choose_kernel(packed, scales, None if symmetric else zeros, dtype)
     assert isinstance(kernel, humming_kernel.HummingKernel)
-    tried = candidates(kernel.shape, (9, 0))
-    assert {len(tiles) for tiles in tried.values()} == {3}
+    candidates = candidate_tiles(kernel.shape, (9, 0))
+    assert {len(tiles) for tiles in candidates.values()} == {3}
     generator = torch.Generator().manual_seed(3)
-    for most, tiles in tried.items():
+    for most, tiles in candidates.items():
         for count in {1, most - 3, most}:
             rows = torch.randn(count, 512, generator=generator).to(dtype)
             expected = rows.float() @ exact.float().T
@@ -134,7 +134,7 @@ def test_tiles_for_few_rows(
 @needs_humming
 def test_tiles_are_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.get_device_capability() != (9, 0):
-        pytest.skip("needs a GPU on which other tiles than humming's own are tried")
+        pytest.skip("needs a GPU with candidate tiles (sm90)")
     from vlmc.models.linears import humming_kernel
 
     path = tmp_path / "vlmc" / "kernels" / "w4a16-tiles.json"
@@ -145,7 +145,7 @@ def test_tiles_are_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         kernel, exact = kernel_of(torch.bfloat16, 128, False)
         check(kernel, exact)
         chosen.append(path.read_text())
-        monkeypatch.setattr(humming_kernel, "choose", None)
+        monkeypatch.setattr(humming_kernel, "fastest_tiles", None)
     assert chosen[0] == chosen[1]
     ((key, choice),) = json.loads(chosen[0]).items()
     assert "384x512" in key
@@ -169,15 +169,15 @@ def test_what_is_quicker_is_measured_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("vlmc.models.linears.w4a16.humming_version", lambda: None)
     monkeypatch.setattr(autotune, "_decided", {})
     kernel, _ = kernel_of(torch.bfloat16, 64, True)
-    border = W4A16Linear(kernel, None).dequantized_from
+    crossover = W4A16Linear(kernel, None).crossover_rows
     path = tmp_path / "vlmc" / "kernels" / "w4a16-rows.json"
     assert path.parent.stat().st_mode & 0o777 == 0o700
     ((key, kept),) = json.loads(path.read_text()).items()
     assert torch.cuda.get_device_name() in key
-    assert border == min(kept, kernel.max_rows + 1)
+    assert crossover == min(kept, kernel.max_rows + 1)
     path.write_text(json.dumps({key: 5}))
     monkeypatch.setattr(autotune, "_decided", {})
-    assert W4A16Linear(kernel, None).dequantized_from == 5
+    assert W4A16Linear(kernel, None).crossover_rows == 5
 
 
 @pytest.mark.skipif(

@@ -72,20 +72,20 @@ def test_a_missing_tensor_is_named(name: str, miniature: Path) -> None:
 def test_a_doubled_tensor_is_refused(doubled: str, lacking: str | None, miniature: Path) -> None:
     config, _, language = parts(miniature)
     entries = [(name, tensor) for name, tensor in language.items() if name != lacking]
-    with pytest.raises(CheckpointError, match=f"hold tensor {doubled} twice"):
+    with pytest.raises(CheckpointError, match=f"contain tensor {doubled} twice"):
         fill(config, [*entries, (doubled, language[doubled])])
 
 
 def test_an_unknown_tensor_is_refused(miniature: Path) -> None:
     config, _, language = parts(miniature)
-    with pytest.raises(CheckpointError, match=r"model\.layers\.2\.extra has no place"):
+    with pytest.raises(CheckpointError, match=r"no parameter for tensor model\.layers\.2\.extra"):
         fill(config, [*language.items(), ("model.layers.2.extra", torch.zeros(3))])
 
 
 def test_a_tensor_of_another_shape_is_refused(miniature: Path) -> None:
     config, _, language = parts(miniature)
     language["model.layers.0.self_attn.k_proj.weight"] = torch.zeros(32, 63)
-    with pytest.raises(CheckpointError, match=r"k_proj.* shape \[32, 63\].* for \[32, 64\]"):
+    with pytest.raises(CheckpointError, match=r"k_proj.* shape \[32, 63\].* needs \[32, 64\]"):
         fill(config, list(language.items()))
 
 

@@ -1,4 +1,4 @@
-"""fp32 as fp32 on a GPU."""
+"""Full fp32 precision on a GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ import torch
 
 @contextmanager
 def disable_tf32() -> Iterator[None]:
-    """While entered, cuDNN does not take TF32 for the patch embedding: ten bits of mantissa."""
+    """Keep cuDNN from using TF32, which has a 10-bit mantissa, for the patch embedding."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield

@@ -1,4 +1,4 @@
-"""Fill a model's parameters from named tensors, one at a time, never holding two copies."""
+"""Fill a model's parameters from named tensors, without a second copy of the model in memory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vlmc.models.linears.quantized import QuantizedTensors, check_shape
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A tensor and the outputs of a parameter that it fills; `stop` None is all of them."""
+class MappedTensor:
+    """A tensor and the rows of a parameter that it fills, to the last row if `stop` is None."""
 
     source: str
     tensor: Tensor
@@ -27,24 +27,36 @@ class Placed:
 
 @runtime_checkable
 class Padded(Protocol):
-    """A module that allocates its own weight, because the weight is part of a larger table."""
+    """A module that allocates its own weight as part of a larger, padded tensor."""
 
     def allocate(self, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-        """Memory for the weight; the rows that only pad are zero."""
+        """Allocate the weight, with zeros in the padding rows."""
 
 
 @torch.no_grad()
 def fill_parameters(
     model: nn.Module,
-    tensors: Iterable[Placed],
+    tensors: Iterable[MappedTensor],
     dtype: torch.dtype,
     device: torch.device | str,
     quantized: Mapping[str, QuantizedTensors] = MappingProxyType({}),
 ) -> None:
-    """Replace the meta parameters of a model by memory, each when the first tensor for it is there
-    and has its shape: a configuration alone, which can say anything, takes none.
+    """Replace the meta parameters of a model by the given tensors.
 
-    A quantized linear becomes a module when all its tensors are there.
+    A parameter is allocated when its first tensor arrives with the right shape, so a wrong
+    configuration alone allocates nothing. A quantized linear is created when its last tensor
+    arrives.
+
+    Args:
+        model: a model on the meta device.
+        tensors: tensors and the parameters that they fill.
+        dtype: dtype of the parameters.
+        device: device of the parameters.
+        quantized: the quantized linears, by module path.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, duplicated, or has the wrong shape or dtype.
+        HardwareError: the device cannot run a quantized linear.
     """
     parameters = dict(model.named_parameters())
     unfilled = {name: parameter.shape[0] for name, parameter in parameters.items()}
@@ -54,9 +66,9 @@ def fill_parameters(
         path, _, kind = placed.parameter.rpartition(".")
         held = quantized.get(path)
         if placed.parameter not in parameters and (held is None or kind not in held.layouts):
-            raise CheckpointError(f"tensor {placed.source} has no place in this model")
+            raise CheckpointError(f"the model has no parameter for tensor {placed.source}")
         if (placed.parameter, placed.start) in filled:
-            raise CheckpointError(f"the weights hold tensor {placed.source} twice")
+            raise CheckpointError(f"the weights contain tensor {placed.source} twice")
         filled.add((placed.parameter, placed.start))
         if held is not None:
             unfilled[path] -= held.fill(
@@ -68,7 +80,7 @@ def fill_parameters(
         target = parameters[placed.parameter][placed.start : placed.stop]
         if target.is_floating_point() != placed.tensor.is_floating_point():
             raise CheckpointError(
-                f"tensor {placed.source} is {placed.tensor.dtype}, the model's is {target.dtype}"
+                f"tensor {placed.source} is {placed.tensor.dtype}; the model needs {target.dtype}"
             )
         check_shape(placed.source, placed.tensor, target.shape)
         if target.is_meta:
@@ -76,20 +88,20 @@ def fill_parameters(
             target = parameters[placed.parameter][placed.start : placed.stop]
         target.copy_(placed.tensor)
         unfilled[placed.parameter] -= target.shape[0]
-    lacking = sorted(name for name, rows in unfilled.items() if rows != 0)
-    if lacking:
+    missing = sorted(name for name, rows in unfilled.items() if rows != 0)
+    if missing:
         raise CheckpointError(
-            f"{len(lacking)} of the model's {len(unfilled)} parameters have no tensor in the "
-            f"weights or only a part of them, first {lacking[0]}"
+            f"the weights lack {len(missing)} of the model's {len(unfilled)} parameters, in whole "
+            f"or in part, first {missing[0]}"
         )
 
 
 def _allocate(
     model: nn.Module, name: str, dtype: torch.dtype, device: torch.device | str
 ) -> nn.Parameter:
-    """Memory yet to be filled in place of a meta parameter.
+    """Replace a meta parameter by uninitialized memory.
 
-    `Module.to_empty` does the same, but imports torch's compiler for it: half a second.
+    `Module.to_empty` does the same, but imports torch's compiler, which takes 0.5 s.
     """
     above, _, last = name.rpartition(".")
     module = model.get_submodule(above)
@@ -102,7 +114,7 @@ def _allocate(
 
 
 def replace_module(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put a module in the place of another."""
+    """Replace the submodule at `path`."""
     above, _, last = path.rpartition(".")
     parent = model.get_submodule(above)
     if isinstance(parent, nn.ModuleList):

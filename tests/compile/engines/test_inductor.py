@@ -95,7 +95,7 @@ def test_weights_stay_outside_and_any_batch_runs(
         found = loaded.run(tiles)
         assert float((found - expected).norm() / expected.norm()) <= 1e-5
         assert float((changed.run(tiles) - expected).norm() / expected.norm()) > 0.1
-    with pytest.raises(HardwareError, match=r"asks for 1 weights .* first embedding\.weight"):
+    with pytest.raises(HardwareError, match=r"needs 1 weights .* first embedding\.weight"):
         AotiPackage(package, {n: t for n, t in weights.items() if n != "embedding.weight"}, CPU)
     package.write_bytes(b"not a package")
     with pytest.raises(HardwareError, match=r"cannot load .*vlmc rebuild"):

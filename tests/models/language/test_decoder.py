@@ -155,7 +155,7 @@ def test_selected_rows_go_on_as_themselves(miniature: Path) -> None:
 def test_positions_and_mask_are_refused_beside_a_cache(miniature: Path) -> None:
     decoder = load(miniature).decoder
     embedded = sequence(decoder, 4)[None]
-    with pytest.raises(ValueError, match="without a cache"):
+    with pytest.raises(ValueError, match="combined with a cache"):
         decoder(embedded, new_cache(decoder, 1, 8), positions=torch.arange(4)[None])
-    with pytest.raises(ValueError, match="without a cache"):
+    with pytest.raises(ValueError, match="combined with a cache"):
         decoder(embedded, new_cache(decoder, 1, 8), mask=torch.ones(1, 1, 4, 4).bool())

@@ -1,4 +1,4 @@
-"""Which tiles humming's kernels are given: those that were chosen, where they were chosen."""
+"""Which tiles humming's kernels use: the tuned ones, for the row counts that were tuned."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vlmc.models.linears.humming_tuning import (
     BANDS,
     Interval,
     agree,
-    candidates,
-    chosen,
+    candidate_tiles,
+    override_tiles,
     read_choice,
-    with_choice,
+    tuned_tiles,
 )
 from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, Note
@@ -43,7 +43,7 @@ def tiles(intervals: list[Interval]) -> list[object]:
 
 @pytest.mark.parametrize("bands", [(), (8,), (16,), (32,), (8, 32), BANDS])
 def test_every_row_count_has_one_tile(bands: tuple[int, ...]) -> None:
-    intervals = with_choice(OWN, dict.fromkeys(bands, CHOSEN))
+    intervals = override_tiles(OWN, dict.fromkeys(bands, CHOSEN))
     for rows, tile, own in zip(range(1, 101), tiles(intervals), tiles(OWN), strict=True):
         band = next((band for band in BANDS if rows <= band), None)
         assert tile == (CHOSEN if band in bands else own)
@@ -52,32 +52,38 @@ def test_every_row_count_has_one_tile(bands: tuple[int, ...]) -> None:
 
 
 def test_tiles_divide_the_weight() -> None:
-    both = candidates((512, 512), HOPPER)
+    both = candidate_tiles((512, 512), HOPPER)
     assert tuple(both) == BANDS
-    assert {len(tried) for tried in both.values()} == {3}
+    assert {len(candidates) for candidates in both.values()} == {3}
     for shape, count in (((384, 512), 2), ((512, 128), 1)):
-        tried = candidates(shape, HOPPER)
-        assert {len(found) for found in tried.values()} == {count}
-        for rows, found in tried.items():
+        candidates = candidate_tiles(shape, HOPPER)
+        assert {len(found) for found in candidates.values()} == {count}
+        for rows, found in candidates.items():
             for tile in found:
                 height, outputs, inputs = tile["block_shape"]
                 assert (height, shape[0] % outputs, shape[1] % inputs) == (rows, 0, 0)
-    assert candidates((384, 896), HOPPER) == {}
+    assert candidate_tiles((384, 896), HOPPER) == {}
 
 
 def test_only_the_architecture_that_was_measured_has_others_tried() -> None:
-    assert candidates((512, 512), (8, 9)) == {}
-    assert candidates((512, 512), (12, 0)) == {}
+    assert candidate_tiles((512, 512), (8, 9)) == {}
+    assert candidate_tiles((512, 512), (12, 0)) == {}
 
 
 def test_a_choice_is_read_back_if_it_is_still_tried() -> None:
-    tried = candidates((512, 512), HOPPER)
-    choice = {8: tried[8][1], 32: tried[32][2]}
-    assert read_choice(json.loads(json.dumps(choice)), tried) == choice
-    assert read_choice({}, tried) == {}
-    for damaged in ({"8": tried[16][0]}, {"64": tried[8][0]}, {"x": tried[8][0]}, 5, None):
+    candidates = candidate_tiles((512, 512), HOPPER)
+    choice = {8: candidates[8][1], 32: candidates[32][2]}
+    assert read_choice(json.loads(json.dumps(choice)), candidates) == choice
+    assert read_choice({}, candidates) == {}
+    for damaged in (
+        {"8": candidates[16][0]},
+        {"64": candidates[8][0]},
+        {"x": candidates[8][0]},
+        5,
+        None,
+    ):
         with pytest.raises((ValueError, TypeError)):
-            read_choice(damaged, tried)
+            read_choice(damaged, candidates)
 
 
 def test_a_tile_that_computes_something_else_is_seen() -> None:
@@ -102,21 +108,23 @@ def test_tiles_that_cannot_be_tried_are_reported_and_tried_again(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(autotune, "_decided", {})
-    tried = candidates((512, 512), HOPPER)
+    candidates = candidate_tiles((512, 512), HOPPER)
     events: list[Event] = []
 
     def fail() -> dict[int, dict[str, object]]:
         raise error
 
-    choice = {8: tried[8][0]}
+    choice = {8: candidates[8][0]}
     with receiving(events.append):
-        assert chosen("key", tried, fail) == {}
+        assert tuned_tiles("key", candidates, fail) == {}
         assert events == [
-            Note(f"few rows run with humming's own tiles, since others cannot be tried: {error}")
+            Note(
+                f"cannot tune the tiles of humming-kernels, so its default tiles are used: {error}"
+            )
         ]
-        assert chosen("key", tried, lambda: choice) == choice
-        assert chosen("key", tried, fail) == choice
-        assert chosen("other", {}, fail) == {}
+        assert tuned_tiles("key", candidates, lambda: choice) == choice
+        assert tuned_tiles("key", candidates, fail) == choice
+        assert tuned_tiles("other", {}, fail) == {}
     assert len(events) == 1
 
 
@@ -128,4 +136,4 @@ def test_wrong_products_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise HardwareError("computes wrongly")
 
     with pytest.raises(HardwareError):
-        chosen("key", candidates((512, 512), HOPPER), wrong)
+        tuned_tiles("key", candidate_tiles((512, 512), HOPPER), wrong)

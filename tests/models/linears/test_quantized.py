@@ -25,7 +25,7 @@ from vlmc.models.linears.dequantize import (
     round_tokens,
 )
 from vlmc.models.linears.fp8 import DenseFp8Linear
-from vlmc.models.linears.int4_layout import find_places
+from vlmc.models.linears.int4_layout import find_positions
 from vlmc.models.linears.quantized import JoinedLinear
 from vlmc.models.linears.w4a16 import humming_version
 
@@ -148,8 +148,8 @@ def test_places_of_a_layout_are_found() -> None:
 
         return pack(unpack(packed).flatten()[order][None])
 
-    places = find_places(repack, 64, 16, torch.device("cpu"))
-    assert torch.equal(order[places.long()], torch.arange(1024))
+    positions = find_positions(repack, 64, 16, torch.device("cpu"))
+    assert torch.equal(order[positions.long()], torch.arange(1024))
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_places_of_a_layout_are_found() -> None:
         ("weight_scale", torch.full((32, 2), torch.nan), "k_proj.weight_scale holds NaN"),
         ("weight_scale", torch.ones(32, 1), r"k_proj.weight_scale has shape \[32, 1\]"),
         ("weight_packed", torch.ones(32, 8), "k_proj.weight_packed is torch.float32"),
-        ("weight_shape", torch.tensor([32, 32]), r"k_proj.weight_shape says \[32, 32\]"),
+        ("weight_shape", torch.tensor([32, 32]), r"k_proj.weight_shape is \[32, 32\]"),
         ("weight_g_idx", torch.zeros(64, dtype=torch.int32), r"k_proj.weight_g_idx.*act-order"),
-        ("weight_lattice", torch.zeros(1), "k_proj.weight_lattice has no place"),
+        ("weight_lattice", torch.zeros(1), "no parameter for tensor .*k_proj.weight_lattice"),
         ("weight_zero_point", None, "1 of the model's .* first layers.1.self_attn.qkv_proj"),
     ],
 )
@@ -196,7 +196,7 @@ def test_groups_that_do_not_divide_are_refused(miniature: Path) -> None:
 
 def test_layouts_of_source_checkpoints_are_converted_before(miniature: Path) -> None:
     config, tensors, _ = quantized_and_dense(miniature, w4a16(32, symmetric=True))
-    with pytest.raises(CheckpointError, match="layout awq are converted when an artifact is built"):
+    with pytest.raises(CheckpointError, match="layout awq cannot be loaded directly"):
         load(config, tensors, Quantization("awq", 32, False, ("Linear",)))
 
 

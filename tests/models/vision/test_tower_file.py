@@ -30,12 +30,12 @@ def test_it_is_the_checkpoints(
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / TOWER
-    with pytest.raises(IntegrityError, match=r"tower\.safetensors is no tower"):
+    with pytest.raises(IntegrityError, match=r"tower\.safetensors is not a valid tower"):
         read_tower(path, dtype=torch.float32, device="cpu")
     path.write_bytes(b"{}")
-    with pytest.raises(IntegrityError, match="is no tower"):
+    with pytest.raises(IntegrityError, match="is not a valid tower"):
         read_tower(path, dtype=torch.float32, device="cpu")
     for metadata in ({"config": "{}"}, {"config": "[1]"}, {"other": "{}"}):
         save_file({"x": torch.zeros(1)}, path, metadata=metadata)
-        with pytest.raises(IntegrityError, match="is no tower"):
+        with pytest.raises(IntegrityError, match="is not a valid tower"):
             read_tower(path, dtype=torch.float32, device="cpu")

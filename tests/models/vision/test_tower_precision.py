@@ -104,5 +104,5 @@ def test_ranges_of_another_tower_are_refused(
     other = ranges_of(miniatures(TOWERS[1]), some_tiles(1))
     for migration in ({"nothing": (2.0,)}, {QKV: (*other.migration[QKV], 1.0)}):
         write_ranges(replace(other, migration=migration), stored / RANGES)
-        with pytest.raises(IntegrityError, match="is of another tower"):
+        with pytest.raises(IntegrityError, match="belongs to another tower"):
             read_tower_and_precision(stored / TOWER, stored / RANGES, "fp8", CPU)

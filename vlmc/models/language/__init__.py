@@ -1,1 +1,1 @@
-"""The decoder, its KV cache, and the plain reference loop."""
+"""The decoder, its KV cache, and a reference loop for generation and scoring."""

@@ -1,8 +1,8 @@
-"""One decoder for the four language models of the family.
+"""One decoder for the family's four language models.
 
 InternLM2, Qwen2, Phi-3 and Llama share their arithmetic: grouped-query attention, SwiGLU, RMSNorm,
-rotary positions on halves of a head. They differ in biases, rope scaling and in how a checkpoint
-packs its projections; `vlmc.models.fill` maps the latter.
+rotary embedding on halves of a head. They differ in biases, rope scaling and the packing of
+projections in checkpoints, which `vlmc.models.language.parameter_map` handles.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlmc.models.norm import RMSNorm
 
 
 class Decoder(nn.Module):
-    """Embeddings in, hidden states out; `logits` is apart so that only needed rows pay for it."""
+    """Embeddings to hidden states. `logits` is separate, so you compute only the rows you need."""
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
@@ -39,26 +39,26 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Run new tokens, after what the cache holds.
+        """Run new tokens after those in the cache.
 
         Args:
             embeddings: (rows, tokens, hidden), right-padded.
-            cache: holds the earlier tokens, and takes these; its lengths grow by `token_counts`.
-            token_counts: (rows,) int64, how many of the tokens are real; default all.
-            total_lengths: (rows,) int64, the sequence length that rope scaling goes by; default
-                the length after these tokens for a first run, and for a later one the length up
-                to each token, as if the tokens came one by one. Give it when a prompt is run in
-                pieces. With `positions` the default is the length that they reach.
-            positions: (rows, tokens) int64; default consecutive after the cache. Without a cache.
-            mask: (rows or 1, 1, tokens, tokens) bool, True where attended; default causal.
-                Without a cache.
+            cache: the earlier tokens. The new ones are appended; lengths grow by `token_counts`.
+            token_counts: (rows,) int64, tokens without padding; default all.
+            total_lengths: (rows,) int64, sequence lengths for rope scaling. Pass the length of the
+                whole prompt if you run it in parts. The default is the length after these tokens
+                in a first run, the length up to each token in later runs (as if tokens came one
+                by one), and the length that `positions` reaches if given.
+            positions: (rows, tokens) int64; default consecutive. Not allowed with a cache.
+            mask: (rows or 1, 1, tokens, tokens) bool, True where attended; default causal. Not
+                allowed with a cache.
 
         Returns:
-            (rows, tokens, hidden), normed. Rows of padding hold nothing meaningful.
+            (rows, tokens, hidden), normalized. Values at padding tokens are undefined.
         """
         rows, tokens = embeddings.shape[:2]
         if cache is not None and (positions is not None or mask is not None):
-            raise ValueError("positions and mask are for runs without a cache")
+            raise ValueError("positions and mask cannot be combined with a cache")
         start = None if cache is None else cache.lengths
         counts = (
             torch.full((rows,), tokens, dtype=torch.int64, device=embeddings.device)
@@ -93,33 +93,29 @@ class Decoder(nn.Module):
         return normed
 
     def logits(self, states: Tensor) -> Tensor:
-        """(…, hidden) → (…, vocabulary) in fp32, as the original casts them."""
+        """(…, hidden) → (…, vocabulary), cast to fp32 as the original does."""
         scores: Tensor = self.lm_head(states)
         return scores.float()
 
 
 class TokenEmbedding(nn.Embedding):
-    """An embedding without initial values, which loading would overwrite.
+    """An embedding without random initialization.
 
-    Drawing them for the meta device makes torch import its compiler: 1.4 s at every start.
+    Initialization on the meta device makes torch import its compiler, which takes 1.4 s.
     """
 
     def reset_parameters(self) -> None:
-        """Leave the weight as it is allocated."""
+        """Leave the weight uninitialized."""
 
 
 class TokenHead(nn.Linear):
-    """The product with the vocabulary, whose size may be odd.
-
-    cuBLAS has its quick kernels for round sizes, so `weight` is the first rows of a table of such a
-    size.
-    """
+    """The LM head. Its weight is padded to a multiple of 64 rows, for which cuBLAS is faster."""
 
     _MULTIPLE = 64
     padded: Tensor | None = None
 
     def allocate(self, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-        """Memory for the weight, the rows that only pad being zero."""
+        """Allocate the weight, with zeros in the padding rows."""
         rows = self.out_features + -self.out_features % self._MULTIPLE
         padded = torch.empty(rows, self.in_features, dtype=dtype, device=device)
         padded[self.out_features :] = 0
@@ -134,7 +130,7 @@ class TokenHead(nn.Linear):
 
 
 class _Step:
-    """What every layer of one forward pass shares."""
+    """State that all layers share during one forward pass."""
 
     def __init__(
         self,
@@ -154,7 +150,7 @@ class _Step:
 
 
 class DecoderLayer(nn.Module):
-    """Pre-normed attention and SwiGLU."""
+    """Pre-norm attention and SwiGLU."""
 
     def __init__(self, config: LanguageConfig, index: int) -> None:
         super().__init__()
@@ -171,7 +167,7 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderAttention(nn.Module):
-    """Grouped-query attention with queries, keys and values in one product."""
+    """Grouped-query attention with one fused projection for queries, keys and values."""
 
     def __init__(self, config: LanguageConfig, index: int) -> None:
         super().__init__()
@@ -211,7 +207,7 @@ class DecoderAttention(nn.Module):
 
 
 class DecoderMLP(nn.Module):
-    """SwiGLU with gate and up in one product."""
+    """SwiGLU with one fused projection for gate and up."""
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()

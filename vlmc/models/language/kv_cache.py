@@ -9,11 +9,11 @@ from vlmc.checkpoint.config import LanguageConfig
 
 
 class KVCache:
-    """Contiguous keys and values of `rows` sequences, right-padded, each with its own length.
+    """Contiguous, right-padded keys and values of `rows` sequences of different lengths.
 
-    Shapes: per layer (rows, kv_heads, capacity, head_dim). `lengths` is (rows,) int64: how many
-    tokens of each row are written. A new token of a row goes to the row's own next place, so a
-    short row beside a long one computes what it would compute alone.
+    Shapes: (rows, kv_heads, capacity, head_dim) per layer. `lengths`, (rows,) int64, counts the
+    tokens written to each row. A new token goes to the next position of its own row, so a row's
+    result does not depend on other rows.
     """
 
     def __init__(
@@ -26,34 +26,33 @@ class KVCache:
         device: torch.device | str,
     ) -> None:
         shape = (config.layers, rows, config.kv_heads, capacity, config.head_dim)
-        # Zeros, not empty: masked places are multiplied by zero, and 0 · NaN would be NaN.
+        # Not `empty`: masked positions are multiplied by zero, and 0 · NaN is NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
 
     @property
     def capacity(self) -> int:
-        """Tokens that a row can hold."""
+        """The maximum number of tokens per row."""
         return self.keys.shape[3]
 
     def write(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store (rows, kv_heads, tokens, head_dim) at `positions` (rows, tokens) of one layer."""
+        """Write (rows, kv_heads, tokens, head_dim) at `positions` (rows, tokens) of one layer."""
         rows = torch.arange(keys.shape[0], device=keys.device)[:, None]
         self.keys[layer][rows, :, positions] = keys.transpose(1, 2)
         self.values[layer][rows, :, positions] = values.transpose(1, 2)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Views of the first `tokens` places of one layer."""
+        """Views of the first `tokens` positions of one layer."""
         return self.keys[layer][:, :, :tokens], self.values[layer][:, :, :tokens]
 
     def select(self, rows: Tensor, capacity: int) -> KVCache:
-        """A copy of `rows` (n,) int64, in that order and as often as named, with room for
-        `capacity` tokens."""
-        chosen = object.__new__(KVCache)
+        """Copy `rows` (n,) int64, in that order and with repeats, into a cache of `capacity`."""
+        selected = object.__new__(KVCache)
         kept = min(self.capacity, capacity)
         shape = (*self.keys.shape[:1], len(rows), self.keys.shape[2], capacity, self.keys.shape[4])
-        chosen.keys, chosen.values = self.keys.new_zeros(shape), self.values.new_zeros(shape)
-        chosen.keys[:, :, :, :kept] = self.keys[:, rows, :, :kept]
-        chosen.values[:, :, :, :kept] = self.values[:, rows, :, :kept]
-        chosen.lengths = self.lengths[rows].clone()
-        return chosen
+        selected.keys, selected.values = self.keys.new_zeros(shape), self.values.new_zeros(shape)
+        selected.keys[:, :, :, :kept] = self.keys[:, rows, :, :kept]
+        selected.values[:, :, :, :kept] = self.values[:, rows, :, :kept]
+        selected.lengths = self.lengths[rows].clone()
+        return selected

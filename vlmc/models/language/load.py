@@ -1,4 +1,4 @@
-"""Load the decoder from tensors in Hugging Face's layout."""
+"""Load the decoder from tensors in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import CheckpointError
 from vlmc.models.fill import fill_parameters
 from vlmc.models.language.decoder import Decoder
-from vlmc.models.language.parameter_map import arrange, place
+from vlmc.models.language.parameter_map import build_parameter_map, map_tensor
 
 
 def load_decoder(
@@ -23,27 +23,31 @@ def load_decoder(
     device: torch.device | str,
     quantization: Quantization | None = None,
 ) -> Decoder:
-    """The language model from tensors in Hugging Face's layout, in `dtype` on `device`.
+    """The language model in `dtype` on `device`, in eval mode.
 
     Args:
-        quantization: which linears come as compressed-tensors stores them, and how; each is made
-            ready for the device as soon as its tensors are there. On the CPU that is a dense
-            weight in `dtype`.
+        config: configuration of the language model.
+        tensors: tensors by name, in the Hugging Face layout.
+        dtype: compute dtype.
+        device: where to load the model.
+        quantization: the linears that are stored in the compressed-tensors layout, and their
+            scheme. On the CPU they are dequantized to `dtype`.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, doubled, of another shape, or not finite.
-        HardwareError: the device cannot run the layout.
+        CheckpointError: a tensor is missing, unknown, duplicated, not finite, or has the wrong
+            shape.
+        HardwareError: the device cannot run the quantization scheme.
     """
     if quantization is not None and quantization.layout not in ("w4a16", "fp8"):
         raise CheckpointError(
-            f"weights in the layout {quantization.layout} are converted when an artifact is built; "
-            "they cannot be loaded as they are"
+            f"weights in the layout {quantization.layout} cannot be loaded directly; `vlmc build` "
+            "converts them"
         )
     with torch.device("meta"):
         decoder = Decoder(config)
     target = torch.device(device)
-    places, quantized = arrange(decoder, config, quantization, dtype, target)
-    placed = (place(name, tensor, places) for name, tensor in tensors)
-    found = (entry for entry in placed if entry is not None)
+    slices, quantized = build_parameter_map(decoder, config, quantization, dtype, target)
+    mapped = (map_tensor(name, tensor, slices) for name, tensor in tensors)
+    found = (entry for entry in mapped if entry is not None)
     fill_parameters(decoder, found, dtype, target, quantized)
     return decoder.eval()

@@ -1,4 +1,4 @@
-"""Where the tensors of Hugging Face's layout go in a decoder, whose projections are packed."""
+"""Map tensors of the Hugging Face layout to the decoder's fused projections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import CheckpointError
-from vlmc.models.fill import Placed, replace_module
+from vlmc.models.fill import MappedTensor, replace_module
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.linears.quantized import JoinedLinear, QuantizedTensors
 
@@ -21,8 +21,8 @@ _HEAD = "lm_head"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The outputs of the module at `path` that a linear of the checkpoint computes."""
+class ParameterSlice:
+    """The outputs `start` to `stop` of the module at `path`, which one checkpoint linear fills."""
 
     path: str
     start: int
@@ -30,26 +30,26 @@ class Place:
     inputs: int
 
 
-def arrange(
+def build_parameter_map(
     decoder: Decoder,
     config: LanguageConfig,
     quantization: Quantization | None,
     dtype: torch.dtype,
     device: torch.device,
-) -> tuple[dict[str, Place], dict[str, QuantizedTensors]]:
-    """Give every linear of the checkpoint its place in a decoder on the meta device.
+) -> tuple[dict[str, ParameterSlice], dict[str, QuantizedTensors]]:
+    """Map every linear of the checkpoint to a decoder on the meta device.
 
-    Projections that the decoder packs into one stay packed where all are stored alike; a change
-    between dense and quantized parts it. Quantized ones are taken out of the decoder until they
-    are made.
+    A fused projection whose parts are partly dense and partly quantized is split into a
+    `JoinedLinear`. Quantized linears are replaced by placeholders until their tensors are loaded.
 
     Returns:
-        Name of each linear of the checkpoint → its place; path → its tensors, of quantized ones.
+        The slice that each checkpoint linear fills, by its name, and the quantized linears to
+        load, by module path.
 
     Raises:
-        CheckpointError: groups do not divide a linear that is to be quantized.
+        CheckpointError: the group size does not divide a quantized linear.
     """
-    places: dict[str, Place] = {}
+    slices: dict[str, ParameterSlice] = {}
     quantized: dict[str, QuantizedTensors] = {}
 
     def is_quantized(name: str) -> bool:
@@ -65,39 +65,41 @@ def arrange(
             own = path if len(modules) == 1 else f"{path}.parts.{index}"
             start = 0
             for name, rows in run:
-                places[name] = Place(own, start, start + rows, linear.in_features)
+                slices[name] = ParameterSlice(own, start, start + rows, linear.in_features)
                 start += rows
             if quantization is not None and is_quantized(run[0][0]):
                 tensors = QuantizedTensors(module, run[0][0], quantization, dtype, device)
                 quantized[own] = tensors
                 replace_module(decoder, own, nn.Identity())
-    return places, quantized
+    return slices, quantized
 
 
-def place(name: str, tensor: Tensor, places: Mapping[str, Place]) -> Placed | None:
-    """The place of a checkpoint's tensor; None of one that only tells a shape.
+def map_tensor(
+    name: str, tensor: Tensor, slices: Mapping[str, ParameterSlice]
+) -> MappedTensor | None:
+    """Map a tensor of the checkpoint to a parameter, or to None if it only records a shape.
 
     Raises:
-        CheckpointError: it reorders inputs, or tells another shape.
+        CheckpointError: the tensor reorders inputs (act-order), or records the wrong shape.
     """
     linear, _, kind = name.rpartition(".")
-    found = places.get(linear)
+    found = slices.get(linear)
     if found is None:
-        return Placed(name, tensor, name.removeprefix("model."))
+        return MappedTensor(name, tensor, name.removeprefix("model."))
     if kind == "weight_g_idx":
         raise CheckpointError(
-            f"tensor {name} reorders the inputs (act-order), which this version does not run"
+            f"tensor {name} reorders the inputs (act-order), which this version does not support"
         )
     if kind == "weight_shape":
         expected = [found.stop - found.start, found.inputs]
         if tensor.tolist() != expected:
-            raise CheckpointError(f"tensor {name} says {tensor.tolist()}, the model has {expected}")
+            raise CheckpointError(f"tensor {name} is {tensor.tolist()}; the model needs {expected}")
         return None
-    return Placed(name, tensor, f"{found.path}.{kind}", found.start, found.stop)
+    return MappedTensor(name, tensor, f"{found.path}.{kind}", found.start, found.stop)
 
 
 def _packed(config: LanguageConfig) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """Every linear of the decoder, with the checkpoint's linears in it and their outputs."""
+    """Every linear of the decoder, with names and outputs of the checkpoint linears in it."""
     query, value = config.heads * config.head_dim, config.kv_heads * config.head_dim
     hidden, inner = config.hidden_size, config.intermediate_size
     qkv = [("q_proj", query), ("k_proj", value), ("v_proj", value)]
@@ -118,7 +120,7 @@ def _packed(config: LanguageConfig) -> Iterator[tuple[str, list[tuple[str, int]]
 
 
 def _split(linear: nn.Linear, outputs: list[int]) -> list[nn.Linear]:
-    """The linear itself, or several on the meta device that share its outputs out."""
+    """Split a linear by `outputs`, on the meta device; a single part is the linear itself."""
     if len(outputs) == 1:
         return [linear]
     bias = linear.bias is not None

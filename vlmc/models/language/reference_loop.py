@@ -1,4 +1,4 @@
-"""Prefill and decode for a group of prompts that share their images."""
+"""Prefill, decode and score for a batch of prompts that share a prefix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vlmc.models.language.splice import splice
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """`temperature` 0 takes the likeliest token; above it, `seed` makes a draw repeatable."""
+    """Sampling parameters. `temperature` 0 is greedy; `seed` makes other sampling repeatable."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -24,9 +24,9 @@ class Sampling:
 
 @dataclass(slots=True)
 class Prefilled:
-    """Prompts after prefill: `logits` (rows, vocabulary) fp32 of each row's next token.
+    """Prompts after prefill; `logits` (rows, vocabulary), fp32, are those of the next token.
 
-    The first `shared` tokens of every row but the first were copied, not computed.
+    The first `shared` tokens were computed for the first row and copied to the other rows.
     """
 
     cache: KVCache
@@ -37,21 +37,22 @@ class Prefilled:
 def embed(
     decoder: Decoder, ids: Sequence[int], image_token_id: int, features: Sequence[Tensor]
 ) -> Tensor:
-    """Token embeddings (tokens, hidden) with image tokens overwritten, in order, by `features`."""
+    """Token embeddings (tokens, hidden), with `features` in place of the image tokens."""
     return splice(decoder.embed_tokens.weight, ids, image_token_id, features)
 
 
 def prefill(
     decoder: Decoder, rows: Sequence[Tensor], shared: int, *, reserve_tokens: int
 ) -> Prefilled:
-    """Run prompts whose first `shared` tokens are the same.
+    """Run prompts that share their first `shared` tokens.
 
-    The shared part is computed once and its keys and values are copied to the other rows.
+    The shared prefix is computed once; its keys and values are copied to the other rows.
 
     Args:
-        rows: embedded prompts, each (tokens, hidden); all equal in their first `shared` tokens.
-        shared: tokens in common; 0 or a single row runs every prompt by itself.
-        reserve_tokens: tokens that the cache keeps free behind the longest prompt.
+        decoder: the language model.
+        rows: embedded prompts, each (tokens, hidden).
+        shared: length of the common prefix; 0 runs every prompt separately.
+        reserve_tokens: capacity of the cache beyond the longest prompt.
     """
     device, dtype = rows[0].device, rows[0].dtype
     lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -60,7 +61,7 @@ def prefill(
         shared = 0
     rests = torch.nn.utils.rnn.pad_sequence([row[shared:] for row in rows], batch_first=True)
     if shared:
-        # The rows agree in everything that rope scaling depends on, so any row's length does.
+        # Rope scaling is the same for all rows here, so the length of any row will do.
         first = KVCache(decoder.config, 1, shared, dtype=dtype, device=device)
         decoder(rows[0][None, :shared], first, total_lengths=lengths[:1])
         cache = first.select(torch.zeros(len(rows), dtype=torch.int64, device=device), capacity)
@@ -73,10 +74,10 @@ def prefill(
 
 
 def can_share(decoder: Decoder, lengths: Tensor, shared: int) -> bool:
-    """Whether a common prefix has the same keys in rows of these lengths.
+    """Whether rows of these lengths can share the keys of a common prefix.
 
-    Rope scaling depends on a row's whole length: Phi-3's factors on which side of the original
-    window it lies, InternLM2's base beyond its window on the exact length.
+    Rope scaling depends on the length of the whole row. Phi-3 switches factors at the original
+    window. Beyond its window, InternLM2's base depends on the exact length.
     """
     if shared == 0:
         return False
@@ -90,7 +91,7 @@ def can_share(decoder: Decoder, lengths: Tensor, shared: int) -> bool:
 def generate(
     decoder: Decoder, start: Prefilled, sampling: Sampling, stop_id: int
 ) -> list[tuple[int, ...]]:
-    """New tokens of each row, with the stop token if it came."""
+    """Generate tokens for each row, up to and including the stop token."""
     rows = len(start.logits)
     answers: list[list[int]] = [[] for _ in range(rows)]
     generators = [torch.Generator().manual_seed(sampling.seed) for _ in range(rows)]
@@ -109,7 +110,7 @@ def generate(
 
 
 def score(decoder: Decoder, start: Prefilled, choices: Sequence[tuple[int, ...]]) -> Tensor:
-    """Log-probability of every choice's tokens, (rows, choices) fp32; the prompts run once."""
+    """Log-probability of every choice, summed over its tokens: (rows, choices) fp32."""
     device = start.logits.device
     rows, longest = len(start.logits), max(len(choice) for choice in choices)
     first = start.logits.log_softmax(-1)[:, [choice[0] for choice in choices]]
@@ -133,12 +134,12 @@ def score(decoder: Decoder, start: Prefilled, choices: Sequence[tuple[int, ...]]
 def _choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    # On the CPU and a generator a row, so that a draw depends neither on batch nor on device.
-    # Of the distance to the best, in fp64: a small temperature would divide fp32 into infinities.
-    distances = (logits - logits.amax(-1, keepdim=True)).double()
-    chances = (distances / sampling.temperature).softmax(-1).cpu()
-    drawn = [
+    # On the CPU with one generator per row, so that samples depend neither on batch nor on device.
+    # Subtract the maximum and use fp64, because fp32 overflows at small temperatures.
+    shifted = (logits - logits.amax(-1, keepdim=True)).double()
+    probabilities = (shifted / sampling.temperature).softmax(-1).cpu()
+    sampled = [
         torch.multinomial(row, 1, generator=generator)
-        for row, generator in zip(chances, generators, strict=True)
+        for row, generator in zip(probabilities, generators, strict=True)
     ]
-    return torch.cat(drawn).to(logits.device)
+    return torch.cat(sampled).to(logits.device)

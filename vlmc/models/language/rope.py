@@ -1,4 +1,4 @@
-"""Rotary position embedding with the family's scaling rules."""
+"""Rotary position embedding with the family's rope scaling."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vlmc.checkpoint.config import LanguageConfig
 
 
 class RotaryEmbedding(nn.Module):
-    """Cosines and sines for given positions.
+    """Cosines and sines of positions.
 
-    Two rules depend on how long a sequence is: `dynamic` (InternLM2) beyond `max_positions`, and
-    `longrope` (Phi-3) beyond the original window. The original takes the longest row of the batch;
-    here each row goes by its own length, so that an answer does not depend on its neighbours.
-    Keys that are cached already keep the angles they were written with, as in the original.
+    Two kinds of scaling depend on the sequence length: `dynamic` (InternLM2) beyond
+    `max_positions`, and `longrope` (Phi-3) beyond the original window. The original uses the
+    longest row of the batch. Here each row uses its own length, so an answer does not depend on
+    the rest of the batch. Cached keys keep their angles, as in the original.
     """
 
     def __init__(self, config: LanguageConfig) -> None:
@@ -27,20 +27,22 @@ class RotaryEmbedding(nn.Module):
     def forward(
         self, positions: Tensor, lengths: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Angles of `positions` (batch, tokens) int64.
+        """Compute the rotation of each position.
 
-        `lengths`, int64, is (batch,) for the tokens of each row, or (batch, tokens) where every
-        token has its own: what the row's length was when that token was its last.
+        Args:
+            positions: (batch, tokens) int64.
+            lengths: int64 sequence lengths, (batch,), or (batch, tokens) for a length per token.
+            dtype: dtype of the result.
 
         Returns:
             Cosine and sine, each (batch, 1, tokens, head_dim) in `dtype`, computed in fp32.
         """
         # (batch or 1, tokens or 1, head_dim / 2)
         inverse = self._inverse_frequencies(lengths if lengths.dim() == 2 else lengths[:, None])
-        places = positions[:, :, None].float()
+        steps = positions[:, :, None].float()
         if self.config.rope_scaling.kind == "linear":
-            places = places / self.config.rope_scaling.factor
-        angles = places * inverse
+            steps = steps / self.config.rope_scaling.factor
+        angles = steps * inverse
         angles = torch.cat((angles, angles), dim=-1)[:, None]
         cosine, sine = angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
         return cosine.to(dtype), sine.to(dtype)
@@ -55,14 +57,14 @@ class RotaryEmbedding(nn.Module):
             return 1.0 / (rows * config.rope_theta**exponents)
         if scaling.kind == "dynamic":
             stretch = scaling.factor * lengths / config.max_positions - (scaling.factor - 1)
-            # Python's float keeps the base in double precision, as the original's scalar is.
+            # Double precision, as in the original, where the base is a Python float.
             bases = config.rope_theta * stretch.double().clamp(min=1.0) ** (dim / (dim - 2))
             return 1.0 / (bases.float()[..., None] ** exponents)
         return (1.0 / (config.rope_theta**exponents))[None, None]
 
 
 def _attention_factor(config: LanguageConfig) -> float:
-    """Phi-3 scales cosines and sines by a constant, whichever factors are in use."""
+    """Phi-3's constant factor on cosines and sines, the same for short and long factors."""
     scaling = config.rope_scaling
     if scaling.kind != "longrope" or config.max_positions <= scaling.original_positions:
         return 1.0
@@ -71,6 +73,6 @@ def _attention_factor(config: LanguageConfig) -> float:
 
 
 def rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate `states` (batch, heads, tokens, head_dim), the halves of a head being the pairs."""
+    """Rotate `states` (batch, heads, tokens, head_dim), pairing the two halves of each head."""
     first, second = states.chunk(2, dim=-1)
     return states * cosine + torch.cat((-second, first), dim=-1) * sine

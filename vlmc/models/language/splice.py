@@ -1,4 +1,4 @@
-"""The language model's input: token embeddings with image features in their places."""
+"""Insert image features into token embeddings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ def splice(
     features: Sequence[Tensor],
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Embeddings (tokens, hidden) of `ids` from `table` (vocabulary, hidden), with image tokens
-    overwritten, in order, by `features`, each (256 · tiles, hidden).
+    """Embed tokens, and replace the image tokens, in order, by image features.
 
-    All of it in `dtype`, which is the table's if it is not given.
+    Args:
+        table: embedding table (vocabulary, hidden).
+        ids: token ids of the prompt.
+        image_token_id: the id of image tokens.
+        features: features of each image, (256 · tiles, hidden).
+        dtype: dtype of the result; default the table's.
+
+    Returns:
+        (tokens, hidden).
     """
     tokens = torch.tensor(ids, device=table.device)
     embedded = functional.embedding(tokens, table).to(dtype or table.dtype)

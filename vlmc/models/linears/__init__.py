@@ -1,1 +1,1 @@
-"""The linears of a decoder: dense, 4-bit and fp8, with their GPU kernels."""
+"""Linears of the decoder: dense, 4-bit and fp8, with their GPU kernels."""

@@ -1,4 +1,4 @@
-"""What is measured once on a GPU: how long work takes, and choices kept in the user's cache."""
+"""Benchmark kernels on the GPU, and cache autotuning results in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _decided: dict[tuple[Path, str], Any] = {}
 def autotuned(
     name: str, key: str, measure: Callable[[], Choice], read: Callable[[Any], Choice]
 ) -> Choice:
-    """What `measure` chose, the first time in `name`.json for this `key`.
+    """The autotuned choice for `key`, from the cache or by running `measure`.
 
     Args:
-        name: of the file in the user's folder of kernels; its choices are JSON values.
-        key: everything that the choice depends on, the GPU and versions of software included.
-        measure: what takes long.
-        read: a choice from its JSON value; ValueError or TypeError has it measured again.
+        name: name of the cache file, without `.json`; choices are stored as JSON values.
+        key: everything that the choice depends on, including GPU and software versions.
+        measure: runs the benchmark and returns the choice.
+        read: converts a cached JSON value; on ValueError or TypeError, `measure` runs again.
     """
     path = user_cache("kernels") / f"{name}.json"
     if (path, key) not in _decided:
-        kept = _read(path)
+        cached = _read(path)
         try:
-            choice = read(kept[key])
+            choice = read(cached[key])
         except (KeyError, ValueError, TypeError):
             choice = measure()
             _write(path, _read(path) | {key: choice})
@@ -45,7 +45,7 @@ def autotuned(
 
 
 def describe(kernel: Kernel) -> str:
-    """What the speed of a kernel depends on: GPU, versions, shape, groups and dtype."""
+    """Cache key with all that a kernel's speed depends on: GPU, versions, shape, groups, dtype."""
     outputs, inputs = kernel.shape
     kind = "symmetric" if kernel.symmetric else "asymmetric"
     device = torch.cuda.get_device_name()
@@ -55,19 +55,20 @@ def describe(kernel: Kernel) -> str:
     )
 
 
-def milliseconds(work: Callable[[], object]) -> float:
-    """Median time of `work` on the GPU, after two runs that are not counted."""
+def milliseconds(run: Callable[[], object]) -> float:
+    """Median GPU time of `run` in milliseconds, after two warm-up runs."""
     event: Any = torch.cuda.Event
-    # Overwritten before each run, so that weights come from memory as in a whole model.
+    # Overwritten before each run to flush the L2 cache, because a whole model reads weights from
+    # memory.
     cache = torch.empty(_CACHE_BYTES, dtype=torch.uint8, device="cuda")
     times: list[float] = []
     for repeat in range(_REPEATS + 2):
         start, end = event(enable_timing=True), event(enable_timing=True)
-        # Long enough for the host to queue the work meanwhile, whose pauses would count else.
+        # Keeps the GPU busy while the host queues `run`, so that launch delays are not timed.
         for _ in range(_FILLS):
             cache.zero_()
         start.record()
-        work()
+        run()
         end.record()
         end.synchronize()
         if repeat >= 2:
@@ -76,7 +77,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What is kept; nothing of a file that is not the user's or was damaged, which is made anew."""
+    """The cached choices; empty if the file is damaged or owned by somebody else."""
     try:
         values = json.loads(read_private(path) or b"{}")
     except (ValueError, RecursionError):

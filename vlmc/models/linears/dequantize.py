@@ -1,4 +1,4 @@
-"""Quantized weights as numbers, in plain torch: what every kernel is compared with."""
+"""Dequantize weights and quantize activations in plain torch, the reference for all kernels."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from torch import Tensor
 from vlmc.checkpoint.packed import SYMMETRIC_ZERO, unpack
 from vlmc.models.linears.e4m3 import E4M3_MAX
 
-# Of activations: few enough to stay in a core's cache from one pass to the next.
+# Activations per step, few enough to stay in a CPU core's cache between passes.
 _CACHED = 1 << 16
-_EXPONENT = 0x7F800000  # its bits in fp32
-# Rows made at a time: their fp32 and integer forms exist beside the result.
+_EXPONENT = 0x7F800000  # exponent bits of fp32
+# Weights per step, which limits the memory of fp32 and integer temporaries.
 ELEMENTS = 1 << 18
 
 
 def dequantize_int4(
     packed: Tensor, scales: Tensor, zeros: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """Weight (out, in) in `dtype` = (q - z) · scale, multiplied in fp32 and rounded once.
+    """Dequantize a compressed-tensors weight: (q - zero) · scale, in fp32 and rounded once.
 
     Args:
-        packed: int32 (out, in/8), `scales` (out, groups), `zeros` int32 (out/8, groups) or None,
-            as compressed-tensors stores them.
+        packed: int32 (out, in / 8).
+        scales: (out, groups).
+        zeros: int32 (out / 8, groups), or None for symmetric weights.
+        dtype: dtype of the result.
+
+    Returns:
+        (out, in).
     """
     outputs, inputs = packed.shape[0], 8 * packed.shape[1]
     weight = torch.empty(outputs, inputs, dtype=dtype, device=packed.device)
@@ -41,7 +46,7 @@ def dequantize_int4(
 
 
 def dequantize_fp8(values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weight (out, in) in `dtype` from E4M3 values (out, in) and scales (out, 1)."""
+    """Dequantize E4M3 `values` (out, in) with `scales` (out, 1) to `dtype`."""
     weight = torch.empty(values.shape, dtype=dtype, device=values.device)
     step = max(1, ELEMENTS // values.shape[1])
     for start in range(0, len(values), step):
@@ -51,17 +56,16 @@ def dequantize_fp8(values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor
 
 
 def quantize_tokens(states: Tensor) -> tuple[Tensor, Tensor]:
-    """E4M3 values and fp32 scales (tokens, 1) of `states` (tokens, inputs), each token by itself:
-    its largest value becomes 448."""
+    """Quantize `states` (tokens, inputs) to E4M3 with one fp32 scale per token, (tokens, 1)."""
     fp32 = states.float()
     scales = _token_scales(fp32)
     return (fp32 / scales).to(torch.float8_e4m3fn), scales
 
 
 def round_tokens(states: Tensor) -> Tensor:
-    """What `quantize_tokens` says of `states` (tokens, inputs), as numbers in their dtype.
+    """Round `states` (tokens, inputs) to what `quantize_tokens` represents, in their dtype.
 
-    To the bit, and on a CPU many times as quick as converting to E4M3 and back.
+    The result is bit-identical to quantizing and dequantizing, and much faster on a CPU.
     """
     rounded = torch.empty_like(states)
     rows = max(1, _CACHED // states.shape[-1])
@@ -69,8 +73,8 @@ def round_tokens(states: Tensor) -> Tensor:
         fp32 = states[start : start + rows].float()
         scales = _token_scales(fp32)
         fp32 = fp32 / scales
-        # E4M3 has steps of an eighth of the power of two below a value, at least 2^-9. Adding
-        # 1.5 · 2^23 steps leaves no finer digits, and rounds halves to even.
+        # The step of E4M3 is 1/8 of the power of two below a value, and at least 2^-9. Adding and
+        # subtracting 1.5 · 2^23 steps rounds to a multiple of the step, halves to even.
         power = (fp32.view(torch.int32) & _EXPONENT).view(torch.float32)
         far = power.clamp_(min=2.0**-6).mul_(1.5 * 2.0**20)
         rounded[start : start + rows] = fp32.add_(far).sub_(far).mul_(scales)
@@ -78,5 +82,5 @@ def round_tokens(states: Tensor) -> Tensor:
 
 
 def _token_scales(fp32: Tensor) -> Tensor:
-    # A token of zeros alone has any scale.
+    # Avoids a division by zero for tokens that are all zero.
     return (fp32.abs().amax(dim=-1, keepdim=True) * (1 / E4M3_MAX)).clamp(min=1e-12)

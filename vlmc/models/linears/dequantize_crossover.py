@@ -1,6 +1,6 @@
-"""From how many rows on it is quicker to dequantize a weight and multiply by cuBLAS.
+"""The number of rows from which dequantizing and cuBLAS beat a 4-bit kernel.
 
-Measured once for a shape, a kernel and a GPU.
+It is autotuned once for each shape, kernel and GPU.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 NEVER = 1 << 30
 
 
-def dequantize_from(kernel: Kernel) -> int:
-    """Rows from which on the weight is dequantized; NEVER where the kernel is always quicker."""
+def crossover_rows(kernel: Kernel) -> int:
+    """The smallest number of rows to dequantize for; NEVER if the kernel is always faster."""
     if kernel.max_rows == 0:
         return 0
-    border = autotuned("w4a16-rows", describe(kernel), lambda: measure(kernel), int)
-    return min(border, kernel.max_rows + 1)
+    crossover = autotuned("w4a16-rows", describe(kernel), lambda: measure_crossover(kernel), int)
+    return min(crossover, kernel.max_rows + 1)
 
 
-def measure(kernel: Kernel) -> int:
-    """The smallest of SIZES from which on cuBLAS is quicker, dequantization included."""
+def measure_crossover(kernel: Kernel) -> int:
+    """The smallest of SIZES from which cuBLAS is faster, dequantization included."""
     inputs = kernel.shape[1]
-    border = NEVER
+    crossover = NEVER
     device = torch.device("cuda", torch.cuda.current_device())
     for size in reversed(SIZES):
         rows = torch.randn(size, inputs, dtype=kernel.dtype, device=device)
@@ -40,5 +40,5 @@ def measure(kernel: Kernel) -> int:
 
         if size <= kernel.max_rows and milliseconds(multiplied) <= milliseconds(dequantized):
             break
-        border = size
-    return border
+        crossover = size
+    return crossover

@@ -1,4 +1,4 @@
-"""fp8 linears: E4M3 weights with a scale for each output, activations scaled token by token."""
+"""fp8 linears: E4M3 weights with per-channel scales, activations with per-token scales."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from torch.nn import functional
 from vlmc.errors import HardwareError
 from vlmc.models.linears.dequantize import quantize_tokens, round_tokens
 
-# https://docs.nvidia.com/cuda/cuda-c-programming-guide, table of tensor core formats.
+# CUDA C++ Programming Guide, table of tensor core formats.
 MIN_CAPABILITY = (8, 9)
 _MULTIPLE = 16
 
 
 class Fp8Linear(nn.Module):
-    """On a GPU, through `torch._scaled_mm` with both operands in fp8."""
+    """fp8 linear on a GPU, through `torch._scaled_mm`."""
 
     def __init__(
         self, weight: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype
     ) -> None:
-        """Take E4M3 values (outputs, inputs) and fp32 scales (outputs, 1), for states in `dtype`.
+        """Create the linear.
+
+        Args:
+            weight: E4M3 (outputs, inputs), on a GPU.
+            scales: fp32 (outputs, 1).
+            bias: (outputs), or None.
 
         Raises:
-            HardwareError: the GPU multiplies no fp8, or not in these sizes.
+            HardwareError: the GPU does not support fp8, or the sizes are not supported.
         """
         super().__init__()
         capability = torch.cuda.get_device_capability(weight.device)
         if capability < MIN_CAPABILITY:
             raise HardwareError(
-                f"{torch.cuda.get_device_name(weight.device)} multiplies no fp8 (sm"
-                f"{capability[0]}{capability[1]}; sm89 and later do). Build the artifact with "
+                f"{torch.cuda.get_device_name(weight.device)} does not support fp8 (sm"
+                f"{capability[0]}{capability[1]}; it needs sm89). Build the artifact with "
                 "language.scheme: w4a16 or none for this GPU."
             )
         if any(size % _MULTIPLE for size in weight.shape):
             raise HardwareError(
-                f"fp8 products need sizes that are multiples of {_MULTIPLE}; a linear of this "
-                f"model has {list(weight.shape)}. Name it in language.keep."
+                f"fp8 linears need sizes that are multiples of {_MULTIPLE}, but a linear of this "
+                f"model has {list(weight.shape)}. Add it to language.keep and build again."
             )
         self.register_buffer("weight", weight)
         self.register_buffer("scales", scales.T.contiguous())
@@ -53,7 +58,7 @@ class Fp8Linear(nn.Module):
 
 
 class DenseFp8Linear(nn.Module):
-    """On the CPU: the weight in the dtype that is computed in, activations rounded as fp8 is."""
+    """fp8 linear on the CPU: a dequantized weight, and activations rounded to fp8."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -70,11 +75,19 @@ class DenseFp8Linear(nn.Module):
 
 
 def multiply_fp8(states: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
-    """States (…, inputs) times E4M3 (outputs, inputs) and its scales (1, outputs), in the states'
-    dtype."""
+    """Quantize `states` and multiply them by an fp8 weight.
+
+    Args:
+        states: (…, inputs).
+        weight: E4M3 (outputs, inputs).
+        weight_scales: fp32 (1, outputs).
+
+    Returns:
+        (…, outputs) in the dtype of `states`.
+    """
     values, scales = _quantize(states.reshape(-1, states.shape[-1]))
-    # Row-wise scales come with bf16 results alone; what fp16 could say more of an fp8 product is
-    # far below its error.
+    # Row-wise scales support bf16 output only. The precision lost against fp16 is far below the
+    # error of fp8.
     product = torch._scaled_mm(
         values,
         weight.T,
@@ -87,7 +100,7 @@ def multiply_fp8(states: Tensor, weight: Tensor, weight_scales: Tensor) -> Tenso
 
 
 def _quantize(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """In one kernel; a compiler that looks on fuses the plain operations with what is before."""
+    """Quantize in one kernel, or in plain torch under torch.compile, which fuses it."""
     if torch.compiler.is_compiling():
         return quantize_tokens(rows)
     from vlmc.models.linears.triton_kernels import quantize_rows

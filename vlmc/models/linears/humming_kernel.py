@@ -1,4 +1,4 @@
-"""4-bit weights through humming-kernels, which compiles a product for each shape and GPU."""
+"""4-bit linears through humming-kernels, which JIT-compiles a kernel for each shape and GPU."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vlmc.models.linears.autotune import describe
 from vlmc.models.linears.humming_tuning import (
     Interval,
     Tile,
-    candidates,
-    choose,
-    chosen,
-    with_choice,
+    candidate_tiles,
+    fastest_tiles,
+    override_tiles,
+    tuned_tiles,
 )
-from vlmc.models.linears.int4_layout import TiledLayout, find_places
+from vlmc.models.linears.int4_layout import TiledLayout, find_positions
 from vlmc.models.linears.triton_kernels import dequantize_tiles
 from vlmc.progress.channel import report
 from vlmc.progress.events import Note
@@ -33,32 +33,37 @@ from vlmc.progress.events import Note
 _GROUPS = (32, 64, 128, 256)
 _TILE_N, _TILE_K = 64, 16
 _MULTIPLE_N, _MULTIPLE_K = 128, 64
-# Words of one row of tiles for each output: 16 inputs of 4 bits.
+# int32 words per output in a tile: 16 inputs of 4 bits.
 _WORDS = 2
 _LOCKS = 2048
-_MANY_ROWS = 1 << 30
-# By weight configuration and device, the configuration of tiles that its kernels were prepared for.
+_NO_LIMIT = 1 << 30
+# (weight configuration, device) → tuning configuration of its compiled kernels.
 _prepared: dict[tuple[str, int], str] = {}
 
 
 class HummingKernel:
-    """A weight in humming's layout, which is that of tensor-core fragments.
+    """A weight in humming's layout of tensor-core fragments.
 
-    Its nibbles are only moved, so the weight can also be dequantized from it, for many rows.
+    The layout only permutes the 4-bit values, so `dequantize` reads it too, and no second copy of
+    the weight is needed.
     """
 
     def __init__(self, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> None:
-        """Take a weight in compressed-tensors' layout on a GPU, its scales in the dtype of the
-        activations; compile its kernels, or find them in the cache.
+        """Convert a compressed-tensors weight on a GPU, and compile its kernels if not cached.
+
+        Args:
+            packed: int32 (outputs, inputs / 8).
+            scales: (outputs, groups), in the dtype of the activations.
+            zeros: int32 (outputs / 8, groups), or None for symmetric weights.
 
         Raises:
-            HardwareError: they cannot be compiled here.
+            HardwareError: the kernels cannot be compiled.
         """
         outputs, inputs = packed.shape[0], 8 * packed.shape[1]
         self.name = f"humming {version('humming-kernels')}"
         self.shape, self.group_size = (outputs, inputs), inputs // scales.shape[1]
         self.symmetric, self.dtype = zeros is None, scales.dtype
-        self.max_rows = _MANY_ROWS
+        self.max_rows = _NO_LIMIT
         self.locks = torch.zeros(_LOCKS, dtype=torch.int32, device=packed.device)
         with _explain_failure(packed.device):
             self._config, tensors = _transform(packed, scales, zeros)
@@ -73,14 +78,14 @@ class HummingKernel:
                 _prepared[key] = self._prepare(tensors)
             self._tiles = _prepared[key]
         self._tensors = tensors
-        places, columns = _probe(self.dtype, packed.device)
+        positions, columns = _probe(self.dtype, packed.device)
         self.layout = TiledLayout(
-            _TILE_N, _TILE_K, _WORDS * _TILE_N, _WORDS * outputs, places, columns
+            _TILE_N, _TILE_K, _WORDS * _TILE_N, _WORDS * outputs, positions, columns
         )
 
     @staticmethod
     def takes(packed: Tensor, scales: Tensor) -> bool:
-        """Whether the kernels are made for this size."""
+        """Whether the kernels support this shape and group size."""
         outputs, inputs = packed.shape[0], 8 * packed.shape[1]
         fits = outputs % _MULTIPLE_N == 0 and inputs % _MULTIPLE_K == 0
         return fits and inputs // scales.shape[1] in _GROUPS
@@ -98,34 +103,40 @@ class HummingKernel:
         return product
 
     def _prepare(self, tensors: Mapping[str, Tensor]) -> str:
-        """Compile the kernels of this shape, and choose the tiles for few rows."""
+        """Compile the kernels of this shape, and tune the tiles for few rows."""
         from humming.kernel.humming import HummingKernel as Compiled
         from humming.tune import get_heuristics_config
 
         device = tensors["weight"].device
         capability = torch.cuda.get_device_capability(device)
         found = get_heuristics_config(self._config, device=device)
-        own = [(above, rows, tile) for above, rows, tile in found]
+        defaults = [(above, rows, tile) for above, rows, tile in found]
 
         def compile_for(intervals: list[Interval]) -> str:
             text = json.dumps(intervals)
             Compiled.prepare_kernels(self._config.to_str(), None, text, device)
             return text
 
-        tried = candidates(self.shape, capability)
+        candidates = candidate_tiles(self.shape, capability)
 
         def measure() -> dict[int, Tile]:
-            # All in one call, which compiles in parallel, whatever rows they will serve.
-            compile_for(own + [(0, rows, tile) for rows, tiles in tried.items() for tile in tiles])
+            # One call compiles all candidates in parallel.
+            compile_for(
+                defaults + [(0, rows, tile) for rows, tiles in candidates.items() for tile in tiles]
+            )
             with torch.cuda.device(device):
-                return choose(tried, own, tensors, self.shape[1], self.dtype, self._launch)
+                return fastest_tiles(
+                    candidates, defaults, tensors, self.shape[1], self.dtype, self._launch
+                )
 
-        return compile_for(with_choice(own, chosen(describe(self), tried, measure)))
+        return compile_for(
+            override_tiles(defaults, tuned_tiles(describe(self), candidates, measure))
+        )
 
     def dequantize(self) -> Tensor:
-        """The weight (outputs, inputs), as exact as its dtype."""
+        """The weight (outputs, inputs), rounded once to its dtype."""
         zeros = self._tensors.get("zero_point")
-        # Scales and zero points are (groups, outputs), their columns moved.
+        # Scales and zero points are (groups, outputs), with permuted columns.
         return dequantize_tiles(
             self._tensors["weight"],
             self.layout,
@@ -167,32 +178,32 @@ def _transform(
 
 @cache
 def _probe(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Places of the elements of a tile, and of the columns of scales, in this version's layout."""
+    """Positions of a tile's elements and of scale columns in the installed version's layout."""
     scales = torch.arange(64, dtype=dtype, device=device)[:, None]
 
     def repack(packed: Tensor) -> Tensor:
-        # A tile is (64, 16); humming packs no fewer inputs than 64, in rows of 16.
+        # A tile is (64, 16), but humming packs at least 64 inputs.
         padded = torch.nn.functional.pad(packed, (0, 6))
         _, tensors = _transform(padded, scales.expand(-1, 2).contiguous(), None)
         return tensors["weight"][0]
 
-    places = find_places(repack, _TILE_N, _TILE_K, device)
+    positions = find_positions(repack, _TILE_N, _TILE_K, device)
     zeros = torch.zeros(64, 8, dtype=torch.int32, device=device)
     _, tensors = _transform(zeros, scales.expand(-1, 2).contiguous(), None)
     columns = torch.empty(64, dtype=torch.int32, device=device)
     columns[tensors["weight_scale"][0].long()] = torch.arange(64, dtype=torch.int32, device=device)
-    return places, columns
+    return positions, columns
 
 
 @cache
 def _import() -> None:
-    """Import humming with its compiled kernels in vlmc's folder of the user's caches."""
+    """Import humming, with its kernel cache below vlmc's cache folder."""
     folder = user_cache("kernels") / "humming"
     for made in (folder.parent, folder):
         made.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ.setdefault("HUMMING_CACHE_DIR", str(folder))
     os.environ.setdefault("HUMMING_TMP_DIR", str(folder / "locks"))
-    # Importing it would start a process that builds what its wheel already holds.
+    # Otherwise the import starts a process that builds what the wheel already contains.
     with _variable("HUMMING_DISABLE_PARALLEL_BUILD", "1"):
         import humming.forward  # noqa: F401
 
@@ -212,12 +223,12 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def _explain_failure(device: torch.device) -> Iterator[None]:
-    """Say what to do where the compilation fails."""
+    """Convert compilation errors to HardwareError."""
     try:
         yield
     except (RuntimeError, OSError, AssertionError) as error:
         raise HardwareError(
-            f"humming-kernels could not make its kernels for {torch.cuda.get_device_name(device)}: "
-            f"{error}. It needs CUDA's runtime headers and NVRTC of torch's own CUDA version: "
-            f"{install_command('cuda')}, or remove humming-kernels to run through torch alone."
+            f"humming-kernels cannot compile its kernels for {torch.cuda.get_device_name(device)}: "
+            f"{error}. It needs the CUDA runtime headers and NVRTC of torch's CUDA version: "
+            f"{install_command('cuda')}, or uninstall humming-kernels to use torch's kernels."
         ) from error

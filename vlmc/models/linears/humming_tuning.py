@@ -1,8 +1,8 @@
-"""Tiles of humming's kernels for few rows, chosen by measurement.
+"""Autotune the tiles of humming's kernels for small batches.
 
-humming picks tiles by rules of its own. For up to 32 rows on Hopper others are quicker, and which
-they are depends on the shape: three were found by trying 100 to 160 for each linear of an 8B
-model. At 64 rows, and at 4,096, nothing was found that beats its choice.
+humming picks tiles by heuristics. On Hopper, other tiles are faster for up to 32 rows, depending on
+the shape. The three patterns below are the best of 100 to 160 tried for each linear of an 8B model.
+At 64 and at 4,096 rows, none beats the heuristics.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ Tile = dict[str, Any]
 Interval = tuple[int, int, Tile]  # rows above, rows up to, humming's tuning configuration
 Launch = Callable[[Tensor, Mapping[str, Tensor], str], Tensor]
 
-# Most rows of a band, which is also the height of its tiles.
+# Upper limits of the row ranges, which are also the tile heights.
 BANDS = (8, 16, 32)
 _CAPABILITY = (9, 0)
 _LAUNCHES, _REPEATS = 24, 7
-# Less than this is noise, and humming's own choice stays.
+# A smaller gain is noise, so the default stays.
 _GAIN = 0.98
 _MAX_ERROR = 0.02
 
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A tile but for its height."""
+    """A tile configuration without its height."""
 
     block: tuple[int, int]  # outputs, inputs of a thread block
     warp: tuple[int, int]
     stages: int
     stream_k: bool = False
-    producer: bool = False  # a warp group of its own loads, by TMA
-    overlap: bool = False  # its launch overlaps the end of the kernel before
+    producer: bool = False  # a dedicated warp group loads through TMA
+    overlap: bool = False  # its launch overlaps the preceding kernel
 
     def tile(self, height: int) -> Tile:
         return {
@@ -68,8 +68,8 @@ _PATTERNS = (
 )
 
 
-def candidates(shape: tuple[int, int], capability: tuple[int, int]) -> dict[int, list[Tile]]:
-    """The tiles to be tried for a weight (outputs, inputs), by the most rows of their band."""
+def candidate_tiles(shape: tuple[int, int], capability: tuple[int, int]) -> dict[int, list[Tile]]:
+    """Tiles to benchmark for a weight (outputs, inputs), by the upper limit of their row range."""
     if capability != _CAPABILITY:
         return {}
     fitting = [
@@ -80,119 +80,125 @@ def candidates(shape: tuple[int, int], capability: tuple[int, int]) -> dict[int,
     return {rows: [pattern.tile(rows) for pattern in fitting] for rows in BANDS if fitting}
 
 
-def read_choice(value: Any, tried: dict[int, list[Tile]]) -> dict[int, Tile]:
-    """A choice from its JSON value: tiles by the most rows of their band.
+def read_choice(value: Any, candidates: dict[int, list[Tile]]) -> dict[int, Tile]:
+    """Parse a cached choice: tiles by the upper limit of their row range.
 
     Raises:
-        ValueError: it names a tile that is not tried any more.
-        TypeError: it is no choice.
+        ValueError: a tile is no longer among the candidates.
+        TypeError: the value is not a mapping.
     """
     choice = {int(rows): tile for rows, tile in dict(value).items()}
-    if any(tile not in tried.get(rows, []) for rows, tile in choice.items()):
-        raise ValueError("another version's tiles")
+    if any(tile not in candidates.get(rows, []) for rows, tile in choice.items()):
+        raise ValueError("tiles of another version")
     return choice
 
 
-def with_choice(own: list[Interval], choice: dict[int, Tile]) -> list[Interval]:
-    """humming's own intervals of rows, with what was chosen in the place of its few rows."""
+def override_tiles(defaults: list[Interval], choice: dict[int, Tile]) -> list[Interval]:
+    """humming's default row intervals, with `choice` in place of its tiles for few rows."""
     above, intervals = 0, []
     for rows in BANDS:
         if rows in choice:
             intervals.append((above, rows, choice[rows]))
         else:
-            intervals += _cut(own, above, rows)
+            intervals += _cut(defaults, above, rows)
         above = rows
-    return intervals + _cut(own, above, own[-1][1])
+    return intervals + _cut(defaults, above, defaults[-1][1])
 
 
-def _cut(own: list[Interval], above: int, rows: int) -> list[Interval]:
+def _cut(defaults: list[Interval], above: int, rows: int) -> list[Interval]:
     return [
         (max(low, above), min(high, rows), tile)
-        for low, high, tile in own
+        for low, high, tile in defaults
         if low < rows and high > above
     ]
 
 
-def chosen(
+def tuned_tiles(
     key: str,
-    tried: dict[int, list[Tile]],
+    candidates: dict[int, list[Tile]],
     measure: Callable[[], dict[int, Tile]],
 ) -> dict[int, Tile]:
-    """What was chosen for this `key`, now or earlier; nothing where that fails.
+    """The autotuned tiles for `key`, cached or measured now.
 
-    A failure is reported and not kept: another version of humming may not take these tiles, memory
-    or disk may be short for a moment, and humming's own tiles are always available.
+    If tuning fails, this reports it and returns no tiles, so humming's defaults apply. Failures are
+    not cached, because they may be temporary, such as a lack of memory.
 
     Raises:
-        HardwareError: as `choose`.
+        HardwareError: see `fastest_tiles`.
     """
-    if not tried:
+    if not candidates:
         return {}
     try:
-        return autotuned("w4a16-tiles", key, measure, lambda value: read_choice(value, tried))
+        return autotuned("w4a16-tiles", key, measure, lambda value: read_choice(value, candidates))
     except (RuntimeError, OSError, AssertionError, TypeError, ValueError) as error:
         report(
-            Note(f"few rows run with humming's own tiles, since others cannot be tried: {error}")
+            Note(
+                f"cannot tune the tiles of humming-kernels, so its default tiles are used: {error}"
+            )
         )
         return {}
 
 
-def choose(
-    tried: dict[int, list[Tile]],
-    own: list[Interval],
+def fastest_tiles(
+    candidates: dict[int, list[Tile]],
+    defaults: list[Interval],
     tensors: Mapping[str, Tensor],
     inputs: int,
     dtype: torch.dtype,
     launch: Launch,
 ) -> dict[int, Tile]:
-    """The tile of each band that beats humming's own; none where its own is the quickest.
+    """Benchmark tiles, and return those that beat humming's default for their row range.
 
     Args:
-        tensors: a weight and what belongs to it, on the GPU.
-        launch: the product of rows (rows, inputs) and such tensors with a tuning configuration.
+        candidates: tiles to benchmark, by the upper limit of their row range.
+        defaults: humming's default row intervals.
+        tensors: a weight with scales and zero points, on the GPU.
+        inputs: the weight's number of inputs.
+        dtype: dtype of the activations.
+        launch: multiplies (rows, inputs) by `tensors` with a tuning configuration.
 
     Raises:
-        HardwareError: a tile's products are not those of humming's own.
+        HardwareError: a tile computes another result than humming's default.
     """
     device = tensors["weight"].device
     size = sum(tensor.nbytes for tensor in tensors.values())
     cache = torch.cuda.get_device_properties(device).L2_cache_size
-    # More than the cache holds, so that weights come from memory as in a whole model.
+    # More copies than fit the L2 cache, because a whole model reads weights from memory.
     copies = [tensors] + [
         {name: tensor.clone() for name, tensor in tensors.items()} for _ in range(3 * cache // size)
     ]
     choice = {}
-    for rows, tiles in tried.items():
+    for rows, tiles in candidates.items():
         states = torch.randn(rows, inputs, dtype=dtype, device=device)
-        own_text = json.dumps(own)
-        expected = launch(states, tensors, own_text)
-        least = _GAIN * _seconds(states, copies, own_text, launch)
+        defaults_text = json.dumps(defaults)
+        expected = launch(states, tensors, defaults_text)
+        least = _GAIN * _measure_seconds(states, copies, defaults_text, launch)
         for tile in tiles:
             text = json.dumps(tile)
             if not agree(launch(states, tensors, text), expected):
                 raise HardwareError(
-                    f"humming-kernels computes {rows} rows wrongly on "
-                    f"{torch.cuda.get_device_name(device)} with {text}: over {_MAX_ERROR:.0%} off "
-                    "what it computes by its own choice. Remove humming-kernels to run through "
-                    "torch alone, and report it."
+                    f"humming-kernels computes wrong results for {rows} rows on "
+                    f"{torch.cuda.get_device_name(device)} with {text}: they differ by over "
+                    f"{_MAX_ERROR:.0%} from those with its default tiles. Uninstall "
+                    "humming-kernels to use torch's kernels, and report this."
                 )
-            seconds = _seconds(states, copies, text, launch)
+            seconds = _measure_seconds(states, copies, text, launch)
             if seconds < least:
                 choice[rows], least = tile, seconds
     return choice
 
 
 def agree(product: Tensor, expected: Tensor) -> bool:
-    """Whether two products of the same are as near as 16 bits have it; never where one is NaN."""
-    lost = (product.float() - expected.float()).norm()
-    # Not a quotient: the product of weights that are all zero is zero.
-    return bool(lost <= _MAX_ERROR * expected.float().norm())
+    """Whether two results agree within the error of 16 bits; False if one contains NaN."""
+    error = (product.float() - expected.float()).norm()
+    # Not a quotient, because `expected` is zero if all weights are.
+    return bool(error <= _MAX_ERROR * expected.float().norm())
 
 
-def _seconds(
+def _measure_seconds(
     states: Tensor, copies: list[Mapping[str, Tensor]], text: str, launch: Launch
 ) -> float:
-    """Time of a product, between other kernels in a CUDA graph as it is when it decodes."""
+    """Time of one product inside a CUDA graph, between other kernels, as in decoding."""
     graph = torch.cuda.CUDAGraph()
     event: Any = torch.cuda.Event
     launch(states, copies[0], text)

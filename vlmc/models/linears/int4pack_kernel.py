@@ -1,4 +1,4 @@
-"""4-bit weights through torch alone: `_weight_int4pack_mm` for few rows, else cuBLAS."""
+"""4-bit linears in plain torch: `_weight_int4pack_mm` for few rows, otherwise cuBLAS."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 
 from vlmc.checkpoint.packed import SYMMETRIC_ZERO, unpack
-from vlmc.models.linears.int4_layout import TiledLayout, find_places, plain_layout
+from vlmc.models.linears.int4_layout import TiledLayout, find_positions, plain_layout
 from vlmc.models.linears.triton_kernels import dequantize_tiles
 
 _INNER_TILES = 8
 _TILE = (8, 16 * _INNER_TILES)
 _GROUPS = (32, 64, 128, 256)
-# Beyond, it multiplies slower than cuBLAS after dequantization on every GPU.
+# With more rows it is slower than dequantizing and cuBLAS on every GPU.
 _MAX_ROWS = 64
 
 
 class Int4PackKernel:
-    """Weights in the layout of `_weight_int4pack_mm` where it takes the size and dtype (bf16).
+    """A weight in the layout of `_weight_int4pack_mm`, if that supports its shape and dtype (bf16).
 
-    Its zero points are added in bf16 as (8 - z) · scale, up to 1/64 of a step away from the exact
-    ones. Elsewhere weights stay as they are stored, and are dequantized for every product.
+    `_weight_int4pack_mm` adds zero points in bf16 as (8 - zero) · scale, with an error of up to
+    1/64 of a quantization step. Unsupported weights keep their layout and are dequantized for every
+    product.
     """
 
     def __init__(self, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> None:
@@ -33,14 +34,14 @@ class Int4PackKernel:
         if fits and self.dtype == torch.bfloat16 and self.group_size in _GROUPS:
             self.max_rows = _MAX_ROWS
             self.words = _repack(packed)
-            # An add, for each group and output, beside the scale: (groups, outputs, 2).
+            # Scale and offset for each group and output: (groups, outputs, 2).
             shift = torch.zeros_like(scales)
             if zeros is not None:
                 shift = (SYMMETRIC_ZERO - unpack(zeros.T).T.float()) * scales.float()
             self.pairs = torch.stack((scales.T, shift.T.to(scales.dtype)), dim=-1).contiguous()
-            places = find_places(_repack, *_TILE, packed.device)
+            positions = find_positions(_repack, *_TILE, packed.device)
             columns = torch.arange(64, dtype=torch.int32, device=packed.device)
-            self.layout = TiledLayout(*_TILE, inputs, _TILE[0] * _TILE[1] // 8, places, columns)
+            self.layout = TiledLayout(*_TILE, inputs, _TILE[0] * _TILE[1] // 8, positions, columns)
         else:
             self.max_rows = 0
             self.words = packed
@@ -52,13 +53,13 @@ class Int4PackKernel:
         return product
 
     def dequantize(self) -> Tensor:
-        """The weight (outputs, inputs), exact but for its rounding."""
+        """The weight (outputs, inputs), rounded once to its dtype."""
         return dequantize_tiles(self.words, self.layout, self.scales, self.zeros, self.shape)
 
 
 def _repack(packed: Tensor) -> Tensor:
     """compressed-tensors' words (out, in/8) → torch's (out/8, in/128, 32, 4)."""
-    # Two elements a byte, the first in the upper half.
+    # Two elements per byte, the first in the upper four bits.
     pairs = unpack(packed).view(packed.shape[0], -1, 2)
     halves = (pairs[..., 0] << 4 | pairs[..., 1]).contiguous()
     words: Tensor = torch._convert_weight_to_int4pack(halves, _INNER_TILES)

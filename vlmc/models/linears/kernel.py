@@ -1,4 +1,4 @@
-"""What multiplies 4-bit weights on a GPU, whichever library computes it."""
+"""The interface of 4-bit GPU kernels."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 class Kernel(Protocol):
-    """One linear's 4-bit weight in a kernel's own layout, the only copy of it."""
+    """One linear's 4-bit weight in the kernel's layout; there is no other copy."""
 
-    name: str  # of the kernel and the version that its speed depends on
+    name: str  # kernel and version, as part of autotuning keys
     shape: tuple[int, int]  # outputs, inputs
     group_size: int
     symmetric: bool
     dtype: torch.dtype
     max_rows: int
-    """Rows up to which `multiply` works; 0 where there is only `dequantize`."""
+    """The most rows that `multiply` supports; 0 if it is not supported."""
 
     def multiply(self, rows: Tensor) -> Tensor:
-        """(rows, inputs) → (rows, outputs), unpacking on the way."""
+        """(rows, inputs) → (rows, outputs)."""
 
     def dequantize(self) -> Tensor:
-        """The weight (outputs, inputs), new memory for every call."""
+        """The weight (outputs, inputs), in newly allocated memory."""

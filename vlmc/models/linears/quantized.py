@@ -1,8 +1,8 @@
-"""The linears that a decoder may hold: modules from (…, inputs) to (…, outputs).
+"""Create quantized linears from their tensors.
 
-A dense one is `nn.Linear`. Quantized ones arrive as several tensors, and become a module when all
-of them are there: on a GPU one that multiplies the quantized weights, on the CPU a dense one in
-the dtype that is computed in, which is quicker there than unpacking for every product.
+A quantized linear is stored as several tensors, and is created when all of them are loaded. On a
+GPU it computes with the quantized weight. On the CPU the weight is dequantized once, which is
+faster than unpacking it for every product.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ _Layouts = dict[str, tuple[tuple[int, ...], torch.dtype]]  # shapes and dtypes b
 
 
 class JoinedLinear(nn.Module):
-    """Linears of the same inputs, their outputs one after another: projections that are packed
-    into one where all are stored alike, and are not."""
+    """A fused projection whose parts have different storage; concatenates their outputs."""
 
     def __init__(self, parts: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -38,7 +37,7 @@ class JoinedLinear(nn.Module):
 
 
 class QuantizedTensors:
-    """The tensors of a quantized linear until all are there, as they come: mapped from a file."""
+    """Collects the tensors of one quantized linear while a model loads."""
 
     def __init__(
         self,
@@ -57,14 +56,20 @@ class QuantizedTensors:
             self.layouts["bias"] = ((self.outputs,), dtype)
 
     def fill(self, kind: str, start: int, stop: int | None, tensor: Tensor, source: str) -> int:
-        """Take tensor `kind` of the outputs from `start` to `stop`, None being the last.
+        """Store a tensor for the outputs from `start` to `stop`.
+
+        Args:
+            kind: name of the tensor within the linear, such as `weight_scale`.
+            start: first output.
+            stop: end of the outputs, or None for the last.
+            tensor: may be mapped from a file.
+            source: full name of the tensor, for error messages.
 
         Returns:
-            The number of outputs.
+            The number of outputs filled.
 
         Raises:
-            CheckpointError: it has another shape or dtype than the layout asks for, or holds NaN
-                or infinite values.
+            CheckpointError: the tensor has the wrong shape or dtype, or contains NaN or infinity.
         """
         last = self.outputs if stop is None else stop
         first, end = start, last
@@ -75,20 +80,20 @@ class QuantizedTensors:
         shape, dtype = self.layouts[kind]
         check_shape(source, tensor, (end - first, *shape[1:]))
         if tensor.dtype != dtype and not {tensor.dtype, dtype} <= _FLOATS:
-            raise CheckpointError(f"tensor {source} is {tensor.dtype}, its layout has {dtype}")
+            raise CheckpointError(f"tensor {source} is {tensor.dtype}; its layout needs {dtype}")
         if not _is_finite(tensor):
             raise CheckpointError(f"tensor {source} holds NaN or infinite values")
         self.parts.setdefault(kind, {})[start] = tensor
         return last - start
 
     def make(self) -> nn.Module:
-        """The module, when all tensors are there; nothing of them is kept here.
+        """Create the linear from the tensors, and release them.
 
         Raises:
-            HardwareError: the GPU cannot run this layout.
+            HardwareError: the GPU does not support this layout.
         """
         tensors = {kind: self._whole(kind, dtype) for kind, (_, dtype) in self.layouts.items()}
-        # Not the file's own memory.
+        # A copy, so that the mapped file can be closed.
         bias = tensors["bias"].clone() if "bias" in tensors else None
         scales = tensors["weight_scale"]
         if self.quantization.layout == "fp8":
@@ -107,7 +112,7 @@ class QuantizedTensors:
         return dense
 
     def _whole(self, kind: str, dtype: torch.dtype) -> Tensor:
-        """A tensor of all outputs, on the device."""
+        """The tensor for all outputs, on the device."""
         parts = self.parts.pop(kind)
         moved = [parts[start].to(self.device, dtype) for start in sorted(parts)]
         return torch.cat(moved) if len(moved) > 1 else moved[0]
@@ -134,7 +139,7 @@ class QuantizedTensors:
         }
 
     def _scale_dtype(self) -> torch.dtype:
-        """GPU kernels take scales in the activations' dtype; the CPU multiplies in fp32."""
+        """GPU kernels need scales in the activations' dtype; the CPU dequantizes in fp32."""
         return self.dtype if self.device.type == "cuda" else torch.float32
 
     def _fail(self, reason: str) -> NoReturn:
@@ -142,16 +147,16 @@ class QuantizedTensors:
 
 
 def check_shape(source: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise CheckpointError unless the tensor has the shape that the model asks for."""
+    """Raise CheckpointError unless the tensor has the shape that the model needs."""
     if tensor.shape != shape:
         raise CheckpointError(
-            f"tensor {source} has shape {list(tensor.shape)}, the model's configuration asks for "
+            f"tensor {source} has shape {list(tensor.shape)}; the model's configuration needs "
             f"{list(shape)}"
         )
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite. E4M3 has no infinity; its NaN sets all bits but one."""
+    """Whether no value is NaN or infinite. E4M3 has no infinity; NaN sets all bits but the sign."""
     if tensor.dtype == torch.float8_e4m3fn:
         rows = max(1, ELEMENTS // tensor.shape[-1])
         return not any(

@@ -1,4 +1,4 @@
-"""Triton kernels of quantized linears, for what torch would do in many passes over memory."""
+"""Triton kernels for quantized linears: dequantize weights, quantize activations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from vlmc.models.linears.e4m3 import E4M3_MAX
 from vlmc.models.linears.int4_layout import TiledLayout
 
-_BLOCK, _WIDEST = 4096, 128
+_BLOCK, _MAX_BLOCK_K = 4096, 128
 
 
 def dequantize_tiles(
@@ -20,24 +20,29 @@ def dequantize_tiles(
     zeros: Tensor | None,
     shape: tuple[int, int],
 ) -> Tensor:
-    """The weight `shape` (out, in) in the dtype of its scales.
+    """Dequantize a 4-bit weight.
 
     Args:
         words: int32, in `layout`.
-        scales: (columns, groups), of any strides.
-        zeros: int32 (columns / 8, groups), of any strides, or None where every zero point is 8.
+        layout: the layout of words and columns.
+        scales: (columns, groups), with any strides.
+        zeros: int32 (columns / 8, groups), with any strides, or None for symmetric weights.
+        shape: (outputs, inputs).
+
+    Returns:
+        (outputs, inputs) in the dtype of `scales`.
     """
     outputs, inputs = shape
     group = inputs // scales.shape[1]
-    # A block is one tile wide where tiles are, so that the words of neighbours lie together.
-    block_k = min(layout.tile_k if layout.tile_n > 1 else _WIDEST, group & -group)
+    # One tile per block along k, so that memory accesses are coalesced.
+    block_k = min(layout.tile_k if layout.tile_n > 1 else _MAX_BLOCK_K, group & -group)
     block_n = _BLOCK // block_k
     weight = torch.empty(shape, dtype=scales.dtype, device=words.device)
     grid = (triton.cdiv(outputs, block_n), inputs // block_k)
     offsets = scales if zeros is None else zeros
     _dequantize[grid](
         words,
-        layout.places,
+        layout.positions,
         layout.columns,
         scales,
         offsets,
@@ -61,7 +66,7 @@ def dequantize_tiles(
 
 
 def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """As `vlmc.models.linears.dequantize.quantize_tokens`, reading (rows, inputs) once."""
+    """`quantize_tokens` of `vlmc.models.linears.dequantize` in one pass over (rows, inputs)."""
     rows = rows.contiguous()
     count, inputs = rows.shape
     values = torch.empty(rows.shape, dtype=torch.float8_e4m3fn, device=rows.device)
@@ -76,7 +81,7 @@ def quantize_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 @triton.jit
 def _dequantize(
     words,
-    places,
+    positions,
     columns,
     scales,
     zeros,
@@ -99,10 +104,10 @@ def _dequantize(
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
     inside = n < outputs
-    place = tl.load(places + (n % TILE_N) * TILE_K + k % TILE_K).to(tl.int32)
+    position = tl.load(positions + (n % TILE_N) * TILE_K + k % TILE_K).to(tl.int32)
     start = (n // TILE_N) * stride_n + (k // TILE_K) * stride_k
-    word = tl.load(words + start + place // 8, mask=inside, other=0)
-    nibble = (word >> (place % 8 * 4)) & 15
+    word = tl.load(words + start + position // 8, mask=inside, other=0)
+    nibble = (word >> (position % 8 * 4)) & 15
     column = (n // 64) * 64 + tl.load(columns + n % 64)
     of_group = tl.program_id(1) * BLOCK_K // group
     scale = tl.load(scales + column * scale_column + of_group * scale_group, mask=inside, other=0)
@@ -119,10 +124,10 @@ def _quantize(rows, values, scales, inputs, reciprocal, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     k = tl.arange(0, BLOCK)
     inside = k < inputs
-    # 64 bits: long prompts times wide layers pass two thousand million.
+    # int64, because rows · inputs can exceed 2^31.
     start = row.to(tl.int64) * inputs
     fp32 = tl.load(rows + start + k, mask=inside, other=0).to(tl.float32)
     scale = tl.maximum(tl.max(tl.abs(fp32), axis=0) * reciprocal, 1e-12)
-    # Rounded as torch divides, so that both round the same values to E4M3.
+    # `div_rn` rounds like torch's division, so both give the same E4M3 values.
     tl.store(values + start + k, tl.div_rn(fp32, scale).to(tl.float8e4nv), mask=inside)
     tl.store(scales + row, scale)

@@ -1,1 +1,1 @@
-"""The vision tower: plain, fused, and as an artifact stores it."""
+"""The vision tower: the reference module, the fused tower for GPUs, and their files."""

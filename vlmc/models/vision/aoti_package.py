@@ -1,4 +1,4 @@
-"""A package of AOTInductor: kernels on disk, weights given when it is loaded."""
+"""Run an AOTInductor package: kernels from a file, weights passed at load time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from vlmc.errors import HardwareError
 
 
 class AotiPackage:
-    """Loaded kernels and the weights that they point to. One thread at a time runs it."""
+    """Loaded kernels and the weights that they reference. Not thread-safe."""
 
     def __init__(self, path: Path, weights: Mapping[str, Tensor], device: torch.device) -> None:
-        """Load `path`; `weights` are on `device`, under the names that were exported.
+        """Load the package.
 
-        torch's own `aoti_load_package` would call the C++ compiler, to learn the CPU's vector
-        instructions; the loader beneath it compiles nothing.
+        Args:
+            path: the `.pt2` file.
+            weights: tensors on `device`, by the names used at export.
+            device: the GPU, or the CPU.
 
         Raises:
-            HardwareError: torch refuses the file, or it asks for other weights.
+            HardwareError: torch cannot load the file, or `weights` lacks a tensor it needs.
         """
         index = -1 if device.type == "cpu" else device.index or 0
-        # Without locks and events between runs, which a CUDA graph cannot hold.
+        # torch's `aoti_load_package` runs the C++ compiler to detect the CPU's vector
+        # instructions. The loader that it wraps compiles nothing.
+        # Locks and events between runs cannot be captured in a CUDA graph.
         single_threaded, runners = True, 1
         try:
             self._loader = torch._C._aoti.AOTIModelPackageLoader(
@@ -38,16 +42,16 @@ class AotiPackage:
         missing = sorted(set(names) - weights.keys())
         if missing:
             raise HardwareError(
-                f"{path} asks for {len(missing)} weights that the tower does not have, first "
+                f"{path} needs {len(missing)} weights that the tower does not have, first "
                 f"{missing[0]}: it was compiled for another tower or precision. {rebuild(path)}"
             )
-        # The loader points to them and does not keep them alive.
+        # The loader references the tensors without keeping them alive.
         self._weights = {name: weights[name] for name in names}
         use_inactive, check_full_update, user_managed = False, True, True
         self._loader.load_constants(self._weights, use_inactive, check_full_update, user_managed)
 
     def run(self, tiles: Tensor) -> Tensor:
-        """The package's one output for its one input, on the current stream."""
+        """uint8 tiles (N, 448, 448, 3) → features (N, 256, hidden), on the current stream."""
         features: Tensor = self._loader.run([tiles])[0]
         return features
 
@@ -58,7 +62,7 @@ class AotiPackage:
 
 
 def rebuild(package: Path, target: str = "smXX") -> str:
-    """What to do where a package of an artifact cannot be used."""
+    """Advice for error messages: the command that compiles the package again."""
     return (
         f"Compile it for this machine with `vlmc rebuild {package.parent.parent} --engine inductor "
         f"--target {target}`."

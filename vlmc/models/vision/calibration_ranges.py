@@ -1,6 +1,6 @@
-"""What was measured of a tower: the ranges of its layers, and what follows for their precision.
+"""Calibration ranges of a vision tower, as `ranges.json` stores them.
 
-AotiEnvironment no calibration code, since engines are rebuilt and loaded from `ranges.json` too.
+This module imports no calibration code, because `vlmc rebuild` and the runtime read the file too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class LinearRange:
-    """A linear's input after `migrate`, and what of it 8 bits represent.
+    """The range of one linear's input after `migrate`, and of its output.
 
-    An activation's scale is `clip` / 127 (int8) or `clip` / 448 (fp8), symmetric and per tensor;
-    `clip` is None where the layer is not measured for 8 bits. `output` is the largest magnitude
-    of what it gives, layer scale and bias included.
+    The activation scale is symmetric and per tensor: `clip` / 127 for int8, `clip` / 448 for fp8.
+    `clip` is None if the layer was not calibrated for 8 bits. `output` is the largest output
+    magnitude, including bias and layer scale.
     """
 
     minimum: float
@@ -37,18 +37,18 @@ class LinearRange:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Linears are named as in `VisionTower`, such as `vision_model.encoder.layers.0.attn.qkv`."""
+    """Ranges of a tower; names are those of `VisionTower`, such as `mlp1.1`."""
 
     linears: Mapping[str, LinearRange]
     residual: tuple[float, ...]  # largest magnitude of the residual stream in each block
-    keep_16bit: tuple[str, ...]  # linears that int8 and fp8 leave in 16 bits
-    keep_fp32: tuple[str, ...]  # linears, and blocks whose residual stream, fp16 cannot hold
-    migration: Mapping[str, tuple[float, ...]]  # linear → powers of two that its inputs are
-    # divided by, and its weight's columns multiplied
+    keep_16bit: tuple[str, ...]  # linears not quantized by int8 and fp8
+    keep_fp32: tuple[str, ...]  # linears and blocks whose values overflow fp16
+    migration: Mapping[str, tuple[float, ...]]
+    """Linear → a power of two for each input channel, moved from activation to weight."""
 
 
 def write_ranges(ranges: Ranges, path: Path) -> None:
-    """Write `ranges.json`, the same bytes for the same values."""
+    """Write `ranges.json`. Equal ranges give identical files."""
     values = {"schema": SCHEMA, **asdict(ranges)}
     path.write_text(json.dumps(values, sort_keys=True, separators=(",", ":")) + "\n")
 
@@ -57,29 +57,30 @@ def read_ranges(path: Path) -> Ranges:
     """Read `ranges.json`.
 
     Raises:
-        IntegrityError: it is not what `write_ranges` writes.
+        IntegrityError: the file is not valid.
     """
     try:
         values: dict[str, Any] = json.loads(path.read_bytes())
         if values.pop("schema") != SCHEMA:
-            raise ValueError("it has another schema")
+            raise ValueError("unknown schema")
         linears = {name: LinearRange(**part) for name, part in values.pop("linears").items()}
         migration = {name: tuple(part) for name, part in values.pop("migration").items()}
         lists = {name: tuple(part) for name, part in values.items()}
         return Ranges(linears=linears, migration=migration, **lists)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise IntegrityError(
-            f"{path} is no file of ranges ({error!r}); build the artifact again"
+            f"{path} is not a valid ranges file ({error!r}); build the artifact again"
         ) from error
 
 
 @torch.no_grad()
 def migrate(tower: VisionTower, ranges: Ranges) -> None:
-    """Divide the inputs of linears by their factors and multiply the weights, in place.
+    """Move activation outliers into the weights, in place, as SmoothQuant does.
 
-    The division is folded into the norm before the linear, or for `attn.proj` into the rows of
-    the values in `attn.qkv`, since attention mixes tokens and never channels. The factors are
-    powers of two, so the tower computes the same to the bit.
+    Each input channel is divided by its factor, and the matching weight column is multiplied by
+    it. The division is folded into the preceding norm. For `attn.proj` it is folded into the value
+    rows of `attn.qkv`, because attention mixes tokens but not channels. All factors are powers of
+    two, so the tower's output stays bit-identical.
     """
     for name, factors in ranges.migration.items():
         weight = linear_of(tower, name).weight
@@ -90,10 +91,10 @@ def migrate(tower: VisionTower, ranges: Ranges) -> None:
 
 
 def linear_of(tower: nn.Module, name: str) -> nn.Linear:
-    """The linear of that name.
+    """The `nn.Linear` named `name`.
 
     Raises:
-        KeyError: there is none.
+        KeyError: the tower has no such linear.
     """
     try:
         linear = tower.get_submodule(name)
@@ -105,7 +106,7 @@ def linear_of(tower: nn.Module, name: str) -> nn.Linear:
 
 
 def _producers(tower: VisionTower, name: str) -> list[torch.Tensor]:
-    """The parameters, or rows of them, whose outputs are the linear's input channels."""
+    """Parameters, or slices of them, that produce the linear's input channels."""
     above, _, last = name.rpartition(".")
     if last == "proj":
         qkv = linear_of(tower, f"{above}.qkv")

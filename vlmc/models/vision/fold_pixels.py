@@ -1,4 +1,4 @@
-"""The normalization of pixels, folded into the patch embedding."""
+"""Fold pixel normalization into the patch embedding."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from vlmc.image.preprocess import MEAN, STD
 
 
 def fold_pixels(embedding: nn.Conv2d, *, offset: float, scale: float) -> tuple[Tensor, Tensor]:
-    """Patch embedding of (x - offset) / scale for uint8 x that equals the given one of normalized
-    x; weight (C, 3, 14, 14) and bias (C,), both in fp64."""
+    """Patch embedding for inputs (x - offset) / scale with uint8 x, instead of normalized pixels.
+
+    Returns:
+        Weight (C, 3, 14, 14) and bias (C,), both fp64.
+    """
     weight = embedding.weight.double()
     mean, deviation = (weight.new_tensor(values)[:, None, None] for values in (MEAN, STD))
     scaled = weight / (255 * deviation)

@@ -1,4 +1,4 @@
-"""From the tower's own weights to those of the fused tower: folded, cast and quantized."""
+"""Convert `VisionTower` weights for the fused tower: fold, cast and quantize."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ from vlmc.models.vision.tower_precision import PROJECTOR, TowerPrecision, linear
 
 
 @torch.no_grad()
-def fuse(tower: VisionTower, plan: TowerPrecision) -> FusedTower:
-    """The fused tower on the tower's device, the same bits for the same weights and plan.
+def fuse(tower: VisionTower, precision: TowerPrecision) -> FusedTower:
+    """The fused tower on the tower's device. Conversion is deterministic.
 
-    The tower may be in any dtype; everything is folded in fp32 and rounded once. `plan.clips` are
-    of the tower as it is given, after any migration of its channels.
+    Args:
+        tower: weights in any dtype, already migrated if `precision` has clips. Constants are folded
+            in fp32 and rounded once.
+        precision: the precision of each linear.
     """
-    residual = torch.float32 if plan.fp32_residual else plan.dtype
-    embedding, positions = _embedding(tower, plan)
+    residual = torch.float32 if precision.fp32_residual else precision.dtype
+    embedding, positions = _embedding(tower, precision)
     norm, first, second = tower.mlp1[0], cast(nn.Linear, tower.mlp1[1]), tower.mlp1[3]
     second = cast(nn.Linear, second)
-    blocks = [_block(block, index, plan) for index, block in enumerate(tower.blocks)]
-    if plan.in_place:
+    blocks = [_block(block, index, precision) for index, block in enumerate(tower.blocks)]
+    if precision.in_place:
         sums = positions.new_zeros(positions.shape[1])
         for residual_product in (part for block in blocks for part in (block.proj, block.fc2)):
             sums = residual_product.bias = sums + residual_product.bias
@@ -47,17 +49,17 @@ def fuse(tower: VisionTower, plan: TowerPrecision) -> FusedTower:
         blocks=blocks,
         projector_norm=_norm(norm),
         projector=(
-            FusedGelu(_linear(first.weight, PROJECTOR[0], plan), first.bias.float()),
-            _linear(second.weight, PROJECTOR[1], plan),
+            FusedGelu(_linear(first.weight, PROJECTOR[0], precision), first.bias.float()),
+            _linear(second.weight, PROJECTOR[1], precision),
         ),
         projector_bias=second.bias.float(),
         pixel_shuffle_version=tower.pixel_shuffle_version,
-        dtype=plan.dtype,
+        dtype=precision.dtype,
         residual_dtype=residual,
     ).eval()
 
 
-def _block(block: VisionBlock, index: int, plan: TowerPrecision) -> FusedBlock:
+def _block(block: VisionBlock, index: int, precision: TowerPrecision) -> FusedBlock:
     attention, mlp = block.attn, block.mlp
     names = [linear_name(index, name) for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")]
     qkv, proj, first, second = names
@@ -65,58 +67,61 @@ def _block(block: VisionBlock, index: int, plan: TowerPrecision) -> FusedBlock:
     if attention.qkv.bias is not None:
         qkv_bias = attention.qkv.bias.detach().float().clone()
         values = slice(2 * qkv_bias.shape[0] // 3, None)
-        # Weights of attention sum to one, so a bias of values comes out of it unchanged.
+        # Attention weights sum to one, so a bias on the values passes through unchanged.
         proj_bias = proj_bias + attention.proj.weight.float() @ qkv_bias[values]
         qkv_bias[values] = 0
-        qkv_bias = qkv_bias.to(torch.float32 if plan.mode(qkv) == "fp32" else plan.dtype)
+        qkv_bias = qkv_bias.to(torch.float32 if precision.mode(qkv) == "fp32" else precision.dtype)
     ls1, ls2 = block.ls1.float(), block.ls2.float()
     return FusedBlock(
         heads=attention.heads,
-        dtype=plan.dtype,
-        qkv=_linear(attention.qkv.weight, qkv, plan, qkv_bias),
+        dtype=precision.dtype,
+        qkv=_linear(attention.qkv.weight, qkv, precision, qkv_bias),
         query_norm=None if attention.q_norm is None else _norm(attention.q_norm),
         key_norm=None if attention.k_norm is None else _norm(attention.k_norm),
-        proj=_residual(attention.proj.weight, proj_bias, ls1, proj, plan),
+        proj=_residual(attention.proj.weight, proj_bias, ls1, proj, precision),
         norm=_norm(block.norm2),
-        fc1=FusedGelu(_linear(mlp.fc1.weight, first, plan), mlp.fc1.bias.float()),
-        fc2=_residual(mlp.fc2.weight, mlp.fc2.bias.float(), ls2, second, plan),
+        fc1=FusedGelu(_linear(mlp.fc1.weight, first, precision), mlp.fc1.bias.float()),
+        fc2=_residual(mlp.fc2.weight, mlp.fc2.bias.float(), ls2, second, precision),
     )
 
 
 def _residual(
-    weight: Tensor, bias: Tensor, scale: Tensor, name: str, plan: TowerPrecision
+    weight: Tensor, bias: Tensor, scale: Tensor, name: str, precision: TowerPrecision
 ) -> FusedResidual:
-    """What a block adds: the linear, and its bias under the layer scale."""
-    if plan.in_place:
+    """The linear at the end of a residual branch, with bias and layer scale."""
+    if precision.in_place:
         return FusedResidual(
-            _linear(weight.float() * scale[:, None], name, plan), None, bias * scale
+            _linear(weight.float() * scale[:, None], name, precision), None, bias * scale
         )
-    linear, gain = _linear_and_gain(weight, name, plan)
+    linear, gain = _linear_and_gain(weight, name, precision)
     return FusedResidual(linear, gain * scale, bias * scale)
 
 
 def _linear(
-    weight: Tensor, name: str, plan: TowerPrecision, bias: Tensor | None = None
+    weight: Tensor, name: str, precision: TowerPrecision, bias: Tensor | None = None
 ) -> FusedLinear:
-    """With one scale for the whole weight where it is quantized."""
-    if plan.mode(name) != "fp8":
-        return FusedLinear(weight.detach().to(plan.input_dtype(name)), bias)
+    """A linear whose fp8 weight has a per-tensor scale."""
+    if precision.mode(name) != "fp8":
+        return FusedLinear(weight.detach().to(precision.input_dtype(name)), bias)
     fp32 = weight.detach().float()
     scale = fp32.abs().amax().clamp_min(torch.finfo(torch.float32).tiny) / E4M3_MAX
-    scales = _input_scale(name, plan, fp32), scale
+    scales = _input_scale(name, precision, fp32), scale
     return FusedLinear(_rounded(fp32 / scale), bias, scales)
 
 
-def _linear_and_gain(weight: Tensor, name: str, plan: TowerPrecision) -> tuple[FusedLinear, Tensor]:
-    """With a scale for each output, which its `gain` (outputs) undoes after the product."""
+def _linear_and_gain(
+    weight: Tensor, name: str, precision: TowerPrecision
+) -> tuple[FusedLinear, Tensor]:
+    """A linear whose fp8 weight has per-channel scales, and the gain (outputs) to apply."""
     outputs = torch.ones(weight.shape[0], device=weight.device)
-    if plan.mode(name) != "fp8":
-        return _linear(weight, name, plan), outputs
+    if precision.mode(name) != "fp8":
+        return _linear(weight, name, precision), outputs
     fp32 = weight.detach().float()
     scales = fp32.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / E4M3_MAX
-    # The product leaves in 16 bits, so it is brought to its true size but for a ratio near one.
+    # The product is stored in 16 bits, so the largest scale is applied before that. The gain is
+    # the remaining ratio per channel.
     scale = scales.amax()
-    input_and_weight = _input_scale(name, plan, fp32), scale
+    input_and_weight = _input_scale(name, precision, fp32), scale
     linear = FusedLinear(_rounded(fp32 / scales[:, None]), scales=input_and_weight)
     return linear, scales / scale
 
@@ -125,8 +130,8 @@ def _rounded(values: Tensor) -> Tensor:
     return values.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
 
 
-def _input_scale(name: str, plan: TowerPrecision, like: Tensor) -> Tensor:
-    return like.new_tensor(plan.clips[name] / E4M3_MAX)
+def _input_scale(name: str, precision: TowerPrecision, like: Tensor) -> Tensor:
+    return like.new_tensor(precision.clips[name] / E4M3_MAX)
 
 
 def _norm(norm: nn.Module) -> FusedNorm:
@@ -136,14 +141,14 @@ def _norm(norm: nn.Module) -> FusedNorm:
     return FusedNorm(weight, None, float(norm.eps))  # type: ignore[arg-type]
 
 
-def _embedding(tower: VisionTower, plan: TowerPrecision) -> tuple[FusedLinear, Tensor]:
-    """The patch embedding of centred pixels, and positions (1025, hidden) with every constant."""
+def _embedding(tower: VisionTower, precision: TowerPrecision) -> tuple[FusedLinear, Tensor]:
+    """Patch embedding of centred pixels, and positions (1025, hidden) with all biases folded in."""
     embeddings = tower.vision_model.embeddings
     kernel, bias = fold_pixels(embeddings.patch_embedding, offset=CENTRE, scale=SPAN)
-    flat = kernel.float().permute(0, 2, 3, 1).flatten(1)  # as tiles lie in memory
+    flat = kernel.float().permute(0, 2, 3, 1).flatten(1)  # the memory order of tiles
     weight = flat.new_zeros((len(flat), PIXELS))
     weight[:, : flat.shape[1]] = flat
     positions = embeddings.positions()[0].float()
     patches = positions[1:] + bias.float()
     first = positions[:1] + embeddings.class_embedding[0].float()
-    return FusedLinear(weight.to(plan.dtype)), torch.cat((patches, first))
+    return FusedLinear(weight.to(precision.dtype)), torch.cat((patches, first))

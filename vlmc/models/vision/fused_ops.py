@@ -1,5 +1,4 @@
-"""Operations of the fused tower that torch does not have: a Triton kernel each on CUDA, plain torch
-elsewhere."""
+"""Custom operations of the fused tower: Triton kernels on CUDA, plain torch elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from vlmc.models.linears.e4m3 import E4M3_MAX
 
-PATCHES = 1024  # of a tile; the class token comes on top
+PATCHES = 1024  # per tile, without the class token
 FP8 = torch.float8_e4m3fn
 
 
@@ -29,11 +28,11 @@ def attend(
     scale: Tensor | None,
     heads: int,
 ) -> Tensor:
-    """Attention within each tile; rows are all tiles' patches, then all tiles' class tokens.
+    """Attention within each tile. Rows hold the patches of all tiles, then all class tokens.
 
     Args:
-        query, key, value: (1025 · tiles, hidden) each, rows of any stride.
-        scale: fp32 scalar; with it the result is quantized to fp8.
+        query, key, value: (1025 · tiles, hidden) each, with any row stride.
+        scale: fp32 scalar to quantize the result to fp8, or None.
 
     Returns:
         (1025 · tiles, hidden) in the inputs' dtype, or fp8.
@@ -51,7 +50,7 @@ def attend(
     )
     block_q, block_k = 64, 128 if head_dim <= 64 else 64
     if query.dtype == torch.float32:
-        block_k = 32  # without tensor cores, registers hold what is multiplied
+        block_k = 32  # fp32 uses no tensor cores and needs more registers
     wrap_triton(attend_kernel)[(PATCHES // block_q + 1, tiles * heads)](
         query,
         key,
@@ -84,14 +83,14 @@ def linear_gelu(
     bias: Tensor,
     scale: Tensor,
 ) -> Tensor:
-    """GELU of an fp8 linear, quantized again.
+    """GELU of an fp8 linear, requantized to fp8.
 
     Args:
         states: fp8 (rows, inputs).
         weight: fp8 (outputs, inputs).
-        input_scale, weight_scale: fp32 scalars that the product is multiplied by.
+        input_scale, weight_scale: fp32 scalars of the two operands.
         bias: fp32 (outputs).
-        scale: fp32 scalar that the result is divided by.
+        scale: fp32 scalar of the result.
 
     Returns:
         fp8 (rows, outputs).
@@ -137,15 +136,15 @@ def _add_product(states: Tensor, inputs: Tensor, weight: Tensor) -> None:
 
 
 @torch.library.register_fake("vlmc::add_product")  # type: ignore[untyped-decorator]
-def _nothing_returned(states: Tensor, inputs: Tensor, weight: Tensor) -> None:
+def _add_product_fake(states: Tensor, inputs: Tensor, weight: Tensor) -> None:
     pass
 
 
 def add_product(states: Tensor, inputs: Tensor, weight: Tensor) -> None:
-    """Add `inputs` (rows, inputs) · `weight` (outputs, inputs)ᵀ to `states` (rows, outputs) in
-    place, all of one dtype, rounding once.
+    """Add `inputs` (rows, inputs) · `weight` (outputs, inputs)ᵀ to `states` (rows, outputs).
 
-    An operation of its own, since a compiler makes torch's `addmm` copy the states first.
+    Works in place, with a single rounding; all tensors have the same dtype. This is a custom
+    operation because torch.compile functionalizes `addmm_`, which copies `states`.
     """
     torch.ops.vlmc.add_product(states, inputs, weight)
 
@@ -162,18 +161,19 @@ def add_norm(
     scale: Tensor | None,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """`states + mixed · gain + bias`, and its norm.
+    """Residual addition `states + mixed · gain + bias`, and its norm.
 
     Args:
-        states, mixed: (rows, hidden), the residual stream and what is added to it.
+        states: (rows, hidden), the residual stream.
+        mixed: (rows, hidden), the output of the branch.
         gain, bias: fp32 (hidden).
         norm_weight: fp32 (hidden).
-        norm_bias: fp32 (hidden) of a LayerNorm; None for an RMSNorm.
-        scale: fp32 scalar; with it the norm is quantized to fp8.
-        dtype: of the norm without a scale.
+        norm_bias: fp32 (hidden) for LayerNorm, None for RMSNorm.
+        scale: fp32 scalar to quantize the norm to fp8, or None.
+        dtype: dtype of the norm if `scale` is None.
 
     Returns:
-        The sum in the dtype of `states`, and its norm, taken before the sum is rounded.
+        The sum in the dtype of `states`, and the norm of the unrounded sum.
     """
     if not states.is_cuda:
         added = states.float() + mixed.float() * gain + bias
@@ -209,7 +209,7 @@ def add_norm(
 
 
 def normalize(states: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """LayerNorm of fp32 `states`, or without a bias RMSNorm, over the last dimension."""
+    """LayerNorm of fp32 `states` over the last dimension, or RMSNorm if `bias` is None."""
     if bias is not None:
         return functional.layer_norm(states, (states.shape[-1],), weight, bias, eps)
     squares = states.pow(2).mean(-1, keepdim=True)

@@ -1,8 +1,8 @@
-"""The tower as engines on CUDA compute it: the same function as `VisionTower` in fewer passes.
+"""The vision tower for CUDA: computes the same as `VisionTower` in fewer memory passes.
 
-Rows are all tiles' patches, then all tiles' class tokens, so that every linear is one matrix
-product and attention runs over 1024 keys. The bias of values goes through attention into that of
-`proj`. What is elementwise and no operation of `fused_ops` is plain torch, for a compiler to fuse.
+Rows hold the patches of all tiles, then all class tokens. Every linear is therefore one matrix
+product, and the attention loop runs over 1024 keys. The bias of the values is folded into the bias
+of `proj`. Elementwise operations outside `fused_ops` are plain torch, which the compiler fuses.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from vlmc.models.vision.fused_ops import (
 )
 from vlmc.models.vision.tower import pixel_shuffle
 
-PATCH, GRID = 14, 32  # pixels along a patch, patches along a tile
-PIXELS = 592  # 3 · 14² values of a patch, filled up to whole 16 bytes
+PATCH, GRID = 14, 32  # pixels per patch side, patches per tile side
+PIXELS = 592  # 3 · 14² values per patch, padded to a multiple of 16 bytes
 CENTRE, SPAN = 128, 256
-"""Pixels enter as (pixel - 128) / 256, which fp16 and bf16 hold exactly."""
+"""The input is (pixel - 128) / 256, which fp16 and bf16 represent exactly."""
 
 
 class FusedLinear(nn.Module):
-    """A product: in fp32, 16 bits, or fp8 with one scale each for input and weight."""
+    """A linear in fp32, 16 bits, or fp8 with per-tensor scales for input and weight."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class FusedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("weight", weight)  # (outputs, inputs)
-        self.register_buffer("bias", bias)  # (outputs) in the dtype of the result
+        self.register_buffer("bias", bias)  # (outputs) in the result's dtype
         self.weight: Tensor
         self.bias: Tensor | None
         self.input_scale: Tensor | None
@@ -49,14 +49,14 @@ class FusedLinear(nn.Module):
         self.register_buffer("input_scale", None if scales is None else scales[0])
         self.register_buffer("weight_scale", None if scales is None else scales[1])
 
-    def take(self, states: Tensor) -> Tensor:
-        """fp32 `states` as this linear takes them."""
+    def cast_input(self, states: Tensor) -> Tensor:
+        """Cast or quantize fp32 `states` to this linear's input dtype."""
         if self.input_scale is None:
             return states.to(self.weight.dtype)
         return quantize(states, self.input_scale)
 
     def product(self, states: Tensor, dtype: torch.dtype) -> Tensor:
-        """(rows, inputs), as `take` gives them → (rows, outputs) in `dtype`, fp32 where fp32."""
+        """Input from `cast_input` → (rows, outputs) in `dtype`; fp32 linears return fp32."""
         if self.input_scale is None or self.weight_scale is None:
             return functional.linear(states, self.weight, self.bias)
         if states.is_cuda:
@@ -71,12 +71,12 @@ class FusedLinear(nn.Module):
             )
             return product
         scale = self.input_scale * self.weight_scale
-        product = states.float() @ self.weight.float().T * scale  # as exact as fp8 allows
+        product = states.float() @ self.weight.float().T * scale
         return (product if self.bias is None else product + self.bias).to(dtype)
 
 
 class FusedNorm(nn.Module):
-    """A LayerNorm, or without a bias an RMSNorm, in fp32."""
+    """LayerNorm in fp32, or RMSNorm if `bias` is None."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, eps: float) -> None:
         super().__init__()
@@ -92,12 +92,12 @@ class FusedNorm(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """A product added to the residual stream, with its bias and layer scale.
+    """The linear at the end of a residual branch, with bias and layer scale.
 
-    In place, where the stream and every product are of one dtype: the product adds itself to the
-    stream, so that a pass over memory is saved, and the weight holds the layer scale. `bias` is
-    then the sum of all biases so far, which the stream lacks and whoever reads it adds. Otherwise
-    `gain`, the layer scale, and `bias` are applied by the pass that norms the sum.
+    If the stream and all linears share one dtype, the product is accumulated into the stream in
+    place, which saves a memory pass. The layer scale is then folded into the weight and `gain` is
+    None. The stream lacks all biases so far; `bias` is their sum, and readers of the stream add it.
+    Otherwise the kernel that computes the next norm applies `gain` (the layer scale) and `bias`.
     """
 
     def __init__(self, linear: FusedLinear, gain: Tensor | None, bias: Tensor) -> None:
@@ -105,12 +105,20 @@ class FusedResidual(nn.Module):
         self.linear = linear
         self.gain: Tensor | None
         self.bias: Tensor
-        self.register_buffer("gain", gain)  # fp32 (hidden), None in place
+        self.register_buffer("gain", gain)  # fp32 (hidden), or None
         self.register_buffer("bias", bias)  # fp32 (hidden)
 
     def forward(self, states: Tensor, inputs: Tensor, dtype: torch.dtype) -> Tensor:
-        """The stream (rows, hidden) with the product of `inputs` (rows, inputs), and no bias left
-        out; what is given as `states` is used up."""
+        """Add the branch to the stream, including all biases; may overwrite `states`.
+
+        Args:
+            states: the residual stream (rows, hidden).
+            inputs: the linear's input (rows, inputs).
+            dtype: dtype of the product.
+
+        Returns:
+            The stream (rows, hidden).
+        """
         if self.gain is None:
             add_product(states, inputs, self.linear.weight)
             return (states.float() + self.bias).to(states.dtype)
@@ -125,11 +133,14 @@ class FusedResidual(nn.Module):
         norm: FusedNorm,
         following: FusedLinear,
     ) -> tuple[Tensor, Tensor]:
-        """The stream with the product of `inputs`, and its norm as `following` takes it; what is
-        given as `states` is used up."""
+        """Add the branch to the stream and normalize it; may overwrite `states`.
+
+        Returns:
+            The stream (rows, hidden), and its norm as the input of `following`.
+        """
         if self.gain is None:
             add_product(states, inputs, self.linear.weight)
-            return states, following.take(norm(states.float() + self.bias))
+            return states, following.cast_input(norm(states.float() + self.bias))
         added, normed = add_norm(
             states,
             self.linear.product(inputs, dtype),
@@ -145,7 +156,7 @@ class FusedResidual(nn.Module):
 
 
 class FusedGelu(nn.Module):
-    """GELU of a linear."""
+    """A linear followed by GELU."""
 
     def __init__(self, linear: FusedLinear, bias: Tensor) -> None:
         super().__init__()
@@ -154,7 +165,7 @@ class FusedGelu(nn.Module):
         self.register_buffer("bias", bias)  # fp32 (outputs)
 
     def forward(self, states: Tensor, dtype: torch.dtype, following: FusedLinear) -> Tensor:
-        """(rows, inputs), as the linear takes them → (rows, outputs) as `following` does."""
+        """The linear's input (rows, inputs) → the input of `following` (rows, outputs)."""
         linear = self.linear
         if linear.weight.dtype == following.weight.dtype and dtype != torch.float32:
             scales = linear.input_scale, linear.weight_scale
@@ -168,16 +179,17 @@ class FusedGelu(nn.Module):
                 )
                 return inner
             if linear.weight.dtype == dtype:
-                # On CUDA its epilogue is the tanh form of GELU, within 5e-4 of the exact one; a
-                # pass of its own for the exact one takes a tenth of the tower's time.
+                # On CUDA this epilogue is the tanh approximation of GELU, within 5e-4 of the exact
+                # one. A separate pass for exact GELU costs a tenth of the tower's time.
                 return torch._addmm_activation(
                     self.bias.to(dtype), states, linear.weight.T, use_gelu=True
                 )
-        return following.take(functional.gelu(linear.product(states, dtype).float() + self.bias))
+        product = linear.product(states, dtype).float()
+        return following.cast_input(functional.gelu(product + self.bias))
 
 
 class FusedBlock(nn.Module):
-    """One block but for its first norm, which the pass before it computes."""
+    """A block without its first norm, which the preceding block computes."""
 
     def __init__(
         self,
@@ -197,10 +209,14 @@ class FusedBlock(nn.Module):
         self.norm, self.fc1, self.fc2 = norm, fc1, fc2
 
     def forward(self, states: Tensor, normed: Tensor) -> tuple[Tensor, Tensor]:
-        """Residual stream (rows, hidden) and its norm as qkv takes it.
+        """Run attention and the first half of the MLP.
+
+        Args:
+            states: the residual stream (rows, hidden).
+            normed: its norm, as the input of `qkv`.
 
         Returns:
-            The stream after attention, and what fc2 takes.
+            The stream after attention, and the input of `fc2`.
         """
         attended = self._attend(normed)
         states, normed = self.proj.then_norm(
@@ -220,7 +236,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedTower(nn.Module):
-    """uint8 tiles to features; `fuse` makes it."""
+    """uint8 tiles to features. `vlmc.models.vision.fuse` creates it."""
 
     def __init__(
         self,
@@ -253,8 +269,8 @@ class FusedTower(nn.Module):
         patches = self.encode(tiles).view(count, PATCHES, -1)
         shuffled = pixel_shuffle(patches, self.pixel_shuffle_version)  # (N, 256, 4 · hidden)
         normed = self.projector_norm(shuffled.float()).flatten(0, 1)
-        taken = self.projector_gelu.linear.take(normed)
-        inner: Tensor = self.projector_gelu(taken, self.dtype, self.projector)
+        inputs = self.projector_gelu.linear.cast_input(normed)
+        inner: Tensor = self.projector_gelu(inputs, self.dtype, self.projector)
         projected = self.projector.product(inner, self.dtype).float() + self.projector_bias
         return projected.to(self.dtype).view(count, PATCHES // 4, -1)
 
@@ -267,7 +283,7 @@ class FusedTower(nn.Module):
         states = embedded.to(self.residual_dtype)
         if not blocks:
             return states[patches]
-        normed = blocks[0].qkv.take(norms[0](embedded))
+        normed = blocks[0].qkv.cast_input(norms[0](embedded))
         for block, norm, following in zip(blocks[:-1], norms[1:], blocks[1:], strict=True):
             states, inner = block(states, normed)
             states, normed = block.fc2.then_norm(states, inner, self.dtype, norm, following.qkv)
@@ -281,8 +297,8 @@ class FusedTower(nn.Module):
         square = tiles.view(count, GRID, PATCH, GRID, PATCH, 3).permute(0, 1, 3, 2, 4, 5)
         pixels = square.reshape(count * PATCHES, 3 * PATCH * PATCH)
         centred = (pixels.to(self.embedding.weight.dtype) - CENTRE) / SPAN
-        filled = functional.pad(centred, (0, PIXELS - 3 * PATCH * PATCH))
-        embedded = self.embedding.product(filled, self.dtype).float()
+        padded = functional.pad(centred, (0, PIXELS - 3 * PATCH * PATCH))
+        embedded = self.embedding.product(padded, self.dtype).float()
         patches = embedded.view(count, PATCHES, -1) + self.positions[:PATCHES]
         first = self.positions[PATCHES:].expand(count, -1)
         return torch.cat((patches.flatten(0, 1), first))

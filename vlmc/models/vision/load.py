@@ -1,4 +1,4 @@
-"""Load the vision tower from named tensors."""
+"""Load the vision tower from a stream of named tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from vlmc.models.fill import Placed, fill_parameters
+from vlmc.models.fill import MappedTensor, fill_parameters
 from vlmc.models.vision.tower import TowerConfig, VisionTower
 
 
@@ -18,12 +18,14 @@ def load_tower(
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> VisionTower:
-    """The vision tower with projector, in `dtype` on `device`, ready for inference.
+    """Vision tower and projector in `dtype` on `device`, in eval mode.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, doubled or of another shape.
+        CheckpointError: a tensor is missing, unknown, duplicated or has the wrong shape.
     """
     with torch.device("meta"):
         tower = VisionTower(config)
-    fill_parameters(tower, (Placed(name, tensor, name) for name, tensor in tensors), dtype, device)
+    fill_parameters(
+        tower, (MappedTensor(name, tensor, name) for name, tensor in tensors), dtype, device
+    )
     return tower.eval()

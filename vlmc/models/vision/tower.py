@@ -14,29 +14,29 @@ from vlmc.models.norm import RMSNorm
 
 
 class TowerConfig(Protocol):
-    """What of a model's configuration the tower is made from."""
+    """The part of a model's configuration that defines the tower."""
 
     @property
     def vision(self) -> VisionConfig:
-        """The encoder."""
+        """Configuration of the encoder."""
 
     @property
     def vision_layers(self) -> int:
-        """Blocks that are needed."""
+        """Number of blocks to run."""
 
     @property
     def pixel_shuffle(self) -> Literal["v1", "v2"]:
-        """Order of the tokens."""
+        """Version of pixel shuffle, which sets the token order."""
 
     @property
     def hidden_size(self) -> int:
-        """Of the language model, which is what features have."""
+        """Hidden size of the language model, and of the features."""
 
 
 class VisionTower(nn.Module):
-    """The visual half of the model; its tensors carry the original checkpoint's names.
+    """InternViT encoder and projector, with the original checkpoint's parameter names.
 
-    Only the blocks that `select_layer` needs are built.
+    Only the blocks up to `select_layer` are created.
     """
 
     def __init__(self, config: TowerConfig) -> None:
@@ -53,7 +53,7 @@ class VisionTower(nn.Module):
         )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Features of normalized tiles.
+        """Compute features of normalized tiles.
 
         Args:
             pixel_values: (tiles, 3, 448, 448) in the tower's dtype.
@@ -72,7 +72,7 @@ class VisionTower(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """Patch embedding and pre-norm blocks. There is no norm before the first or after the last."""
+    """Patch embedding and pre-norm blocks, without a norm before the first or after the last."""
 
     def __init__(self, config: VisionConfig, layers: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class VisionEncoder(nn.Module):
 
 
 class PatchEmbeddings(nn.Module):
-    """Patches, class token and positions."""
+    """Patch embedding with class token and position embedding."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -109,8 +109,8 @@ class PatchEmbeddings(nn.Module):
     def positions(self) -> Tensor:
         """Position embedding of a 448-pixel tile, (1, 1025, hidden).
 
-        The original always resamples it; at the tile's own size bicubic resampling with
-        align_corners=False is the identity to the bit, so only other sizes are resampled.
+        The original always resamples. At the tile's own size, bicubic resampling with
+        align_corners=False is the exact identity, so it is skipped.
         """
         stored = self.position_embedding
         if stored.shape[1] == 1 + self.grid**2:
@@ -125,7 +125,7 @@ class PatchEmbeddings(nn.Module):
 
 
 class VisionBlock(nn.Module):
-    """Attention and MLP, each pre-normed and scaled by a vector."""
+    """Pre-norm attention and MLP, each with a layer scale."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class VisionBlock(nn.Module):
 
 
 class VisionAttention(nn.Module):
-    """Full attention; the 6B tower norms queries and keys over all heads together."""
+    """Full attention. The 6B tower normalizes queries and keys over all heads together."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -187,8 +187,8 @@ class VisionMLP(nn.Module):
 def pixel_shuffle(patches: Tensor, version: Literal["v1", "v2"]) -> Tensor:
     """Fold 2×2 neighbours into channels: (tiles, side², C) → (tiles, side²/4, 4C).
 
-    The channels are those of the patches at (0,0), (0,1), (1,0), (1,1). `v1` leaves the tokens
-    in column-major order, as the original's missing last transposition does.
+    Channels come from the patches at (0,0), (0,1), (1,0), (1,1). `v1` leaves the tokens in
+    column-major order, because the original omits the last transposition.
     """
     tiles, count, channels = patches.shape
     side = round(count**0.5)
@@ -200,9 +200,9 @@ def pixel_shuffle(patches: Tensor, version: Literal["v1", "v2"]) -> Tensor:
 def normalize_tiles(tiles: Tensor, dtype: torch.dtype) -> Tensor:
     """uint8 tiles (N, 448, 448, 3) → normalized pixels (N, 3, 448, 448) in `dtype`.
 
-    The arithmetic is fp32 in the order of the original's ToTensor and Normalize.
+    Computes in fp32, in the same order as the original's ToTensor and Normalize.
     """
-    # Cast before anything else: a cast is all that TensorRT does with uint8.
+    # Cast first: TensorRT supports no other operation on uint8.
     pixels = tiles.to(torch.float32).permute(0, 3, 1, 2) / 255
     mean = torch.tensor(MEAN, device=tiles.device).view(1, 3, 1, 1)
     deviation = torch.tensor(STD, device=tiles.device).view(1, 3, 1, 1)

@@ -1,4 +1,4 @@
-"""The tower as an artifact holds it: `tower.safetensors`, which tells its own configuration."""
+"""Read `tower.safetensors`, the artifact's vision tower with its configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vlmc.models.vision.tower_precision import TowerPrecision, tower_precision_o
 
 @dataclass(frozen=True, slots=True)
 class TowerFileConfig:
-    """What the file says beside its tensors; `hidden_size` is the language model's."""
+    """The configuration in the file's metadata; `hidden_size` is the language model's."""
 
     vision: VisionConfig
     select_layer: int
@@ -29,15 +29,15 @@ class TowerFileConfig:
 
     @property
     def vision_layers(self) -> int:
-        """Blocks that `select_layer` needs, which are those that the file has."""
+        """Number of blocks up to `select_layer`, which are those in the file."""
         return layers_needed(self.vision, self.select_layer)
 
 
 def read_tower(path: Path, *, dtype: torch.dtype, device: torch.device | str) -> VisionTower:
-    """The tower of an artifact, ready for inference; one tensor at a time is held twice.
+    """An artifact's tower in eval mode. Only one tensor at a time is in memory twice.
 
     Raises:
-        IntegrityError: the file is not what `vlmc build` writes.
+        IntegrityError: the file is not a valid tower file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -47,29 +47,35 @@ def read_tower(path: Path, *, dtype: torch.dtype, device: torch.device | str) ->
             return load_tower(config, tensors, dtype=dtype, device=device)
     except (OSError, SafetensorError, CheckpointError, TypeError, KeyError, ValueError) as error:
         raise IntegrityError(
-            f"{path} is no tower of an artifact ({error}); copy the artifact again"
+            f"{path} is not a valid tower file ({error}); copy the artifact again"
         ) from error
 
 
 def read_tower_and_precision(
     tower: Path, ranges: Path | None, precision: str, device: torch.device
 ) -> tuple[VisionTower, TowerPrecision]:
-    """The fp32 tower on `device`, its channels migrated, and what to fuse it by.
+    """The migrated fp32 tower on `device`, and the precisions to fuse it with.
 
-    A package is compiled from it and loaded with it, so both sides have the same weights.
+    The compiler and the runtime both call this, so a package always gets the weights it was
+    compiled for.
+
+    Args:
+        tower: path of `tower.safetensors`.
+        ranges: path of `ranges.json`, if the artifact has one.
+        precision: the artifact's vision precision.
+        device: where to load the tower.
 
     Raises:
-        IntegrityError: a file is not what `vlmc build` writes, or the precision takes ranges and
-            there are none.
+        IntegrityError: a file is not valid, or `precision` needs ranges and there are none.
     """
-    measured = None if ranges is None else read_ranges(ranges)
-    plan = tower_precision_of(precision, measured)
-    read = read_tower(tower, dtype=torch.float32, device=device)
-    if measured is not None:
+    calibrated = None if ranges is None else read_ranges(ranges)
+    tower_precision = tower_precision_of(precision, calibrated)
+    loaded = read_tower(tower, dtype=torch.float32, device=device)
+    if calibrated is not None:
         try:
-            migrate(read, measured)
+            migrate(loaded, calibrated)
         except (KeyError, RuntimeError) as error:
             raise IntegrityError(
-                f"{ranges} is of another tower ({error}); build the artifact again"
+                f"{ranges} belongs to another tower ({error}); build the artifact again"
             ) from error
-    return read, plan
+    return loaded, tower_precision

@@ -1,4 +1,4 @@
-"""Triton kernels of the fused tower. Imported on CUDA alone, where torch brings Triton along."""
+"""Triton kernels of the fused tower. Imported only on CUDA, where torch includes Triton."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def attend_kernel(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One block of queries of one head of one tile over all 1025 keys.
+    """Attention of one block of queries, for one head of one tile, over all 1025 keys.
 
-    The class token's key and value are the first step of the online softmax, so that the loop runs
-    over the 1024 patches in whole blocks. The block past the patches holds the class token's
-    query alone. SOFTMAX_SCALE holds log2(e), since the exponentials are powers of two.
+    The class token's key and value initialize the online softmax, so the loop covers the 1024
+    patches in whole blocks. The last block of queries holds only the class token.
+    SOFTMAX_SCALE includes log2(e), because the kernel uses exp2.
     """
     block = tl.program_id(0)
     tile = tl.program_id(1) // HEADS
@@ -97,10 +97,10 @@ def linear_gelu_kernel(
     GROUP: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """fp8 (rows, inputs) · fp8 (outputs, inputs)ᵀ · scales + bias, GELU, over a scale, to fp8.
+    """fp8 linear, GELU and quantization: input (rows, inputs), weight (outputs, inputs).
 
-    WHOLE says that the blocks divide inputs and outputs. Blocks are taken in groups of GROUP rows,
-    so that those running at once share what they read.
+    WHOLE: the block sizes divide `inputs` and `outputs`, so masks are not needed. Blocks are
+    ordered in groups of GROUP rows, so that concurrent blocks share data in the L2 cache.
     """
     program = tl.program_id(0)
     blocks_m = tl.cdiv(rows, BLOCK_M)
@@ -158,7 +158,7 @@ def add_norm_kernel(
     QUANTIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row: states + mixed · gain + bias, and its norm, over a scale where quantized."""
+    """Compute states + mixed · gain + bias for one row, and its norm, quantized if QUANTIZE."""
     column = tl.arange(0, BLOCK)
     inside = column < HIDDEN
     place = tl.program_id(0).to(tl.int64) * HIDDEN + column
@@ -180,9 +180,9 @@ def add_norm_kernel(
 
 @triton.jit
 def _gelu(x):
-    """x·Φ(x) to 3e-6: Φ as a logistic function of a polynomial fitted to its log-odds.
+    """GELU x·Φ(x) to 3e-6, with Φ as a logistic function of a polynomial fit of its log-odds.
 
-    The error function costs five times the instructions, which an epilogue cannot hide.
+    `erf` needs five times the instructions, which the epilogue cannot hide.
     """
     square = x * x
     slope = 3.21038814e-06 * square - 8.79099405e-05

@@ -1,4 +1,4 @@
-"""Which linear of a fused tower computes in which precision."""
+"""The precision of each linear of a fused tower."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROJECTOR = ("mlp1.1", "mlp1.3")
 
 
 def linear_name(layer: int, linear: str) -> str:
-    """The name that `VisionTower` gives a block's linear, `attn.qkv` for example."""
+    """Full name in `VisionTower` of a block's linear, such as `attn.qkv`."""
     return f"vision_model.encoder.layers.{layer}.{linear}"
 
 
@@ -32,9 +32,11 @@ def linear_name(layer: int, linear: str) -> str:
 class TowerPrecision:
     """Precisions of a fused tower; linears are named as in `VisionTower`.
 
-    `dtype` is that of everything not named here; `clips` has the largest magnitude that the input
-    of an fp8 linear keeps; `fp32` are linears that `dtype` cannot hold, computed in fp32, and
-    `fp32_residual` keeps the residual stream in fp32.
+    Attributes:
+        dtype: the dtype of everything that the other attributes do not name.
+        clips: fp8 linears, and the magnitude at which their input saturates.
+        fp32: linears computed in fp32, because their values overflow `dtype`.
+        fp32_residual: whether the residual stream is kept in fp32.
     """
 
     dtype: torch.dtype
@@ -44,26 +46,26 @@ class TowerPrecision:
 
     @property
     def in_place(self) -> bool:
-        """Whether products add themselves to the residual stream, which is of their dtype."""
+        """Whether linears accumulate into the residual stream, because all share one dtype."""
         return not (self.clips or self.fp32 or self.fp32_residual)
 
     def mode(self, linear: str) -> Mode:
-        """What the linear computes in."""
+        """The precision the linear computes in."""
         if linear in self.fp32:
             return "fp32"
         return "fp8" if linear in self.clips else "16bit"
 
     def input_dtype(self, linear: str) -> torch.dtype:
-        """What the linear takes."""
+        """The dtype of the linear's input."""
         modes = {"fp32": torch.float32, "16bit": self.dtype, "fp8": torch.float8_e4m3fn}
         return modes[self.mode(linear)]
 
 
 def tower_precision_of(precision: str, ranges: Ranges | None) -> TowerPrecision:
-    """The plan of an artifact's precision, from what was measured of its tower.
+    """Precisions of a fused tower for an artifact's vision precision.
 
     Raises:
-        IntegrityError: a fused tower has no such precision, or it takes ranges and there are none.
+        IntegrityError: the fused tower does not support `precision`, or `ranges` is missing.
     """
     dtype = _DTYPES.get(precision)
     if dtype is None or (ranges is None and precision in CALIBRATED_PRECISIONS):

@@ -31,14 +31,14 @@ class InductorEngine:
         package: Path,
         entry: EngineRecord,
         tower: VisionTower,
-        plan: TowerPrecision,
+        precision: TowerPrecision,
         device: torch.device,
     ) -> None:
         """Load `package`, compiling nothing.
 
         Args:
             tower: the weights that the artifact holds, channels migrated as for calibration.
-            plan: the precisions that the package was compiled for.
+            precision: the precisions that the package was compiled with.
 
         Raises:
             HardwareError: it was compiled for another GPU, torch or CUDA, for a newer driver, or
@@ -46,11 +46,11 @@ class InductorEngine:
         """
         check_versions(package, entry, device)
         self.precision, self.profiles, self.device = entry.precision, entry.profiles, device
-        self._dtype = plan.dtype
+        self._dtype = precision.dtype
         self._largest = max((profile.max for profile in entry.profiles), default=None)
         self.device_memory_bytes = entry.device_memory_bytes or 0
         with torch.cuda.device(device):
-            fused = fuse(tower, plan).to(device)
+            fused = fuse(tower, precision).to(device)
             self._outputs = fused.projector_bias.shape[0]
             self._package = AotiPackage(package, fused.state_dict(), device)
 

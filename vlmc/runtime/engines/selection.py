@@ -163,8 +163,8 @@ def _open_inductor(artifact: Artifact, engine: EngineRecord, device: torch.devic
     package = artifact.path(engine.file)
     try:
         weights = artifact.path(payload_name(TOWER))
-        tower, plan = read_tower_and_precision(weights, ranges, engine.precision, device)
-        return InductorEngine(package, engine, tower, plan, device)
+        tower, precision = read_tower_and_precision(weights, ranges, engine.precision, device)
+        return InductorEngine(package, engine, tower, precision, device)
     except torch.OutOfMemoryError as error:
         raise HardwareError(
             f"{device} has too little memory free for the tower of {artifact.folder}: {error}. End "
