@@ -44,14 +44,14 @@ def export_graph(path: Path, precision: Precision) -> None:
 def build(graph: Path, target: str) -> dict[str, Any]:
     """Build in this process; what it took."""
     from vlmc.artifact.manifest import Profile
-    from vlmc.compile.engines.tensorrt import build_plan
+    from vlmc.compile.engines.tensorrt import build_engine
     from vlmc.machine.memory import MemoryPeak
 
     # Not ru_maxrss, in which a process starts with what its parent held.
     peak = MemoryPeak()
     with tempfile.TemporaryDirectory() as folder:
         start, processor = time.perf_counter(), time.process_time()
-        build_plan(
+        build_engine(
             graph,
             Path(folder),
             engine="tensorrt-rtx",

@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 
 from benchmarks.random_tower import random_tiles, random_tower
-from vlmc.compile.calibration.ranges import measure_ranges
+from vlmc.compile.calibration.ranges import calibrate
 from vlmc.compile.calibration.tiles import CalibrationTiles
 from vlmc.image.tiles import TileRule
 from vlmc.machine.memory import MemoryPeak
 
 
-def calibrate(count: int, layers: int, device: str) -> dict[str, Any]:
-    """Calibrate in this process; the memory that it took."""
+def measure(count: int, layers: int, device: str) -> dict[str, Any]:
+    """Calibrate in this process, and measure time and memory."""
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         images = [Path(folder) / f"{index:04}.png" for index in range(count)]
@@ -38,22 +38,22 @@ def calibrate(count: int, layers: int, device: str) -> dict[str, Any]:
         )
         tower = random_tower(torch.device(device), layers)
         weights = torch.cuda.memory_allocated() if device == "cuda" else 0
-        # From here on: what was held meanwhile does not count, the tower's weights do.
+        # The peak counts from here, and includes the tower's weights.
         peak = MemoryPeak()
         before, start = peak.read(), time.perf_counter()
-        measured = measure_ranges(tower, "int8", tiles, min_cosine=0.99, seed=0)
+        calibration = calibrate(tower, "int8", tiles, min_cosine=0.99, seed=0)
         after = peak.read()
     on_device = torch.cuda.max_memory_allocated() - weights if device == "cuda" else None
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "tiles": measured.tiles,
+        "tiles": calibration.tiles,
         "layers": layers,
         "held_before_bytes": before,
         "peak_beyond_bytes": None if before is None or after is None else after - before,
         "device_peak_beyond_bytes": on_device,
         "seconds": round(time.perf_counter() - start, 1),
-        "worst_cosine": measured.worst_cosine,
-        "keep_16bit": len(measured.ranges.keep_16bit),
+        "worst_cosine": calibration.worst_cosine,
+        "keep_16bit": len(calibration.ranges.keep_16bit),
         "load": round(os.getloadavg()[0], 1),
     }
 
@@ -66,7 +66,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device)
     options = parser.parse_args()
-    print(json.dumps(calibrate(options.tiles, options.layers, options.device)))
+    print(json.dumps(measure(options.tiles, options.layers, options.device)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 
 from tests.compile.calibration.tiles import calibration_tiles
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile.calibration.ranges import measure_ranges
+from vlmc.compile.calibration.ranges import calibrate
 from vlmc.compile.vision import fp32_tower
 from vlmc.machine.support import MIN_FEATURE_COSINE, Precision
 
@@ -28,7 +28,7 @@ def test_ranges(
             tower = fp32_tower(checkpoint, device)
         least = MIN_FEATURE_COSINE[precision]
         tiles = calibration_tiles(images)
-        found.append(measure_ranges(tower, precision, tiles, min_cosine=least, seed=0))
+        found.append(calibrate(tower, precision, tiles, min_cosine=least, seed=0))
         assert found[-1].device == device
     here, there = found
     assert here.tiles == there.tiles

@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_refused(
     tower, entry = tower_of(miniatures(TOWERS[0])), entry_of("fp16")
     plan, path = plan_of("fp16", tower), package(TOWERS[0], "fp16")
     other = replace(entry, versions={**entry.versions, "torch": "1.0"})
-    with pytest.raises(HardwareError, match=r"torch 1\.0, and here is .* --engine inductor"):
+    with pytest.raises(HardwareError, match=r"torch 1\.0, but here is .* --engine inductor"):
         InductorEngine(path, other, tower, plan, CUDA)
     with pytest.raises(HardwareError, match="another tower or precision"):
         InductorEngine(

@@ -31,10 +31,10 @@ GraphDtype = Literal["float32", "float16", "bfloat16"]
 def write_weights(checkpoint: Checkpoint, folder: Path) -> None:
     """Write `tower.safetensors`: tower and projector as the checkpoint stores them."""
     stored = tower_tensors(checkpoint.weights, checkpoint.config)
-    # One metadata key only: the order of several would differ from run to run.
-    settings = {"config": json.dumps(tower_settings(checkpoint.config), sort_keys=True)}
+    # A single metadata key, because safetensors does not keep the order of several.
+    metadata = {"config": json.dumps(tower_config(checkpoint.config), sort_keys=True)}
     tensors = {name: tensor.contiguous() for name, tensor in stored}
-    save_file(tensors, folder / TOWER, metadata=settings)
+    save_file(tensors, folder / TOWER, metadata=metadata)
 
 
 def write_golden(checkpoint: Checkpoint, folder: Path) -> None:
@@ -51,10 +51,14 @@ def write_golden(checkpoint: Checkpoint, folder: Path) -> None:
 def write_graph(
     tower: VisionTower, path: Path, precision: Precision, dtype: GraphDtype, ranges: Ranges | None
 ) -> None:
-    """Write the graph of an fp32 tower, uint8 tiles (N, 448, 448, 3) → features (N, 256, hidden).
+    """Write the ONNX graph: uint8 tiles (N, 448, 448, 3) → features (N, 256, hidden).
 
-    `dtype` is that of everything that is not on an 8-bit grid, and of the features. fp16, int8 and
-    fp8 need `ranges`; int8 and fp8 migrate the tower by them, in place.
+    Args:
+        tower: the fp32 tower; int8 and fp8 migrate its channels in place.
+        path: the file to write.
+        precision: the recipe's vision precision.
+        dtype: dtype of everything that is not in 8 bits, and of the features.
+        ranges: calibration ranges, which fp16, int8 and fp8 need.
     """
     if ranges is not None:
         migrate(tower, ranges)
@@ -69,13 +73,13 @@ def write_graph(
 
 
 def fp32_tower(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> VisionTower:
-    """Tower and projector of a checkpoint in fp32."""
+    """Load tower and projector of a checkpoint in fp32."""
     tensors = tower_tensors(checkpoint.weights, checkpoint.config)
     return load_tower(checkpoint.config, tensors, dtype=torch.float32, device=device)
 
 
-def tower_settings(config: ModelConfig) -> dict[str, object]:
-    """What the tower's weights alone do not say, so that engines can be rebuilt from them."""
+def tower_config(config: ModelConfig) -> dict[str, object]:
+    """The configuration stored with the tower's weights, from which engines can be rebuilt."""
     return {
         "vision": asdict(config.vision),
         "select_layer": config.select_layer,

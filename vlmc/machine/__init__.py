@@ -1,1 +1,1 @@
-"""What this machine has: packages that engines need, GPUs, folders for what may be lost."""
+"""Query this machine: GPUs, memory, engine packages and cache folders."""

@@ -1,4 +1,4 @@
-"""What a package of AOTInductor is bound to: written when it is compiled, checked when loaded."""
+"""The environment of an AOTInductor package, recorded when compiled and checked when loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AotiEnvironment:
-    """SM of the GPU, such as sm90, and versions of torch, of its CUDA and of the driver."""
+    """Target GPU, such as sm90, and versions of torch, CUDA and the driver."""
 
     target: str
     torch: str
@@ -26,12 +26,12 @@ class AotiEnvironment:
     driver: str
 
     def versions(self) -> dict[str, str]:
-        """As an artifact's manifest keeps them beside the target."""
+        """The versions as stored in an artifact's manifest."""
         return {"torch": self.torch, "cuda": self.cuda, "driver": self.driver}
 
 
 def aoti_environment_of(device: torch.device) -> AotiEnvironment:
-    """What a package compiled on `device` needs, which is what one loaded there finds."""
+    """The environment of packages that are compiled or loaded on `device`."""
     import torch
 
     return AotiEnvironment(
@@ -43,10 +43,10 @@ def aoti_environment_of(device: torch.device) -> AotiEnvironment:
 
 
 def device_for(target: str) -> torch.device:
-    """The GPU of this machine that packages for `target`, such as sm90, are compiled on.
+    """A GPU of this machine with the compute capability `target`, such as sm90.
 
     Raises:
-        HardwareError: this machine has no such GPU.
+        HardwareError: there is no such GPU.
     """
     import torch
 
@@ -58,19 +58,17 @@ def device_for(target: str) -> torch.device:
     unseen = f", which torch {torch.__version__} does not see" if gpus() and not found else ""
     raise HardwareError(
         f"the step vision.inductor-{target} must run on a machine with an {target} GPU, and this "
-        f"one has {here}{unseen}. Run the same command there. With VLMC_CACHE naming the same "
-        "folder on both, and the same packages installed (torch's build for CUDA too, and here is "
-        f"{torch.__version__}), a build here takes that step from there: --steps "
-        f"vision.inductor-{target} makes it alone. Without that engine in vision.engines an "
-        "artifact is built now, and `vlmc rebuild` adds it on such a machine."
+        f"one has {here}{unseen}. Either run `vlmc build` there with --steps "
+        f"vision.inductor-{target}, the same packages (here: torch {torch.__version__}) and "
+        "VLMC_CACHE set to the same shared folder, and then build here. Or remove that engine from "
+        "vision.engines, build here, and add it on such a machine with `vlmc rebuild`."
     )
 
 
 def differences(versions: Mapping[str, str], target: str, here: AotiEnvironment) -> list[str]:
-    """In what a package, by its target and the versions that a manifest has of it, does not fit
-    `here`; each names both sides, such as `CUDA 12.9, and here is 13.0`.
+    """How a package's environment differs from `here`, such as `CUDA 12.9, but here is 13.0`.
 
-    Kernels and their launcher fit one SM, torch and CUDA; drivers run what older ones ran.
+    The target and the versions of torch and CUDA must be equal. The driver must not be older.
     """
     torch, cuda, driver = (versions.get(name) for name in ("torch", "cuda", "driver"))
     pairs = [
@@ -79,11 +77,11 @@ def differences(versions: Mapping[str, str], target: str, here: AotiEnvironment)
         ("CUDA", cuda, here.cuda, cuda == here.cuda),
         ("the driver", driver, here.driver, _parts(driver) <= _parts(here.driver)),
     ]
-    return [f"{what} {then}, and here is {now}" for what, then, now, fits in pairs if not fits]
+    return [f"{what} {then}, but here is {now}" for what, then, now, fits in pairs if not fits]
 
 
 def torch_cuda() -> str:
-    """The CUDA that the installed torch is for, such as 13.0, or `none`. Imports no torch."""
+    """CUDA version of the installed torch, such as 13.0, or `none`. Does not import torch."""
     spec = find_spec("torch")
     folders = [] if spec is None else spec.submodule_search_locations or []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as the driver reports them."""
+"""The NVIDIA GPUs of this machine, as reported by the driver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEVICES = Path("/dev")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU; `target` is its SM, such as sm89, as recipes and manifests name it."""
+    """One GPU; `target` is its compute capability as in recipes, such as sm89."""
 
     name: str
     target: str
@@ -20,9 +20,9 @@ class Gpu:
 
 
 def gpu_is_there() -> bool:
-    """Whether this machine has a GPU that the environment does not hide.
+    """Whether the machine has a GPU that CUDA_VISIBLE_DEVICES does not hide.
 
-    Asks no library, so that a torch built for the CPU cannot hide one.
+    This does not use torch, because a CPU build of torch sees no GPUs.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
@@ -31,8 +31,7 @@ def gpu_is_there() -> bool:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """All GPUs, through NVML where its package is installed, else through torch; none without a
-    driver."""
+    """All GPUs, from NVML if its package is installed, otherwise from torch."""
     if find_spec("pynvml") is None:
         return _by_torch()
     import pynvml
@@ -68,7 +67,7 @@ def gpu_of(index: int) -> Gpu:
 
 
 def driver_version() -> str | None:
-    """NVIDIA's driver, such as 580.95.05; None without one, or without the package to ask it."""
+    """Version of the NVIDIA driver, such as 580.95.05, or None if it is not known."""
     if find_spec("pynvml") is None:
         return _driver_by_kernel()
     import pynvml

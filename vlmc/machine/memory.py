@@ -1,4 +1,4 @@
-"""The most memory that a piece of work held."""
+"""Measure peak memory of this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _RESET_PEAK = "5"  # proc(5), clear_refs
 
 
 class MemoryPeak:
-    """The peak of this process's resident memory from its creation on; Linux only."""
+    """Peak resident memory of this process since the object was created; Linux only."""
 
     def __init__(self) -> None:
         try:
@@ -19,7 +19,7 @@ class MemoryPeak:
             self._known = False
 
     def read(self) -> int | None:
-        """Bytes, mapped files included; None where the system does not report it."""
+        """Bytes, including mapped files, or None if the system does not report it."""
         if not self._known:
             return None
         for line in _STATUS.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""The Python package behind each engine: its installed version, and how to install it."""
+"""The Python package of each engine: its installed version, and how to install it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlmc.machine.distribution import DISTRIBUTION, install_command
 
 @dataclass(frozen=True, slots=True)
 class EnginePackage:
-    """A package: the name to import, and the names under which it can be installed."""
+    """A package: its import name, and the distributions that provide it."""
 
     module: str
     distributions: tuple[str, ...]
@@ -29,12 +29,12 @@ class EnginePackage:
 
     @property
     def version(self) -> str | None:
-        """The installed version, or None. Imports nothing."""
+        """The installed version, or None. Does not import the package."""
         return next(iter(self._installed().values()), None)
 
     @property
     def cuda(self) -> str | None:
-        """The major version of CUDA that the installed package is for, if its name has it."""
+        """CUDA major version of the installed package, if its name contains it."""
         for name in self._installed():
             found = re.search(r"-cu(\d+)$", name)
             if found is not None:
@@ -66,8 +66,8 @@ PACKAGES: dict[str, EnginePackage] = {
     ),
     "inductor": EnginePackage("torch", ("torch",)),
 }
-"""Engine, as recipes and manifests name it → its package."""
+"""Engine name in recipes and manifests → package."""
 
 # https://docs.nvidia.com/cuda/cuda-toolkit-release-notes, minor version compatibility.
 MIN_DRIVER = {"11": 450, "12": 525, "13": 580}
-"""Major version of CUDA → the oldest branch of NVIDIA's Linux driver that runs it."""
+"""CUDA major version → oldest branch of the Linux driver that supports it."""

@@ -1,7 +1,7 @@
-"""Which engine runs which precision on which card, with the reason where it does not.
+"""The support table: which engine runs which precision on which GPU, and why not.
 
-The one place of that table: recipes are checked against it, and `docs/engines.md` is printed from
-it. Sources: NVIDIA's support matrices of TensorRT and TensorRT-RTX, and builds that were tried.
+Recipes are checked against it, and `docs/engines.md` is generated from it. Sources: NVIDIA's
+support matrices for TensorRT and TensorRT-RTX, and test builds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MIN_FEATURE_COSINE: dict[Precision, float] = {
     "int8": 0.99,
     "fp8": 0.995,
 }
-"""What `accuracy.min_feature_cosine: auto` means: of the worst tile, to the fp32 tower."""
+"""Values of `accuracy.min_feature_cosine: auto`: the worst tile's cosine to the fp32 tower."""
 
 _NO_BF16 = "the tensor cores of sm75 (Turing) have no bf16, which came with sm80"
 _NO_FP8 = "fp8 tensor cores came with sm89 (Ada)"
@@ -78,9 +78,9 @@ NOT_ALL_THREE: dict[tuple[EngineName, Target, Precision], str] = {
 
 
 def refusal(engine: EngineName, precision: Precision, target: Target | None = None) -> str | None:
-    """Why `engine` cannot run `precision` on `target`, None where it can.
+    """The reason why `engine` cannot run `precision` on `target`, or on any GPU if None.
 
-    Without a target: why on no card at all.
+    Returns None if it is supported.
     """
     reason = NOT_BY_ENGINE.get((engine, precision))
     if reason is not None or target is None:
@@ -93,10 +93,10 @@ def refusal(engine: EngineName, precision: Precision, target: Target | None = No
 
 
 def targets_of(engine: EngineName, precision: Precision) -> tuple[Target, ...]:
-    """The cards on which `engine` runs `precision`."""
+    """The targets on which `engine` runs `precision`."""
     return tuple(target for target in TARGETS if refusal(engine, precision, target) is None)
 
 
 def precisions_of(engine: EngineName) -> tuple[Precision, ...]:
-    """The precisions that `engine` runs on some machine."""
+    """The precisions that `engine` supports on any machine."""
     return tuple(precision for precision in PRECISIONS if refusal(engine, precision) is None)

@@ -1,4 +1,4 @@
-"""Folders of the user's caches: files that can be lost and recomputed."""
+"""Private files in the user's cache folder, which can be deleted at any time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from vlmc.files.atomic import make_private, write_atomically
 
 
 def user_cache(name: str) -> Path:
-    """The folder `vlmc/NAME` in `$XDG_CACHE_HOME`, else in `~/.cache`; does not create it."""
+    """The path `vlmc/<name>` below `$XDG_CACHE_HOME` or `~/.cache`. Does not create it."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "vlmc" / name
 
 
 def read_private(path: Path) -> bytes | None:
-    """A file's bytes, if it and its folder are the user's own and nobody else can write there."""
+    """The file's content, or None unless only this user can write to it and its folder."""
     try:
-        for place in (path.parent, path):
-            status = place.stat()
+        for checked in (path.parent, path):
+            status = checked.stat()
             if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 return None
         return path.read_bytes()

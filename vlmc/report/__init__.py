@@ -1,1 +1,1 @@
-"""Pictures for reports, as SVG."""
+"""Charts for reports, as SVG."""

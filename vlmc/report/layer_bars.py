@@ -1,4 +1,4 @@
-"""A picture of a tower's linears: each one's precision as a colour, its loss as a bar (SVG)."""
+"""An SVG bar chart of a tower's linears: loss as length, precision as colour."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ _COLOURS = {
 }
 _ROW, _LEFT, _BAR, _TOP, _BOTTOM = 13, 150, 420, 74, 30
 _COLUMN = _LEFT + _BAR + 130
-# Losses differ by orders of magnitude, so bars are logarithmic over these powers of ten.
+# Bars have a logarithmic scale between these powers of ten.
 _LOW, _HIGH = -8, 0
 _ROWS = 50
 
 
 def draw_layers(title: str, layers: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG document of `layers`, each with `name`, `precision`, and either `loss` (1 - cosine
-    with the layer alone in 8 bits) or only `largest_output`, in columns of 50."""
+    """Draw an SVG document with columns of 50 layers.
+
+    Each layer has `name`, `precision` and `largest_output`, and may have `loss`: 1 - cosine with
+    this layer alone in 8 bits.
+    """
     columns = [layers[start : start + _ROWS] for start in range(0, len(layers), _ROWS)]
     losses = any("loss" in layer for layer in layers)
     caption = (
@@ -58,7 +61,7 @@ def _column(layers: Sequence[Mapping[str, Any]], x: int, losses: bool) -> Iterat
 
 
 def _share(value: float, losses: bool) -> float:
-    """Where a value is on the bar's logarithmic scale, 0 to 1."""
+    """The position of a value on the logarithmic scale, 0 to 1."""
     low, high = (_LOW, _HIGH) if losses else (-3.0, math.log10(65504))
     power = math.log10(max(value, 10.0**low))
     return min(1.0, (power - low) / (high - low))

@@ -69,7 +69,7 @@ def test_a_few_unreadable_images_are_passed_over_and_told(write: Write, tmp_path
     drawn = read_calibration(dataset, 30, 0)
     assert [sample.image for sample in drawn.samples] == order[2:32]
     assert [reason.split(":")[0] for reason in drawn.skipped] == [str(first), str(second)]
-    with pytest.raises(RecipeError, match=r"has 38 samples whose image can be read.* asks for 40"):
+    with pytest.raises(RecipeError, match=r"has 38 samples with a readable image.* is 40"):
         read_calibration(dataset, 40, 0)
 
 
@@ -91,7 +91,7 @@ def test_text_needs_no_image(write: Write) -> None:
 
 
 def test_too_few_lines_are_an_error(write: Write) -> None:
-    with pytest.raises(RecipeError, match=r"has 3 samples, and calibration\.samples asks for 4"):
+    with pytest.raises(RecipeError, match=r"has 3 samples, but calibration\.samples is 4"):
         read_calibration(write(3), 4, 0)
 
 

@@ -32,7 +32,7 @@ def test_room_decides(copies: int, miniature: Path, monkeypatch: pytest.MonkeyPa
     assert [device.type for device in chosen] == ["cuda", "cpu"]
     (event,) = events
     assert isinstance(event, Note)
-    assert event.text.startswith("calibrates on the CPU: some card has ")
+    assert event.text.startswith("calibrating on the CPU: some card has ")
 
 
 def test_without_a_gpu_there_is_nothing_to_say(

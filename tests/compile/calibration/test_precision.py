@@ -19,7 +19,7 @@ from vlmc.builder.build import build
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration.fp16_limits import LARGEST
 from vlmc.compile.calibration.golden import golden_tiles
-from vlmc.compile.calibration.ranges import measure_ranges
+from vlmc.compile.calibration.ranges import calibrate
 from vlmc.compile.calibration.sensitivity import worst_cosine
 from vlmc.compile.calibration.tiles import CalibrationTiles
 from vlmc.compile.onnx.grids import GRIDS
@@ -77,7 +77,7 @@ def test_graphs_answer_as_the_tower(
     tower = tower_of(miniature)
     expected = features_of(tower)
     least = MIN_FEATURE_COSINE[precision]
-    measured = measure_ranges(tower, precision, calibration_tiles(images), min_cosine=least, seed=0)
+    measured = calibrate(tower, precision, calibration_tiles(images), min_cosine=least, seed=0)
     path = tmp_path / "model.onnx"
     write_graph(tower_of(miniature), path, precision, dtype, measured.ranges)  # type: ignore[arg-type]
     onnx.checker.check_model(onnx.load(path), full_check=True)
@@ -129,7 +129,7 @@ def test_an_outlier_that_fp16_cannot_hold_is_kept_in_fp32(miniature: Path, tmp_p
 
     tower = sharpened()
     expected = features_of(tower)
-    ranges = measure_ranges(tower, "fp16", None, min_cosine=0.9999, seed=0).ranges
+    ranges = calibrate(tower, "fp16", None, min_cosine=0.9999, seed=0).ranges
     assert max(ranges.residual) > LARGEST
     assert "vision_model.encoder.layers.0" in ranges.keep_fp32
     path = tmp_path / "model.onnx"
@@ -143,8 +143,8 @@ def test_an_outlier_that_fp16_cannot_hold_is_kept_in_fp32(miniature: Path, tmp_p
 
 def test_layers_stay_in_sixteen_bits_until_the_cosine_holds(miniature: Path, images: Path) -> None:
     tiles = calibration_tiles(images)
-    coarse = measure_ranges(tower_of(miniature), "int8", tiles, min_cosine=0.9, seed=0)
-    fine = measure_ranges(tower_of(miniature), "int8", tiles, min_cosine=0.99999, seed=0)
+    coarse = calibrate(tower_of(miniature), "int8", tiles, min_cosine=0.9, seed=0)
+    fine = calibrate(tower_of(miniature), "int8", tiles, min_cosine=0.99999, seed=0)
     assert len(fine.ranges.keep_16bit) > len(coarse.ranges.keep_16bit)
     assert fine.worst_cosine is not None and coarse.worst_cosine is not None
     assert fine.worst_cosine > coarse.worst_cosine
@@ -154,7 +154,7 @@ def test_layers_stay_in_sixteen_bits_until_the_cosine_holds(miniature: Path, ima
 
 def test_quantizing_less_loses_less(miniature: Path, images: Path) -> None:
     tower = tower_of(miniature)
-    measured = measure_ranges(tower, "int8", calibration_tiles(images), min_cosine=0.9, seed=0)
+    measured = calibrate(tower, "int8", calibration_tiles(images), min_cosine=0.9, seed=0)
     clips = {name: part.clip for name, part in measured.ranges.linears.items() if part.clip}
     tiles = list(TILES.numpy())
     expected = list(features_of(tower))
@@ -170,7 +170,7 @@ def test_black_images_are_refused(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{index}.png")
         Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(paths[-1])
     tiles = CalibrationTiles(paths, TileRule("single"), resampler="opencv", exif="ignore", seed=0)
-    with pytest.raises(RecipeError, match=r"hold only values between 0 and 0.*patch_embedding"):
+    with pytest.raises(RecipeError, match=r"have only values between 0 and 0.*patch_embedding"):
         tiles.check_spread()
 
 

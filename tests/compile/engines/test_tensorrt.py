@@ -14,9 +14,9 @@ import pytest
 
 from vlmc.artifact.manifest import Profile
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.compile.calibration.ranges import measure_ranges
-from vlmc.compile.engines.layer_precisions import LAYERS_TOLD, planned_products
-from vlmc.compile.engines.tensorrt import LARGEST_CARD_GIB, build_plan, check_memory
+from vlmc.compile.calibration.ranges import calibrate
+from vlmc.compile.engines.layer_precisions import LAYER_LIST, engine_products
+from vlmc.compile.engines.tensorrt import LARGEST_CARD_GIB, build_engine, check_memory
 from vlmc.compile.vision import fp32_tower, write_graph
 from vlmc.errors import BuildError, HardwareError, UsageError
 from vlmc.machine.gpu import gpus
@@ -34,7 +34,7 @@ def built(
 ) -> dict[str, Any]:
     """Build a plan, and return its report."""
     folder.mkdir()
-    build_plan(graph, folder, engine="tensorrt-rtx", target=target, profiles=profiles)
+    build_engine(graph, folder, engine="tensorrt-rtx", target=target, profiles=profiles)
     report = folder / "report" / f"vision-tensorrt-rtx-{target}.json"
     values: dict[str, Any] = json.loads(report.read_text())
     assert (folder / f"tensorrt-rtx-{target}.engine").stat().st_size > values["weights_bytes"]
@@ -68,7 +68,7 @@ def quantized(
         path = tmp_path_factory.mktemp("quantized") / "model.onnx"
         with open_checkpoint(miniatures(name)) as checkpoint:
             tower = fp32_tower(checkpoint)
-            ranges = measure_ranges(tower, precision, None, min_cosine=0.99, seed=0).ranges
+            ranges = calibrate(tower, precision, None, min_cosine=0.99, seed=0).ranges
             write_graph(fp32_tower(checkpoint), path, precision, "float16", ranges)
         return path, len(ranges.linears) - len(ranges.keep_16bit)
 
@@ -130,10 +130,10 @@ def test_products_are_counted_by_their_weights() -> None:
     attention = layer("_gemm_mha_v2_0", "kgen", "2,1025,16 Half", "")
     other = layer("__myl_Add", "kgen", "1,1025,32 Half", "1,1,32 Float")
     message = f"Layers:\n{quantized}{undone}{biased}{attention}{other}"
-    assert message.startswith(LAYERS_TOLD)
-    assert planned_products(message) == {"fp16": 2, "fp8": 1, "int8": 1}
-    assert planned_products(message + layer("d", "gemm", "1,2,3 FP4", "1,3,4 FP4")) is None
-    assert planned_products("Layers:\n") is None
+    assert message.startswith(LAYER_LIST)
+    assert engine_products(message) == {"fp16": 2, "fp8": 1, "int8": 1}
+    assert engine_products(message + layer("d", "gemm", "1,2,3 FP4", "1,3,4 FP4")) is None
+    assert engine_products("Layers:\n") is None
 
 
 @pytest.mark.parametrize("target", ["sm80", "sm86", "sm120", "sm121"])
@@ -181,7 +181,7 @@ def test_profile_that_no_card_has_memory_for() -> None:
     known = {"profiles": profiles, "weights_bytes": 7 << 30}
     check_memory(known, "sm89")
     known["weights_bytes"] = 9 << 30
-    with pytest.raises(BuildError, match=r"vision\.profiles\[1\] with max 99 takes 52,613,349,376"):
+    with pytest.raises(BuildError, match=r"vision\.profiles\[1\] with max 99 needs 52,613,349,376"):
         check_memory(known, "sm89")
     check_memory(known, "sm90")
 
@@ -189,7 +189,7 @@ def test_profile_that_no_card_has_memory_for() -> None:
 def test_full_tensorrt_asks_for_the_gpu_that_it_builds_for(artifact: Path, tmp_path: Path) -> None:
     other = next(target for target in TARGETS if target not in {gpu.target for gpu in gpus()})
     with pytest.raises(HardwareError, match=f"vision.tensorrt-{other} must run on a machine"):
-        build_plan(
+        build_engine(
             artifact / "vision" / "model.onnx",
             tmp_path,
             engine="tensorrt",

@@ -38,7 +38,7 @@ def compiled(checkpoint: Path, folder: Path, dtype: Dtype = "bfloat16") -> Path:
             pad_id=opened.tokenizer.pad_id,
         )
         folder.mkdir(parents=True, exist_ok=True)
-        settings.write_settings(values, folder)
+        settings.write_hf_config(values, folder)
         settings.copy_tokenizer(checkpoint, folder)
         language.write_weights(opened, folder, dtype)
     return folder

@@ -22,16 +22,16 @@ def test_the_machine_that_compiled_it_loads_it() -> None:
 def test_a_newer_driver_runs_what_an_older_one_ran() -> None:
     newer = replace(HERE, driver="581.0")
     refuse_other(PACKAGE, HERE.versions(), HERE.target, newer)
-    with pytest.raises(HardwareError, match=r"the driver 581\.0, and here is 580\.95\.05"):
+    with pytest.raises(HardwareError, match=r"the driver 581\.0, but here is 580\.95\.05"):
         refuse_other(PACKAGE, newer.versions(), HERE.target, HERE)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"target": "sm89"}, "the GPU sm90, and here is sm89"),
-        ({"torch": "2.12.0+cu130"}, r"torch 2\.11\.0\+cu130, and here is 2\.12\.0\+cu130"),
-        ({"cuda": "12.9"}, r"CUDA 13\.0, and here is 12\.9"),
+        ({"target": "sm89"}, "the GPU sm90, but here is sm89"),
+        ({"torch": "2.12.0+cu130"}, r"torch 2\.11\.0\+cu130, but here is 2\.12\.0\+cu130"),
+        ({"cuda": "12.9"}, r"CUDA 13\.0, but here is 12\.9"),
     ],
 )
 def test_another_machine_is_refused_with_both_sides(change: dict[str, str], told: str) -> None:

@@ -135,9 +135,9 @@ def test_cpu_runs_the_graph_of_an_artifact_for_gpus(manifest: Any) -> None:
     [
         ({}, None),
         ({"driver": "590.1"}, None),
-        ({"driver": "570.1"}, "the driver 580.95.05, and here is 570.1"),
-        ({"torch": "2.11.0+cu129"}, "torch 2.11.0+cu130, and here is 2.11.0+cu129"),
-        ({"cuda": "12.9"}, "CUDA 13.0, and here is 12.9"),
+        ({"driver": "570.1"}, "the driver 580.95.05, but here is 570.1"),
+        ({"torch": "2.11.0+cu129"}, "torch 2.11.0+cu130, but here is 2.11.0+cu129"),
+        ({"cuda": "12.9"}, "CUDA 13.0, but here is 12.9"),
     ],
 )
 def test_package_of_kernels_fits_what_it_was_compiled_with(

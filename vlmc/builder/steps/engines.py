@@ -129,9 +129,9 @@ def engine_step(
                 profiles=profiles,
             )
             return
-        from vlmc.compile.engines.tensorrt import build_plan
+        from vlmc.compile.engines.tensorrt import build_engine
 
-        build_plan(sources[0] / GRAPH, folder, engine=engine, target=target, profiles=profiles)
+        build_engine(sources[0] / GRAPH, folder, engine=engine, target=target, profiles=profiles)
 
     return Step(
         name=f"vision.{engine_target.name}",

@@ -15,7 +15,7 @@ from vlmc.builder.steps.step import REPORT, Step
 from vlmc.builder.steps.step_key import tool_versions
 from vlmc.checkpoint.huggingface import language_config_json, stored_quantization
 from vlmc.compile.calibration.dataset import CalibrationSet
-from vlmc.compile.language.hf_config import copy_tokenizer, write_settings
+from vlmc.compile.language.hf_config import copy_tokenizer, write_hf_config
 from vlmc.compile.language.quantization.settings import Settings
 from vlmc.compile.language.quantization_config import fp8_config, stored_config, w4a16_config
 from vlmc.recipe.fit import linear_layers
@@ -77,7 +77,7 @@ def _settings(config: Mapping[str, object]) -> Step:
         inputs={},
         parameters=config,
         tools={},
-        work=partial(write_settings, config),
+        work=partial(write_hf_config, config),
     )
 
 
@@ -92,7 +92,7 @@ def _w4a16_settings(context: BuildContext, config: Mapping[str, object], weights
 
         report = json.loads((made / REPORT / f"{NAME}.json").read_bytes())
         quantization = w4a16_config(group_size, symmetric, kept_names(report))
-        write_settings({**config, "quantization_config": quantization}, folder)
+        write_hf_config({**config, "quantization_config": quantization}, folder)
 
     parameters = {**config, "group_size": group_size, "symmetric": symmetric}
     return replace(_settings(config), parameters=parameters, work=settings, needs=(weights,))

@@ -39,8 +39,8 @@ def vision_steps(context: BuildContext) -> list[Step]:
         from vlmc.compile.vision import fp32_tower, write_graph
         from vlmc.models.vision.calibration_ranges import read_ranges
 
-        measured = read_ranges(ranges[0] / RANGES) if ranges else None
-        write_graph(fp32_tower(source), folder / GRAPH, precision, dtype, measured)
+        calibrated = read_ranges(ranges[0] / RANGES) if ranges else None
+        write_graph(fp32_tower(source), folder / GRAPH, precision, dtype, calibrated)
 
     def golden(folder: Path) -> None:
         from vlmc.compile.vision import write_golden
@@ -128,7 +128,7 @@ def _ranges_step(
 
     def work(folder: Path) -> None:
         from vlmc.compile.calibration.device import calibration_device
-        from vlmc.compile.calibration.ranges import measure_ranges
+        from vlmc.compile.calibration.ranges import calibrate
         from vlmc.compile.calibration.report import write_report
         from vlmc.compile.calibration.tiles import CalibrationTiles
         from vlmc.compile.vision import fp32_tower
@@ -146,15 +146,15 @@ def _ranges_step(
         # The 8-bit grids need the quantized tower and the one it is compared with.
         copies = 2 if settings.precision in ("int8", "fp8") else 1
         device = calibration_device(source, copies=copies, working_bytes=_CALIBRATION_BYTES)
-        measured = measure_ranges(
+        calibration = calibrate(
             fp32_tower(source, device),
             settings.precision,
             tiles,
             min_cosine=settings.min_feature_cosine,
             seed=settings.seed,
         )
-        write_ranges(measured.ranges, folder / RANGES)
-        write_report(measured, settings.precision, settings.dtype, used, folder)
+        write_ranges(calibration.ranges, folder / RANGES)
+        write_report(calibration, settings.precision, settings.dtype, used, folder)
 
     return Step(
         name="vision.ranges",

@@ -1,1 +1,1 @@
-"""Measure on images what 8 bits and fp16 can represent of the tower."""
+"""Calibrate the tower's ranges for fp16, int8 and fp8 on images."""

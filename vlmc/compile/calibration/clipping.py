@@ -1,4 +1,4 @@
-"""Choose what 8 bits represent of each linear's input: clip, and factors moved into the weight."""
+"""Choose the clip of each linear's input, and the factors migrated into its weight."""
 
 from __future__ import annotations
 
@@ -17,27 +17,32 @@ Method = Literal["minmax", "percentile", "mse"]
 _PERCENTILE = 0.9999
 _MSE_STEPS = 24
 _SMALLEST_SHARE = 0.2
-# How much of an outlier channel's range moves into the weight: nothing, or as SmoothQuant a half
-# or three quarters of it, on the logarithmic scale.
+# Migration strengths, as in SmoothQuant: the share of an outlier channel's range, on a logarithmic
+# scale, that moves into the weight.
 _STRENGTHS = (0.0, 0.5, 0.75)
 _LARGEST_POWER = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """How one linear's input is put on the grid."""
+    """The quantization of one linear's input."""
 
     clip: float
     method: Method
-    factors: Tensor | None  # (inputs,) powers of two that the input is divided by, on the CPU
-    error: float  # of the quantized linear's output, relative RMS on the rows observed
+    factors: Tensor | None  # (inputs,) powers of two to divide the input by, on the CPU
+    error: float  # relative RMS error of the quantized linear's output on observed rows
 
 
 def choose_clip(linear: nn.Linear, inputs: LinearInputs, grid: Grid, *, migrated: bool) -> Clip:
-    """The clip and migration whose quantized linear is nearest to the linear on observed rows.
+    """The clip and migration with the smallest output error on observed rows.
 
-    MinMax, percentile and MSE search are tried for each strength of migration; `migrated` says
-    whether factors can be folded into what comes before.
+    Tries min-max, percentile and MSE search with each migration strength.
+
+    Args:
+        linear: the unquantized linear.
+        inputs: observed inputs of the linear.
+        grid: the 8-bit grid.
+        migrated: whether the factors can be folded into the preceding operation.
     """
     weight = linear.weight.detach().float()
     rows = inputs.rows[: inputs.seen_rows].to(weight.device)
@@ -62,11 +67,11 @@ def choose_clip(linear: nn.Linear, inputs: LinearInputs, grid: Grid, *, migrated
 
 
 def clips(rows: Tensor, largest: float, grid: Grid) -> Iterator[tuple[Method, float]]:
-    """A clip by each method, for rows of an input whose largest magnitude is `largest`."""
+    """A clip by each method, for input rows with the largest magnitude `largest`."""
     yield "minmax", largest
     magnitudes = rows.abs().flatten()
-    place = max(1, round(_PERCENTILE * len(magnitudes)))
-    percentile = float(magnitudes.kthvalue(place).values)
+    rank = max(1, round(_PERCENTILE * len(magnitudes)))
+    percentile = float(magnitudes.kthvalue(rank).values)
     if 0 < percentile < largest:
         yield "percentile", percentile
     shares = torch.linspace(1, _SMALLEST_SHARE, _MSE_STEPS).tolist()
@@ -77,10 +82,15 @@ def clips(rows: Tensor, largest: float, grid: Grid) -> Iterator[tuple[Method, fl
 
 
 def migration_factors(magnitude: Tensor, weight: Tensor, strength: float) -> Tensor:
-    """Powers of two that level an input's channels, as SmoothQuant's |X|^s / |W|^(1-s).
+    """Powers of two that equalize input channels, as SmoothQuant's |X|^s / |W|^(1-s).
 
-    magnitude (inputs,) of the input's channels, weight (outputs, inputs). A weight's column counts
-    relative to its rows, which have scales of their own.
+    Weight columns are compared after dividing each row by its maximum, because rows have their own
+    scales.
+
+    Args:
+        magnitude: (inputs,), the largest magnitude of each input channel.
+        weight: (outputs, inputs).
+        strength: s, from 0 to 1.
     """
     rows = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
     columns = (weight.abs() / rows).amax(dim=0)
@@ -92,8 +102,7 @@ def migration_factors(magnitude: Tensor, weight: Tensor, strength: float) -> Ten
 
 
 def _squared_error(rows: Tensor, clip: float, grid: Grid) -> float:
-    # Every fourth row: the search needs no more, and takes most of the time.
-    some = rows[::4]
-    return float(
-        (grid.fake(some, grid.activation_scale(clip, torch.float32)) - some).square().mean()
-    )
+    # Every fourth row is enough for this search, which dominates the running time.
+    sample = rows[::4]
+    scale = grid.activation_scale(clip, torch.float32)
+    return float((grid.fake(sample, scale) - sample).square().mean())

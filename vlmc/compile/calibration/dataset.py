@@ -1,8 +1,4 @@
-"""The examples that ranges and scales are measured on: read, checked, drawn and digested.
-
-`read_calibration(dataset, samples, seed)` is all that a step needs: `.samples` to compute with,
-`.digest` for its key and the manifest, `.skipped` to report. It needs no torch.
-"""
+"""Read, check and sample the calibration dataset. Does not import torch."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ _KEYS = ("image", "prompt", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One example; `image` is None where text alone is calibrated on."""
+    """One example; `image` is None for text-only calibration."""
 
     image: Path | None
     prompt: str
@@ -34,15 +30,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSet:
-    """Samples in the order drawn, and what was passed over while drawing them."""
+    """Samples in the order drawn."""
 
     samples: tuple[Sample, ...]
     digest: str  # sha256 over prompts, answers and the images' bytes
-    skipped: tuple[str, ...]  # why each unreadable image is, by its path
+    skipped: tuple[str, ...]  # an error message for each unreadable image
 
     @property
     def images(self) -> tuple[Path, ...]:
-        """The samples' images, each once, in the order drawn."""
+        """The samples' images without duplicates, in the order drawn."""
         return tuple(dict.fromkeys(s.image for s in self.samples if s.image is not None))
 
 
@@ -56,20 +52,25 @@ def read_calibration(
 ) -> CalibrationSet:
     """Draw `samples` lines of a file of JSON lines {"image", "prompt", "answer" (optional)}.
 
-    The order drawn depends on the number of lines and the seed alone, and a line whose image
-    cannot be read gives its place to the next. Relative images are relative to the file. With
-    `modality` text, images are neither needed nor read. Without `decode_images` an image counts as
-    readable if its header is, which is enough for a plan.
+    The order depends only on the number of lines and the seed. A line whose image cannot be read
+    is replaced by the next one.
+
+    Args:
+        dataset: the JSON Lines file. Image paths are relative to it.
+        samples: the number of lines to draw.
+        seed: seed of the random order.
+        modality: `text` ignores images.
+        decode_images: whether to decode images, or only to read their headers, as a plan does.
 
     Raises:
-        RecipeError: the file cannot be read or a line is not of that form; there are fewer lines
-            than `samples`; more than a tenth of the images drawn cannot be read.
+        RecipeError: the file or a line is not valid, there are fewer lines than `samples`, or over
+            10 % of the images drawn cannot be read.
     """
     lines = list(_lines(dataset, modality))
     if len(lines) < samples:
         raise RecipeError(
-            f"{dataset} has {len(lines)} samples, and calibration.samples asks for {samples}. Add "
-            f"lines, or set calibration.samples to {len(lines) or 'a number that it has'}."
+            f"{dataset} has {len(lines)} samples, but calibration.samples is {samples}. Add lines, "
+            "or lower calibration.samples."
         )
     random.Random(seed).shuffle(lines)
     digests, skipped = _digests(lines[:samples], decode_images)
@@ -88,12 +89,12 @@ def read_calibration(
     if len(skipped) > MAX_UNREADABLE_SHARE * len(tried):
         raise RecipeError(
             f"{dataset}: {len(skipped)} of {len(tried)} images cannot be read, more than "
-            f"{MAX_UNREADABLE_SHARE:.0%}. First {reasons[0]}"
+            f"{MAX_UNREADABLE_SHARE:.0%}. First error: {reasons[0]}"
         )
     if len(drawn) < samples:
         raise RecipeError(
-            f"{dataset} has {len(drawn)} samples whose image can be read, and calibration.samples "
-            f"asks for {samples}. First {reasons[0]}"
+            f"{dataset} has {len(drawn)} samples with a readable image, but calibration.samples is "
+            f"{samples}. First error: {reasons[0]}"
         )
     return CalibrationSet(tuple(drawn), _digest(drawn, digests), reasons)
 
@@ -103,12 +104,12 @@ def _lines(dataset: Path, modality: Modality) -> Iterator[Sample]:
         text = dataset.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RecipeError(
-            f"calibration.dataset {dataset} cannot be read: {error}. It is a file of JSON lines "
-            '{"image": path, "prompt": text}.'
+            f"calibration.dataset {dataset} cannot be read: {error}. Give a JSON Lines file with "
+            '{"image": path, "prompt": text} on each line.'
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{dataset} is not UTF-8: {error}; save it as UTF-8") from error
-    # Not splitlines, which also ends lines at separators that JSON strings may hold.
+    # Not splitlines, which also splits at separators that JSON strings may contain.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield _sample(line, f"{dataset}:{number}", dataset.parent, modality)
@@ -122,13 +123,13 @@ def _sample(line: str, place: str, folder: Path, modality: Modality) -> Sample:
     if not isinstance(values, dict):
         raise RecipeError(f'{place}: not an object {{"image": path, "prompt": text}}')
     for key in _KEYS:
-        wanted = key == "prompt" or (key == "image" and modality == "image_text")
+        required = key == "prompt" or (key == "image" and modality == "image_text")
         value = values.get(key)
-        if value is None and not wanted:
+        if value is None and not required:
             continue
-        if not isinstance(value, str) or (wanted and not value.strip()):
+        if not isinstance(value, str) or (required and not value.strip()):
             found = "missing" if value is None else f"{value!r}"
-            raise RecipeError(f'{place}: "{key}" is {found}; it is a text that is not empty')
+            raise RecipeError(f'{place}: "{key}" is {found}; it must be a text that is not empty')
     image = folder / values["image"] if modality == "image_text" else None
     return Sample(image, values["prompt"], values.get("answer"))
 
@@ -136,7 +137,7 @@ def _sample(line: str, place: str, folder: Path, modality: Modality) -> Sample:
 def _digests(
     samples: Iterable[Sample], decode_images: bool
 ) -> tuple[dict[Path | None, str], dict[Path | None, str]]:
-    """SHA-256 of the images that can be read, and why the others do not, each by path."""
+    """SHA-256 of the readable images, and error messages of the others, by path."""
     paths = list(dict.fromkeys(sample.image for sample in samples if sample.image is not None))
     good: dict[Path | None, str] = {}
     bad: dict[Path | None, str] = {}
@@ -152,8 +153,8 @@ def _digests(
 
 
 def _examine(path: Path, decode_whole: bool) -> tuple[str, str]:
-    """Digest of an image file, and why it cannot be read."""
-    # A plan of a recipe without samples imports this module and needs no decoder.
+    """Digest of an image file, and the error message if it cannot be read."""
+    # Imported on use, because `vlmc plan` imports this module without reading images.
     from vlmc.image.decode import decode, image_size, read_image_file
 
     try:

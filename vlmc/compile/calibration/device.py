@@ -1,4 +1,4 @@
-"""Where calibration runs the fp32 tower."""
+"""Choose the device on which calibration runs the fp32 tower."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ _FP32_BYTES = 4
 
 
 def calibration_device(checkpoint: Checkpoint, *, copies: int, working_bytes: int) -> torch.device:
-    """The GPU if it has room for so many fp32 copies of the tower and for the work, else the CPU.
+    """The GPU if its free memory suffices, otherwise the CPU.
 
-    Reports a note where a GPU is too full or too small.
+    Reports a note if the GPU has too little free memory.
+
+    Args:
+        checkpoint: the source of the tower.
+        copies: number of fp32 copies of the tower.
+        working_bytes: memory for activations.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -27,8 +32,8 @@ def calibration_device(checkpoint: Checkpoint, *, copies: int, working_bytes: in
         return torch.device("cuda", torch.cuda.current_device())
     report(
         Note(
-            f"calibrates on the CPU: {torch.cuda.get_device_name()} has {free / 1e9:.1f} GB free, "
-            f"the fp32 tower needs {needed / 1e9:.1f} GB"
+            f"calibrating on the CPU: {torch.cuda.get_device_name()} has {free / 1e9:.1f} GB free, "
+            f"but the fp32 tower needs {needed / 1e9:.1f} GB"
         )
     )
     return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""What of a tower fp16 cannot hold, and is kept in fp32."""
+"""Find the parts of a tower that overflow or lose precision in fp16."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from vlmc.models.vision.calibration_ranges import linear_of
 from vlmc.models.vision.tower import VisionTower
 
 LARGEST = 65504 / 4
-"""Magnitude from which fp16, which ends at 65504, is not trusted on tiles that were not seen."""
-# Twice what rounding to fp16's 11 bits costs; more is lost where values are below its normal ones.
+"""The largest observed magnitude allowed in fp16. Other tiles may exceed it up to fourfold."""
+# Twice the rounding error of fp16's 11 bits. A larger error means subnormal values.
 _CAST_ERROR = 2.0**-11
 
 
 def unfit_for_fp16(tower: VisionTower, seen: Observations) -> tuple[str, ...]:
-    """Names of linears whose inputs, outputs or folded weights fp16 does not hold, and of the
-    blocks from the first whose residual stream it does not hold.
+    """Names of the linears and blocks to compute in fp32.
 
-    An outlier stays in the stream once it is there, so all blocks behind the first are named.
+    These are linears whose inputs, outputs or folded weights fp16 cannot represent, and all blocks
+    from the first whose residual stream it cannot represent, because outliers stay in the stream.
     """
     names = [
         name
@@ -34,10 +34,10 @@ def unfit_for_fp16(tower: VisionTower, seen: Observations) -> tuple[str, ...]:
 
 
 def cast_error(weight: Tensor) -> float:
-    """Relative RMS of what a weight loses in fp16; infinite where it overflows."""
-    wide = weight.detach().double()
-    size = wide.norm()
-    return float((wide - wide.to(torch.float16).double()).norm() / size) if size else 0.0
+    """Relative RMS error of a weight in fp16; infinite if it overflows."""
+    fp64 = weight.detach().double()
+    size = fp64.norm()
+    return float((fp64 - fp64.to(torch.float16).double()).norm() / size) if size else 0.0
 
 
 def _folded(tower: VisionTower, name: str) -> Tensor:

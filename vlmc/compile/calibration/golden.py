@@ -1,4 +1,4 @@
-"""Eight tiles whose features an engine must reproduce on every machine."""
+"""Eight synthetic tiles for an engine's self-test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _SIDE = 448
 def golden_tiles() -> npt.NDArray[np.uint8]:
     """uint8 (8, 448, 448, 3), the same everywhere: ramps, waves, blocks and text-like strokes.
 
-    Drawn with integer arithmetic only, so that no library version can change a pixel. They span
-    flat and busy, dark and bright, since an engine may be wrong on one kind alone.
+    They are drawn with integer arithmetic, so they do not depend on library versions. They range
+    from flat to busy and from dark to bright, because an engine may fail on one kind only.
     """
     generator = np.random.Generator(np.random.PCG64(20240719))
     rows, columns = np.mgrid[0:_SIDE, 0:_SIDE].astype(np.int64)

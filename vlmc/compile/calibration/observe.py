@@ -1,4 +1,4 @@
-"""Run tiles through the tower and keep, in flat memory, what ranges follow from."""
+"""Run tiles through the tower and collect statistics of activations in constant memory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
 
 _Hook = Callable[[nn.Module, tuple[Tensor], Tensor], None]
-# Tokens of all tiles whose inputs are kept for each linear; fewer where a tower is so wide that
-# they would take more than the bytes below.
+# Token inputs to keep for each linear, over all tiles, limited by the bytes below.
 _ROWS = 1024
 _ROWS_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
 class LinearInputs:
-    """Of one linear: its inputs' extremes for each channel, and the inputs of some tokens."""
+    """Statistics of one linear: extremes of each input channel, and the inputs of some tokens."""
 
     minimum: Tensor  # (inputs,)
     maximum: Tensor  # (inputs,)
@@ -42,21 +41,27 @@ class LinearInputs:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What all tiles together have shown."""
+    """Statistics over all tiles."""
 
     linears: dict[str, LinearInputs]
-    residual: list[float]  # of each block
+    residual: list[float]  # largest magnitude in each block
     features: Tensor  # of the first tiles, (tiles, 256, hidden) fp32
 
 
 def observe(
     tower: VisionTower, tiles: Iterable[Pixels], count: int, *, features: int, seed: int
 ) -> Observations:
-    """Observe an fp32 tower on `count` uint8 tiles (448, 448, 3), one after another.
+    """Run an fp32 tower on tiles, one at a time, and collect statistics.
 
-    Keeps the features of the first `features` tiles. Memory does not grow with `count`: what is
-    kept has its place before the first tile, since small tensors that outlive a tile would scatter
-    over the heap and leave holes too small for the next one's activations.
+    All results are allocated before the first tile. Otherwise small allocations between tiles
+    fragment the heap, and memory grows with `count`.
+
+    Args:
+        tower: the fp32 tower.
+        tiles: uint8 tiles (448, 448, 3).
+        count: number of tiles.
+        features: number of leading tiles whose features are kept.
+        seed: seed for the choice of tokens.
 
     Raises:
         CheckpointError: a layer's input is not finite, or all zero.
@@ -66,7 +71,7 @@ def observe(
     inputs = {name: linear.in_features for name, linear in linears_of(tower)}
     rows = max(1, min(_ROWS, _ROWS_BYTES // (4 * sum(inputs.values()))) // count)
     kept = torch.empty(features, TOKENS_PER_TILE, linear_of(tower, "mlp1.3").out_features)
-    linears = {name: _nothing_seen(width, count * rows) for name, width in inputs.items()}
+    linears = {name: _empty_inputs(width, count * rows) for name, width in inputs.items()}
     seen = Observations(linears, [0.0] * len(tower.blocks), kept)
     with torch.inference_mode(), _hooked(tower, seen, rows, generator):
         for index, tile in enumerate(tiles):
@@ -79,13 +84,13 @@ def observe(
         if not linear.magnitude.isfinite().all() or not linear.magnitude.any():
             kind = "all zero" if linear.magnitude.isfinite().all() else "not finite"
             raise CheckpointError(
-                f"the input of {name} is {kind} on the calibration tiles, so it has no range. The "
-                "checkpoint's weights before it are damaged; `vlmc run` would answer nonsense too."
+                f"the input of {name} is {kind} on the calibration tiles, so it has no range. "
+                "Weights of the layers before it are damaged. Download the checkpoint again."
             )
     return seen
 
 
-def _nothing_seen(inputs: int, rows: int) -> LinearInputs:
+def _empty_inputs(inputs: int, rows: int) -> LinearInputs:
     return LinearInputs(
         minimum=torch.full((inputs,), torch.inf),
         maximum=torch.full((inputs,), -torch.inf),
@@ -94,7 +99,7 @@ def _nothing_seen(inputs: int, rows: int) -> LinearInputs:
 
 
 def linears_of(tower: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Every linear of blocks and projector, with its name, in the order of work."""
+    """Names and linears of blocks and projector, in execution order."""
     for name, module in tower.named_modules():
         if isinstance(module, nn.Linear):
             yield name, module
@@ -121,13 +126,13 @@ def _hooked(
 
 
 def scale_after(tower: VisionTower, name: str) -> Tensor | None:
-    """The layer scale that multiplies a linear's output, (outputs,), if one does."""
+    """The layer scale (outputs,) applied to a linear's output, or None."""
     above, _, last = name.rpartition(".")
     if last not in ("proj", "fc2"):
         return None
     block = tower.get_submodule(above.rpartition(".")[0])
     if not isinstance(block, VisionBlock):
-        raise TypeError(f"{name} is in no block")
+        raise TypeError(f"{name} is not in a block")
     return block.ls1 if last == "proj" else block.ls2
 
 
@@ -150,7 +155,7 @@ def _watch_linear(
 
 def _watch_stream(index: int, seen: Observations) -> _Hook:
     def watch(module: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-        # Into the block's second norm, or out of the block.
+        # The input of the block's second norm, or the output of the block.
         states = output if isinstance(module, VisionBlock) else given[0]
         seen.residual[index] = max(seen.residual[index], float(states.abs().max()))
 

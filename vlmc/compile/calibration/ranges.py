@@ -1,4 +1,4 @@
-"""From tiles to the ranges of a tower: observe, clip, migrate, rank the layers."""
+"""Calibrate a tower: observe activations, choose clips, migrate outliers, rank layers."""
 
 from __future__ import annotations
 
@@ -22,50 +22,57 @@ from vlmc.models.disable_tf32 import disable_tf32
 from vlmc.models.vision.calibration_ranges import LinearRange, Ranges, migrate
 from vlmc.models.vision.tower import VisionTower
 
-# For fp16 only overflow is looked for, which a few tiles show as well as many.
+# fp16 calibration only detects overflow, for which a few tiles suffice.
 _TILES_FOR_FP16 = 16
 CHECKED_TILES = 24
-"""Calibration tiles that, beside the golden ones, have to keep the cosine."""
+"""Number of calibration tiles on which the cosine is checked, besides the golden tiles."""
 RANKED_TILES = 4
-"""Of the checked ones, on which each layer alone is put on the grid."""
+"""Number of checked tiles on which each layer is quantized alone, to rank the layers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Ranges, and what is told of how they were found."""
+class Calibration:
+    """Ranges, and figures for the calibration report."""
 
     ranges: Ranges
-    tiles: int  # of calibration images, beside the golden ones
+    tiles: int  # number of calibration tiles, besides the golden ones
     clips: Mapping[str, Clip]  # empty for fp16
-    losses: Mapping[str, float]  # 1 - cosine with the layer alone on the grid; empty for fp16
-    worst_cosine: float | None  # of the checked tiles on the grid, None for fp16
-    device: str  # cpu or cuda, whose last bits of fp32 differ
+    losses: Mapping[str, float]  # 1 - cosine with this layer alone quantized; empty for fp16
+    worst_cosine: float | None  # over the checked tiles; None for fp16
+    device: str  # cpu or cuda, whose fp32 results differ in the last bits
 
 
 @disable_tf32()
-def measure_ranges(
+def calibrate(
     tower: VisionTower,
     precision: Precision,
     tiles: CalibrationTiles | None,
     *,
     min_cosine: float,
     seed: int,
-) -> Measured:
-    """Measure an fp32 tower for fp16, int8 or fp8, where it is; int8 and fp8 migrate it in place.
+) -> Calibration:
+    """Calibrate an fp32 tower, on its device, for fp16, int8 or fp8.
 
-    The golden tiles are always among those observed and checked, since an engine has to pass on
-    them wherever it is loaded.
+    The golden tiles are always observed and checked too, because engines must pass the self-test
+    on them.
+
+    Args:
+        tower: the fp32 tower; int8 and fp8 migrate its channels in place.
+        precision: fp16, int8 or fp8.
+        tiles: tiles of the calibration images, if any.
+        min_cosine: minimum cosine of each checked tile's features to the fp32 tower's.
+        seed: seed for the choice of tokens.
 
     Raises:
         CheckpointError: a layer's input is not finite, or all zero.
-        RecipeError: the images are of one colour; `min_cosine` cannot be reached.
+        RecipeError: the images have a single colour, or `min_cosine` cannot be reached.
     """
     grid, device = GRIDS.get(precision), next(tower.parameters()).device
     if tiles is not None and grid is not None:
         tiles.check_spread()
     limit = _TILES_FOR_FP16 if grid is None else None
     count = 0 if tiles is None else min(len(tiles), limit or len(tiles))
-    # Two walks over the images: the first few tiles are needed again, the others not kept.
+    # Iterate twice, so that only the checked tiles stay in memory.
     checked = [] if grid is None else list(islice(_tiles(tiles), GOLDEN_TILES + CHECKED_TILES))
     seen = observe(
         tower,
@@ -78,7 +85,7 @@ def measure_ranges(
     if grid is None:
         linears = {name: _range(inputs, None) for name, inputs in seen.linears.items()}
         ranges = Ranges(linears, tuple(seen.residual), (), keep_fp32, {})
-        return Measured(ranges, count, {}, {}, None, device.type)
+        return Calibration(ranges, count, {}, {}, None, device.type)
     return _for_grid(tower, seen, count, keep_fp32, grid, checked, min_cosine)
 
 
@@ -90,12 +97,12 @@ def _for_grid(
     grid: Grid,
     checked: list[Pixels],
     min_cosine: float,
-) -> Measured:
+) -> Calibration:
     clips: dict[str, Clip] = {}
     linears: dict[str, LinearRange] = {}
     for name, linear in linears_of(tower):
         inputs = seen.linears[name]
-        clips[name] = choose_clip(linear, inputs, grid, migrated=_follows_a_scale(name))
+        clips[name] = choose_clip(linear, inputs, grid, migrated=_can_migrate(name))
         linears[name] = _range(inputs, clips[name])
         inputs.rows = torch.empty(0)
     migration = {
@@ -110,7 +117,7 @@ def _for_grid(
     losses = layer_losses(tower, limits, ranked, grid)
     kept, worst = choose_kept(tower, limits, losses, checked, list(seen.features), grid, min_cosine)
     device = next(tower.parameters()).device.type
-    return Measured(replace(ranges, keep_16bit=kept), count, clips, losses, worst, device)
+    return Calibration(replace(ranges, keep_16bit=kept), count, clips, losses, worst, device)
 
 
 def _tiles(tiles: CalibrationTiles | None) -> Iterator[Pixels]:
@@ -119,9 +126,11 @@ def _tiles(tiles: CalibrationTiles | None) -> Iterator[Pixels]:
         yield from tiles
 
 
-def _follows_a_scale(name: str) -> bool:
-    """Whether factors of the linear's inputs fold into a norm, or the values of attention; after
-    a GELU there is nothing to fold them into."""
+def _can_migrate(name: str) -> bool:
+    """Whether migration factors fold into the preceding operation: a norm, or the attention values.
+
+    They cannot be folded through a GELU.
+    """
     return name.rpartition(".")[2] in ("qkv", "proj", "fc1") or name == "mlp1.1"
 
 

@@ -1,4 +1,4 @@
-"""What people read of a tower's ranges: a JSON file and a picture."""
+"""Write the calibration report: a JSON file and an SVG chart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmc.compile.calibration.dataset import CalibrationSet
-from vlmc.compile.calibration.ranges import Measured
+from vlmc.compile.calibration.ranges import Calibration
 from vlmc.files.strict_json import write_json
 from vlmc.machine.support import DTYPE_NAMES
 from vlmc.report.layer_bars import draw_layers
@@ -16,23 +16,27 @@ _WORST = 5
 
 
 def write_report(
-    measured: Measured, precision: str, dtype: str, samples: CalibrationSet | None, folder: Path
+    calibration: Calibration,
+    precision: str,
+    dtype: str,
+    samples: CalibrationSet | None,
+    folder: Path,
 ) -> None:
     """Write `report/vision-ranges.json` below `folder`, and `vision-layers.svg` beside it."""
     report = folder / _REPORT
     report.mkdir()
-    layers = _layers(measured, precision, dtype)
-    ranges = measured.ranges
-    worst = sorted(measured.losses, key=lambda name: -measured.losses[name])[:_WORST]
+    layers = _layers(calibration, precision, dtype)
+    ranges = calibration.ranges
+    worst = sorted(calibration.losses, key=lambda name: -calibration.losses[name])[:_WORST]
     values = {
         "precision": precision,
-        "between": dtype,  # what is computed in between 8-bit layers
+        "between": dtype,  # dtype of operations between 8-bit layers
         "samples": 0 if samples is None else len(samples.samples),
         "samples_sha256": None if samples is None else samples.digest,
         "skipped": [] if samples is None else list(samples.skipped),
-        "tiles": measured.tiles,
-        "device": measured.device,
-        "worst_cosine": measured.worst_cosine,
+        "tiles": calibration.tiles,
+        "device": calibration.device,
+        "worst_cosine": calibration.worst_cosine,
         "worst_layers": worst,
         "keep_16bit": list(ranges.keep_16bit),
         "keep_fp32": list(ranges.keep_fp32),
@@ -44,16 +48,16 @@ def write_report(
     (report / "vision-layers.svg").write_text(draw_layers(title, layers), encoding="utf-8")
 
 
-def _layers(measured: Measured, precision: str, dtype: str) -> list[dict[str, Any]]:
-    ranges = measured.ranges
+def _layers(calibration: Calibration, precision: str, dtype: str) -> list[dict[str, Any]]:
+    ranges = calibration.ranges
     layers = []
     for name, part in ranges.linears.items():
-        clip = measured.clips.get(name)
+        clip = calibration.clips.get(name)
         on_grid = clip is not None and name not in ranges.keep_16bit
-        wide = "float32" if name in ranges.keep_fp32 else dtype
+        dtype_16bit = "float32" if name in ranges.keep_fp32 else dtype
         layer: dict[str, Any] = {
             "name": name,
-            "precision": precision if on_grid else _SHORT[wide],
+            "precision": precision if on_grid else _SHORT[dtype_16bit],
             "minimum": part.minimum,
             "maximum": part.maximum,
             "largest_output": part.output,
@@ -64,7 +68,7 @@ def _layers(measured: Measured, precision: str, dtype: str) -> list[dict[str, An
                 "method": clip.method,
                 "migrated": clip.factors is not None,
                 "output_error": clip.error,
-                "loss": measured.losses[name],
+                "loss": calibration.losses[name],
             }
         layers.append(layer)
     return layers

@@ -1,4 +1,4 @@
-"""What each layer costs in 8 bits, and which are left in 16 for the features to stay near."""
+"""Measure each layer's quantization loss, and choose the layers to keep in 16 bits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
 
 _PreHook = Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]
-# The share of the allowed loss that calibration tiles may use up: others will lose more.
+# Calibration tiles may use this share of the allowed loss, because other tiles lose more.
 _SHARE = 2 / 3
 
 
@@ -27,9 +27,15 @@ _SHARE = 2 / 3
 def layer_losses(
     tower: VisionTower, clips: Mapping[str, float], tiles: Sequence[Pixels], grid: Grid
 ) -> dict[str, float]:
-    """1 - cosine of the worst tile's features with that linear alone on the grid, by its name.
+    """1 - cosine of the worst tile with one linear quantized, for each linear.
 
-    `tower` is fp32 and migrated. A tile reruns only from the block of that linear on.
+    Activations before the linear's block are computed once per tile.
+
+    Args:
+        tower: the migrated fp32 tower.
+        clips: the clip of each linear.
+        tiles: uint8 tiles (448, 448, 3).
+        grid: the 8-bit grid.
     """
     losses = dict.fromkeys((name for name, _ in linears_of(tower)), 0.0)
     blocks = len(tower.blocks)
@@ -56,14 +62,24 @@ def choose_kept(
     grid: Grid,
     min_cosine: float,
 ) -> tuple[tuple[str, ...], float]:
-    """The fewest of the worst linears without which every tile keeps its cosine, and the worst.
+    """Choose the fewest linears to keep in 16 bits, starting with the largest loss.
 
-    `features` (256, hidden) are the fp32 tower's of each of `tiles`.
+    Args:
+        tower: the migrated fp32 tower.
+        clips: the clip of each linear.
+        losses: the result of `layer_losses`.
+        tiles: uint8 tiles (448, 448, 3).
+        features: features (256, hidden) of each tile from the fp32 tower.
+        grid: the 8-bit grid.
+        min_cosine: minimum cosine of each tile.
+
+    Returns:
+        Names of the linears to keep, and the worst tile's cosine with them kept.
 
     Raises:
-        RecipeError: not even with all of them in 16 bits.
+        RecipeError: `min_cosine` is not reached even with all linears in 16 bits.
     """
-    enough = 1 - _SHARE * (1 - min_cosine)
+    target = 1 - _SHARE * (1 - min_cosine)
     order = sorted(losses, key=lambda name: (-losses[name], name))
     found: dict[int, float] = {}
 
@@ -71,21 +87,21 @@ def choose_kept(
         if kept not in found:
             report(Progress(f"trying {kept} of {len(order)} linears in 16 bits"))
             used = {name: clips[name] for name in order[kept:]}
-            found[kept] = worst_cosine(tower, used, tiles, features, grid, at_least=enough)
+            found[kept] = worst_cosine(tower, used, tiles, features, grid, at_least=target)
         return found[kept]
 
-    # Doubled until it is enough, then halved between: a run of all tiles is what takes time.
+    # Exponential search, then bisection, because every evaluation runs all tiles.
     low, high = -1, 0
-    while worst(high) < enough:
+    while worst(high) < target:
         if high == len(order):
             raise RecipeError(
-                f"accuracy.min_feature_cosine is {min_cosine}, which calibration tiles do not "
-                f"reach even with every layer in 16 bits ({worst(high):.7f}). Set a lower one."
+                f"accuracy.min_feature_cosine is {min_cosine}, but calibration tiles reach only "
+                f"{worst(high):.7f} even with every layer in 16 bits. Set a lower value."
             )
         low, high = high, min(len(order), max(1, 2 * high))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if worst(middle) >= enough else (middle, high)
+        low, high = (low, middle) if worst(middle) >= target else (middle, high)
     return tuple(sorted(order[:high])), worst(high)
 
 
@@ -99,8 +115,7 @@ def worst_cosine(
     *,
     at_least: float = -1.0,
 ) -> float:
-    """The smallest cosine of a tile with the linears of `clips` on the grid; ends below
-    `at_least`."""
+    """The worst tile's cosine with the linears of `clips` quantized; stops below `at_least`."""
     worst = 1.0
     with quantized(tower, clips, grid):
         for tile, expected in zip(tiles, features, strict=True):
@@ -112,7 +127,7 @@ def worst_cosine(
 
 @contextmanager
 def quantized(tower: VisionTower, clips: Mapping[str, float], grid: Grid) -> Iterator[None]:
-    """While entered, the linears of `clips` compute with inputs and weights on the grid."""
+    """Context manager in which the linears of `clips` use quantized inputs and weights."""
     kept: list[tuple[nn.Linear, Tensor]] = []
     handles = []
     for name, clip in clips.items():
@@ -121,7 +136,7 @@ def quantized(tower: VisionTower, clips: Mapping[str, float], grid: Grid) -> Ite
         weight = linear.weight.data
         linear.weight.data = grid.fake(weight, grid.weight_scale(weight, torch.float32))
         scale = grid.activation_scale(clip, torch.float32).to(weight.device)
-        handles.append(linear.register_forward_pre_hook(_on_grid(grid, scale)))
+        handles.append(linear.register_forward_pre_hook(_quantize_input(grid, scale)))
     try:
         yield
     finally:
@@ -131,11 +146,11 @@ def quantized(tower: VisionTower, clips: Mapping[str, float], grid: Grid) -> Ite
             linear.weight.data = weight
 
 
-def _on_grid(grid: Grid, scale: Tensor) -> _PreHook:
-    def put(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+def _quantize_input(grid: Grid, scale: Tensor) -> _PreHook:
+    def quantize(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
         return (grid.fake(given[0], scale),)
 
-    return put
+    return quantize
 
 
 def _features(tower: VisionTower, states: Tensor, first: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The tiles that a tower is calibrated on: some of each image's, cut as the recipe says."""
+"""Tiles for calibration, sampled from each image's tiles under the recipe's tile rule."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule, choose_grid
 
 TILES_AN_IMAGE = 2
-"""More of one image tell little, and cost as much as another image's."""
-# Between the darkest and the brightest value of any channel; JPEG noise on black stays below.
+"""More tiles of one image add little, and cost as much as tiles of another image."""
+# Minimum difference between the brightest and darkest value; JPEG noise on black stays below it.
 _LEAST_SPREAD = 16
 
 
 class CalibrationTiles:
-    """At most two tiles of each image, drawn by `seed`; images are decoded as they are asked for.
+    """At most two tiles of each image, chosen by `seed`. Images are decoded during iteration.
 
-    Iterating again gives the same tiles, uint8 (448, 448, 3).
+    Every iteration yields the same uint8 tiles (448, 448, 3).
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class CalibrationTiles:
             yield from (tiles[index] for index in chosen)
 
     def check_spread(self) -> None:
-        """Refuse a set of one colour, from which every range would be degenerate.
+        """Check that the tiles do not have a single colour, which makes every range degenerate.
 
         Raises:
-            RecipeError: the tiles hold hardly more than one value.
+            RecipeError: the tiles' values are almost equal.
         """
         low, high = 255, 0
         for tile in self:
@@ -61,8 +61,8 @@ class CalibrationTiles:
             if high - low >= _LEAST_SPREAD:
                 return
         raise RecipeError(
-            f"calibration.dataset: the {len(self)} tiles of {len(self._chosen)} images hold only "
+            f"calibration.dataset: the {len(self)} tiles of {len(self._chosen)} images have only "
             f"values between {low} and {high} of 255. The range of "
             "vision_model.embeddings.patch_embedding, and of every layer after it, would be "
-            "degenerate. Give images like those that will be asked about."
+            "degenerate. Use images like those in production."
         )

@@ -1,1 +1,1 @@
-"""Build engines of the tower: TensorRT, TensorRT-RTX, AOTInductor."""
+"""Build vision engines: TensorRT, TensorRT-RTX, AOTInductor."""

@@ -1,4 +1,4 @@
-"""Compile the fused tower ahead of time: torch.export, then AOTInductor, weights left outside."""
+"""Compile the fused tower with torch.export and AOTInductor, without its weights."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from vlmc.models.vision.tower_file import read_tower_and_precision
 MAX_TILES = 4096
 CONFIGS = {
     "aot_inductor.package_constants_in_so": False,
-    # Otherwise small weights would become part of the kernels.
+    # Otherwise small weights are embedded in the kernels.
     "always_keep_tensor_constants": True,
 }
 if hasattr(torch._inductor.config.aot_inductor, "enable_line_tables"):
-    # They name files of the machine that compiles; torch before 2.12 writes none.
+    # Line tables contain paths of the build machine; torch before 2.12 does not write them.
     CONFIGS["aot_inductor.enable_line_tables"] = False
 
 _PRECISIONS = {
@@ -50,19 +50,28 @@ def build_package(
     precision: str,
     profiles: Sequence[Profile],
 ) -> None:
-    """Compile an artifact's tower for `target` into the folder as `inductor-sm90.pt2`, say, and
-    write what is known of it below `report/`. One package runs every profile.
+    """Compile a package, such as `inductor-sm90.pt2`, and write a report below `report/`.
+
+    One package runs all profiles.
+
+    Args:
+        tower: path of `tower.safetensors`.
+        ranges: path of `ranges.json`, if the artifact has one.
+        folder: where to write.
+        target: compute capability, such as `sm90`.
+        precision: the artifact's vision precision.
+        profiles: batch sizes in tiles.
 
     Raises:
         HardwareError: no GPU of this machine is the target.
-        IntegrityError: `tower` or `ranges` is not what `vlmc build` writes.
-        BuildError: a profile takes more tiles than a package runs, or torch cannot load it.
+        IntegrityError: `tower` or `ranges` is not valid.
+        BuildError: a profile has too many tiles, or the package does not run.
     """
     check_profiles(profiles)
     device = device_for(target)
-    read, plan = read_tower_and_precision(tower, ranges, precision, device)
-    fused = fuse(read, plan)
-    del read  # the compiler takes memory of the GPU too
+    loaded, tower_precision = read_tower_and_precision(tower, ranges, precision, device)
+    fused = fuse(loaded, tower_precision)
+    del loaded  # the compiler needs GPU memory too
     path = folder / f"inductor-{target}.pt2"
     compile_tower(fused, path, opt_tiles=max(profile.opt for profile in profiles))
     values = {
@@ -79,37 +88,42 @@ def build_package(
 
 
 def check_profiles(profiles: Sequence[Profile]) -> None:
-    """Refuse batches that a package does not run.
+    """Check that a package supports the profiles' batch sizes.
 
     Raises:
-        BuildError: naming the first such profile.
+        BuildError: a profile has too many tiles; names the first.
     """
     for index, profile in enumerate(profiles):
         if profile.max > MAX_TILES:
             raise BuildError(
-                f"vision.profiles[{index}] has max {profile.max}, and inductor takes at most "
+                f"vision.profiles[{index}] has max {profile.max}, but inductor takes at most "
                 f"{MAX_TILES} tiles at once. Lower its max: larger batches are split."
             )
 
 
 def linears_by_precision(tower: FusedTower) -> dict[str, dict[str, int]]:
-    """Kind of layer → precision → number of layers: of the linears, by what they multiply."""
+    """Kind of layer → precision of the weight → number of linears."""
     linears = (module for module in tower.modules() if isinstance(module, FusedLinear))
     counts = Counter(_PRECISIONS[linear.weight.dtype] for linear in linears)
     return {"matrix_multiply": dict(sorted(counts.items()))}
 
 
 def compile_tower(tower: FusedTower, path: Path, opt_tiles: int) -> None:
-    """Write the package `path` for the GPU that holds `tower`; any number of tiles runs.
+    """Compile `tower` for its device into the package `path`, for any number of tiles.
 
-    The package holds kernels and no weights: those are given when it is loaded. Kernels are
-    chosen for batches of `opt_tiles`. Takes a C++ compiler and CUDA's headers.
+    The package contains kernels only; weights are passed at load time. Compilation needs a C++
+    compiler and the CUDA headers.
+
+    Args:
+        tower: the fused tower.
+        path: the package to write.
+        opt_tiles: the batch size that kernels are tuned for.
 
     Raises:
-        BuildError: the compiler fails, or makes packages that torch cannot load.
+        BuildError: the compiler fails, or creates packages that torch cannot load.
     """
     device = tower.positions.device
-    # A batch of one would be specialized.
+    # torch.export specializes a batch of one.
     example = torch.zeros(max(2, opt_tiles), 448, 448, 3, dtype=torch.uint8, device=device)
     batch = torch.export.Dim("tiles", min=1, max=MAX_TILES)
     current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
@@ -126,13 +140,13 @@ def compile_tower(tower: FusedTower, path: Path, opt_tiles: int) -> None:
 
 
 def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> int:
-    """Load what was compiled for `tower` on CUDA and run it on these numbers of tiles.
+    """Run a compiled package on CUDA with each batch size, and measure its memory.
 
     Returns:
-        The most memory in bytes that the device gave beside weights and tiles.
+        Peak device memory in bytes, without weights and tiles.
 
     Raises:
-        BuildError: it fails on so many tiles, as where memory is short.
+        BuildError: a run fails, for example because memory is too small.
     """
     device = tower.positions.device
     loaded = AotiPackage(package, tower.state_dict(), device)
@@ -147,8 +161,8 @@ def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> 
                 torch.cuda.synchronize()
             except RuntimeError as error:
                 raise BuildError(
-                    f"the package that was compiled does not run {batch} tiles at once on "
-                    f"{torch.cuda.get_device_name()}: {error}. Where memory is short, lower the "
+                    f"the compiled package cannot run {batch} tiles at once on "
+                    f"{torch.cuda.get_device_name()}: {error}. If memory is too small, lower the "
                     "max of vision.profiles: larger batches are split."
                 ) from error
             most = max(most, torch.cuda.max_memory_allocated() - before)
@@ -157,23 +171,23 @@ def memory_of_runs(package: Path, tower: FusedTower, batches: Sequence[int]) -> 
 
 
 def drop_sources(package: Path) -> None:
-    """Empty the generated C++, which names folders of the machine that compiled it."""
+    """Remove the content of generated C++ files, which contain paths of the build machine."""
     with (
         atomic_path(package) as rewritten,
         ZipFile(package) as read,
         ZipFile(rewritten, "w") as written,
     ):
         for entry in read.infolist():
-            # The files stay: by their names torch finds others.
+            # Keep empty files, because torch locates other files by their names.
             kept = b"" if entry.filename.endswith(".cpp") else read.read(entry)
             written.writestr(ZipInfo(entry.filename), kept)
 
 
 def check_runtime(package: Path) -> None:
-    """Refuse a package with a C++ runtime of its own.
+    """Check that a package uses the shared libstdc++, because loading a second one crashes.
 
     Raises:
-        BuildError: the package's library does not ask for the shared libstdc++.
+        BuildError: libstdc++ is linked statically.
     """
     with ZipFile(package) as archive:
         libraries = [name for name in archive.namelist() if name.endswith(".so")]

@@ -1,8 +1,7 @@
-"""Build TensorRT and TensorRT-RTX engines: one plan for a card, with every profile in it.
+"""Build TensorRT and TensorRT-RTX engines: one engine per target, with all profiles.
 
-TensorRT-RTX builds for the cards of another machine, with or without a GPU here. Full TensorRT
-builds for the GPU that it runs on, so a build for another is refused. Precision comes from the
-graph alone: its types and its quantize and dequantize nodes.
+TensorRT-RTX can build for other GPUs, and does not need a GPU. TensorRT builds only for the GPU of
+this machine. Precision is set by the graph's types and Q/DQ nodes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmc.artifact.manifest import Profile
-from vlmc.compile.engines.layer_precisions import LAYERS_TOLD, layers_by_precision, planned_products
+from vlmc.compile.engines.layer_precisions import LAYER_LIST, engine_products, layers_by_precision
 from vlmc.compile.engines.tensorrt_package import Messages, import_tensorrt, message_collector
 from vlmc.errors import BuildError, HardwareError
 from vlmc.files.hashing import file_sha256
@@ -23,7 +22,7 @@ from vlmc.machine.gpu import gpus
 from vlmc.machine.packages import PACKAGES
 
 _INPUT = "tiles"
-# What TensorRT logs of each profile, and nowhere else tells where no GPU can open the plan.
+# Without a GPU that can load the engine, memory sizes are available only from the log.
 _ACTIVATIONS = re.compile(r"Total Activation Memory: (\d+) bytes")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
@@ -37,53 +36,60 @@ LARGEST_CARD_GIB = {
     "sm120": 96,
     "sm121": 128,
 }
-"""Target → memory of the largest card that has it."""
+"""Target → memory of the largest GPU with it."""
 
 
-def build_plan(
+def build_engine(
     graph: Path, folder: Path, *, engine: str, target: str, profiles: Sequence[Profile]
 ) -> None:
-    """Build `graph` for `target` into the folder as `tensorrt-rtx-sm89.engine`, say, and write
-    what is known of it below `report/`.
+    """Build an engine, such as `tensorrt-rtx-sm89.engine`, and a report below `report/`.
+
+    Args:
+        graph: the ONNX graph.
+        folder: where to write.
+        engine: `tensorrt` or `tensorrt-rtx`.
+        target: compute capability, such as `sm89`.
+        profiles: optimization profiles, in tiles.
 
     Raises:
         UsageError: the engine's package is not installed.
-        HardwareError: full TensorRT, and this machine's GPU is not the target.
-        BuildError: TensorRT refuses the graph, the target or a profile, or cannot build it.
+        HardwareError: TensorRT cannot build for `target` on this machine.
+        BuildError: TensorRT rejects the graph, the target or a profile, or the build fails.
     """
     check_machine(engine, target)
     tensorrt = import_tensorrt(engine)
-    said: Messages = []
-    logger = message_collector(tensorrt, said)
+    messages: Messages = []
+    logger = message_collector(tensorrt, messages)
     what = f"{engine} {tensorrt.__version__}"
     builder = tensorrt.Builder(logger)
     network = _parse(tensorrt, builder, logger, graph, what)
     config = builder.create_builder_config()
-    # Else fp32 products are made of TF32's ten bits.
+    # Otherwise fp32 products use TF32, with its 10-bit mantissa.
     config.clear_flag(tensorrt.BuilderFlag.TF32)
-    # Else the plan's layers are logged without types.
+    # Otherwise the log lists layers without types.
     config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED
     if engine == "tensorrt-rtx":
         _set_target(tensorrt, config, target, what)
     for index, profile in enumerate(profiles):
         _add_profile(builder, config, index, profile, what)
-    before = len(said)
-    plan = builder.build_serialized_network(network, config)
-    built = said[before:]
-    if plan is None:
+    before = len(messages)
+    serialized = builder.build_serialized_network(network, config)
+    built = messages[before:]
+    if serialized is None:
+        reasons = _errors(messages) or "no reason given"
         raise BuildError(
-            f"{what} cannot build {graph.name} for {target}: {_errors(said) or 'no reason given'}. "
-            "Where it names a size or memory, a smaller max in vision.profiles helps; else choose "
+            f"{what} cannot build {graph.name} for {target}: {reasons}. "
+            "If the reason is a size or memory, lower max in vision.profiles; otherwise choose "
             "another engine in vision.engines."
         )
     known = _memory(built, profiles)
     check_memory(known, target)
     path = folder / f"{engine}-{target}.engine"
-    path.write_bytes(memoryview(plan))
+    path.write_bytes(memoryview(serialized))
     values = known | {
         "engine": engine,
         "target": target,
-        # As the loader reads it, without importing the package.
+        # The version that the loader compares, which is read without importing the package.
         "version": PACKAGES[engine].version or tensorrt.__version__,
         "sha256": file_sha256(path),
         "layers": layers_by_precision(network),
@@ -94,10 +100,10 @@ def build_plan(
 
 
 def check_machine(engine: str, target: str) -> None:
-    """Full TensorRT times kernels on the GPU of the machine; TensorRT-RTX needs none.
+    """Check that this machine can build for `target`. TensorRT needs a GPU of that target.
 
     Raises:
-        HardwareError: the engine is built for the machine's own GPU, and that is not the target.
+        HardwareError: TensorRT, and no GPU of this machine is the target.
     """
     if engine == "tensorrt-rtx":
         return
@@ -106,22 +112,22 @@ def check_machine(engine: str, target: str) -> None:
         found = ", ".join(f"{gpu.name} ({gpu.target})" for gpu in gpus()) or "no GPU"
         raise HardwareError(
             f"the step vision.{engine}-{target} must run on a machine with an {target} GPU, and "
-            f"this one has {found}. Run the same command there. With VLMC_CACHE naming the same "
-            "folder on both, a build there takes the steps that are finished here; --steps, such "
-            "as --steps vision.graph,language, makes them without this one."
+            f"this one has {found}. Run the same command there. To reuse steps finished on this "
+            "machine, set VLMC_CACHE to the same shared folder on both. To run the other steps "
+            "here, select them with --steps, such as --steps vision.graph,language."
         )
 
 
 def _parse(tensorrt: Any, builder: Any, logger: Any, graph: Path, what: str) -> Any:
-    # Ignored by TensorRT 11 and TensorRT-RTX, which know nothing else.
+    # TensorRT 11 and TensorRT-RTX are always strongly typed, and ignore the flag.
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
     parser = tensorrt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
         problems = [parser.get_error(index) for index in range(parser.num_errors)]
-        told = "; ".join(_problem(problem) for problem in problems)
+        reasons = "; ".join(_problem(problem) for problem in problems)
         raise BuildError(
-            f"{what} cannot read {graph.name}: {told or 'it is no ONNX model'}. Build the "
+            f"{what} cannot read {graph.name}: {reasons or 'it is not an ONNX model'}. Build the "
             "graph again with `--force vision.graph`, or choose another engine in vision.engines."
         )
     return network
@@ -129,7 +135,7 @@ def _parse(tensorrt: Any, builder: Any, logger: Any, graph: Path, what: str) -> 
 
 def _problem(problem: Any) -> str:
     description = str(problem.desc()).strip().splitlines()
-    # The last lines tell of a missing driver, which parsing does not need.
+    # Drop lines about a missing driver, which parsing does not need.
     first = " ".join(line for line in description if "cudaError" not in line)
     name, operator = problem.node_name(), problem.node_operator()
     return f"node {name} ({operator}): {first}" if name else first
@@ -147,7 +153,7 @@ def _set_target(tensorrt: Any, config: Any, target: str, what: str) -> None:
         )
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(capability, 0):
-        raise BuildError(f"vision.engines: {what} refuses the target {target}")
+        raise BuildError(f"vision.engines: {what} rejects the target {target}")
 
 
 def _add_profile(builder: Any, config: Any, index: int, profile: Profile, what: str) -> None:
@@ -156,16 +162,16 @@ def _add_profile(builder: Any, config: Any, index: int, profile: Profile, what: 
     shapes.set_shape(_INPUT, *((size, TILE_SIZE, TILE_SIZE, 3) for size in sizes))
     if config.add_optimization_profile(shapes) != index:
         raise BuildError(
-            f"vision.profiles[{index}]: {what} refuses min {profile.min}, opt {profile.opt}, max "
+            f"vision.profiles[{index}]: {what} rejects min {profile.min}, opt {profile.opt}, max "
             f"{profile.max}"
         )
 
 
 def check_memory(known: Mapping[str, Any], target: str) -> None:
-    """Refuse profiles that no card of the target has the memory for, weights included.
+    """Check that profiles and weights fit the memory of the target's largest GPU.
 
     Raises:
-        BuildError: naming the first such profile.
+        BuildError: a profile needs more memory; names the first.
     """
     largest = LARGEST_CARD_GIB[target] << 30
     weights = known["weights_bytes"] or 0
@@ -173,15 +179,15 @@ def check_memory(known: Mapping[str, Any], target: str) -> None:
         needed = weights + (profile["device_memory_bytes"] or 0)
         if needed > largest:
             raise BuildError(
-                f"vision.profiles[{index}] with max {profile['max']} takes {needed:,} bytes of "
-                f"device memory, weights included, and no {target} card has more than "
-                f"{largest:,}. Lower its max: larger batches are split."
+                f"vision.profiles[{index}] with max {profile['max']} needs {needed:,} bytes of "
+                f"device memory including weights, but no {target} GPU has more than {largest:,}. "
+                "Lower its max: larger batches are split."
             )
 
 
-def _memory(said: Messages, profiles: Sequence[Profile]) -> dict[str, Any]:
-    """Memory as TensorRT logged it while it built; None for what it did not log."""
-    text = "\n".join(message for _, message in said)
+def _memory(messages: Messages, profiles: Sequence[Profile]) -> dict[str, Any]:
+    """Memory sizes from TensorRT's log; None if not logged."""
+    text = "\n".join(message for _, message in messages)
     activations = [int(number) for number in _ACTIVATIONS.findall(text)]
     weights = _WEIGHTS.search(text)
     known = len(activations) == len(profiles)
@@ -200,17 +206,17 @@ def _memory(said: Messages, profiles: Sequence[Profile]) -> dict[str, Any]:
     }
 
 
-def _products(said: Messages) -> dict[str, int] | None:
-    """Of the plan by precision; None where its layers are not logged, as full TensorRT's."""
-    told = [message for _, message in said if message.startswith(LAYERS_TOLD)]
-    return planned_products(told[0]) if len(told) == 1 else None
+def _products(messages: Messages) -> dict[str, int] | None:
+    """The engine's products by precision; None if its layers are not logged, as by TensorRT."""
+    lists = [message for _, message in messages if message.startswith(LAYER_LIST)]
+    return engine_products(lists[0]) if len(lists) == 1 else None
 
 
-def _errors(said: Messages) -> str:
-    """What TensorRT gave as reasons, but for the driver that a build needs none of."""
+def _errors(messages: Messages) -> str:
+    """TensorRT's error messages, except those about the driver, which a build does not need."""
     reasons = [
         message.strip()
-        for severity, message in said
+        for severity, message in messages
         if severity in ("ERROR", "INTERNAL_ERROR") and "cudaError" not in message
     ]
     return "; ".join(dict.fromkeys(reasons))

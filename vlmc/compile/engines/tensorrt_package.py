@@ -1,23 +1,23 @@
-"""The two TensorRT packages, imported when an engine is built, and what they say meanwhile."""
+"""Import the TensorRT packages, and collect their log messages."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-from vlmc.compile.engines.layer_precisions import LAYERS_TOLD
+from vlmc.compile.engines.layer_precisions import LAYER_LIST
 from vlmc.errors import UsageError
 from vlmc.machine.packages import PACKAGES
 
 Messages = list[tuple[str, str]]
-"""Severity and text of what TensorRT logs, in order."""
+"""Severity and text of TensorRT's log messages, in order."""
 
 
 def import_tensorrt(engine: str) -> Any:
     """The module behind `tensorrt` or `tensorrt-rtx`.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: the package is not installed.
     """
     package = PACKAGES[engine]
     try:
@@ -29,15 +29,15 @@ def import_tensorrt(engine: str) -> Any:
         ) from error
 
 
-def message_collector(tensorrt: Any, said: Messages) -> Any:
-    """A logger for TensorRT that appends to `said` instead of printing."""
+def message_collector(tensorrt: Any, messages: Messages) -> Any:
+    """Create a TensorRT logger that appends to `messages`."""
 
     class Collector(tensorrt.ILogger):  # type: ignore[misc]  # known at run time only
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            if severity.name != "VERBOSE" or message.startswith(LAYERS_TOLD):
-                said.append((severity.name, message))
+            if severity.name != "VERBOSE" or message.startswith(LAYER_LIST):
+                messages.append((severity.name, message))
 
     return Collector()

@@ -1,1 +1,1 @@
-"""The language model's weights in Hugging Face's layout: plain, 4-bit, fp8."""
+"""Write the language model in the Hugging Face layout: 16-bit, 4-bit or fp8."""

@@ -1,4 +1,4 @@
-"""fp8 weights for the language model: E4M3 with a scale for each output."""
+"""Quantize the language model's weights to fp8: E4M3 with per-channel scales."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vlmc.models.linears.e4m3 import E4M3_MAX
 def fp8_tensors(
     tensors: Iterable[tuple[str, Tensor]], quantized: Collection[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """The tensors, with the weights of the linears in `quantized` in fp8.
+    """Quantize the weights of the linears in `quantized`; other tensors pass through.
 
-    Such a weight (outputs, inputs) becomes `weight` in E4M3 and `weight_scale` (outputs, 1) in the
-    weight's dtype: its largest value of each output is E4M3's, 448.
+    A weight (outputs, inputs) becomes `weight` in E4M3 and `weight_scale` (outputs, 1) in the
+    weight's dtype.
     """
     for name, tensor in tensors:
         layer, _, kind = name.rpartition(".")
@@ -29,13 +29,12 @@ def fp8_tensors(
 
 
 def to_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """E4M3 values (outputs, inputs) and scales (outputs, 1) of a finite weight.
+    """Quantize a finite weight to E4M3 values (outputs, inputs) and scales (outputs, 1).
 
-    The scale is rounded to the weight's dtype first, so that the values are rounded by what they
-    will be multiplied with; what then passes 448 is cut to it.
+    Values are computed with the rounded scale that is stored, and saturate at 448.
     """
     exact = weight.float()
-    # An output of zeros alone has any scale.
+    # Avoids a division by zero for outputs that are all zero.
     smallest = torch.finfo(weight.dtype).tiny
     scale = (exact.abs().amax(dim=1, keepdim=True) / E4M3_MAX).clamp(min=smallest)
     scale = scale.to(weight.dtype)

@@ -1,4 +1,4 @@
-"""`quantization_config` of a config.json, as compressed-tensors defines it; needs no torch."""
+"""`quantization_config` of a config.json, as compressed-tensors defines it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmc.checkpoint.quantization import Quantization
 
 
 def stored_config(quantization: Quantization) -> dict[str, Any]:
-    """What tells of weights that were quantized already, laid out as an artifact holds them."""
+    """The `quantization_config` of an artifact whose checkpoint was already quantized."""
     keep = [name for name in quantization.ignore if name != HEAD]
     if quantization.scheme == "fp8":
         return fp8_config(keep)
@@ -18,10 +18,15 @@ def stored_config(quantization: Quantization) -> dict[str, Any]:
 
 
 def w4a16_config(group_size: int | None, symmetric: bool, keep: Iterable[str]) -> dict[str, Any]:
-    """4-bit weights in groups along the inputs, None being one group of all; `keep` names linears
-    left in 16 bits."""
+    """4-bit weights with groups along the inputs.
+
+    Args:
+        group_size: inputs per group, or None for per-channel scales.
+        symmetric: whether zero points are omitted.
+        keep: linears to keep in 16 bits.
+    """
     weights = {
-        # GPTQ's order of work leaves no trace in the groups.
+        # GPTQ's processing order does not change the stored groups.
         "actorder": None,
         "block_structure": None,
         "dynamic": False,
@@ -35,7 +40,7 @@ def w4a16_config(group_size: int | None, symmetric: bool, keep: Iterable[str]) -
 
 
 def fp8_config(keep: Iterable[str]) -> dict[str, Any]:
-    """E4M3 weights with a scale for each output, activations scaled token by token as they come."""
+    """E4M3 weights with per-channel scales, and activations with dynamic per-token scales."""
     common = {"block_structure": None, "num_bits": 8, "symmetric": True, "type": "float"}
     weights = common | {"dynamic": False, "strategy": "channel"}
     activations = common | {"dynamic": True, "strategy": "token"}

@@ -1,4 +1,4 @@
-"""Write the language model's weights in Hugging Face's layout."""
+"""Write the language model's weights in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ REPORT = "report"
 def write_weights(checkpoint: Checkpoint, folder: Path, dtype: Dtype) -> None:
     """Write the language model's weights in `dtype` as safetensors.
 
-    Linears that are quantized already keep their integers or fp8 values, zero points and scales as
-    they are, in compressed-tensors' layout.
+    Linears that are already quantized keep their values, zero points and scales, in the
+    compressed-tensors layout.
 
     Raises:
-        CheckpointError: the weights are quantized, and something in them is no finite number or
-            cannot be laid out so.
+        CheckpointError: quantized weights are not finite, or cannot be converted to that layout.
     """
     config, target = checkpoint.config, getattr(torch, dtype)
     if config.quantization is not None:
@@ -56,7 +55,7 @@ def write_fp8(
     """Write the language model with the linears in `quantized` in fp8, and the rest in `dtype`.
 
     Raises:
-        CheckpointError: a weight is no finite number.
+        CheckpointError: a weight is not finite.
     """
     check_finite(checkpoint)
     tensors = language_tensors(checkpoint.weights, checkpoint.config.language)
@@ -68,15 +67,20 @@ def write_fp8(
 def write_quantized(
     checkpoint: Checkpoint, folder: Path, settings: Settings, config: Mapping[str, Any]
 ) -> None:
-    """Write the language model in 4 bits as safetensors, and `report/language-quantization.json`
-    and `.svg`; `config` is the unquantized model's config.json.
+    """Quantize the language model to 4 bits, and write weights and a report.
+
+    Args:
+        checkpoint: the source model.
+        folder: where to write; the report is in `report/`.
+        settings: the quantization settings.
+        config: config.json of the unquantized model.
 
     Raises:
-        CheckpointError: a weight is no finite number.
-        BuildError: the process that quantizes failed.
+        CheckpointError: a weight is not finite.
+        BuildError: the quantization process failed.
     """
     check_finite(checkpoint)
-    # Beside the step's own folder, and on its disk: the job is as large as the model.
+    # On the same disk as the result, because the job is as large as the model.
     with TemporaryDirectory(dir=folder.parent, prefix=".quantize-") as name:
         job = Path(name)
         write_job(job, layer_tensors(checkpoint, settings), settings, config)
@@ -88,9 +92,9 @@ def write_quantized(
 
 
 def write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]]) -> None:
-    """Write tensors as they come into shards of at most 4 GiB, at most one shard in memory.
+    """Write tensors into shards of at most 4 GiB, with one shard in memory at a time.
 
-    The number of shards stands in their names, so they are renamed when it is known.
+    Shards are renamed at the end, because their names contain the number of shards.
     """
     shards: list[list[str]] = []
     shard: dict[str, Tensor] = {}

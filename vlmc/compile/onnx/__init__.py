@@ -1,1 +1,1 @@
-"""The ONNX graph of the tower: typed, or with quantize and dequantize nodes."""
+"""The tower's ONNX graph: strongly typed, optionally with Q/DQ nodes."""

@@ -1,4 +1,4 @@
-"""Write a tower as an ONNX graph that tells nothing of where it was made."""
+"""Export a tower as an ONNX graph without source paths of the exporting machine."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 OPSET = 20
 MAX_BATCH_TILES = 4096
-# A protobuf message ends at 2 GiB; larger graphs keep their weights in a file beside them.
+# Protobuf messages are limited to 2 GiB, so larger graphs store their weights in another file.
 EXTERNAL_DATA_BYTES = 1 << 30
 
 
 def trace_tower(tower: TypedTower) -> onnx_ir.Model:
-    """The graph of uint8 `tiles` (N, 448, 448, 3) → `features` (N, 256, hidden), N dynamic.
+    """Export with dynamic N: uint8 `tiles` (N, 448, 448, 3) → `features` (N, 256, hidden).
 
-    Opset 20 by the dynamo exporter, traced with two tiles since a batch of one is specialized.
-    Initializers keep the names of the tower's parameters.
+    The example has two tiles, because torch.export specializes a batch of one. Initializers keep
+    the names of the tower's parameters.
     """
     example = torch.zeros(2, 448, 448, 3, dtype=torch.uint8)
     batch = torch.export.Dim("tiles", min=1, max=MAX_BATCH_TILES)
@@ -48,7 +48,7 @@ def trace_tower(tower: TypedTower) -> onnx_ir.Model:
 
 
 def save_graph(model: onnx_ir.Model, path: Path) -> None:
-    """Write the graph; weights of a large one go into a file beside it, `<name>.data`."""
+    """Write the graph; weights of a large graph go into `<name>.data` next to it."""
     import onnx_ir
 
     weights = (value.const_value for value in model.graph.initializers.values())
@@ -58,7 +58,7 @@ def save_graph(model: onnx_ir.Model, path: Path) -> None:
 
 
 def _strip_traces(model: onnx_ir.Model) -> None:
-    """Drop the exporter's notes: they hold source paths, and no engine reads them."""
+    """Remove the exporter's metadata, which contains source paths and is not used by engines."""
     model.metadata_props.clear()
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         graph.metadata_props.clear()

@@ -1,4 +1,4 @@
-"""The two 8-bit grids, int8 and fp8 (E4M3), as Q/DQ nodes compute them."""
+"""The 8-bit quantization grids int8 and fp8 (E4M3), with the arithmetic of Q/DQ nodes."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from torch import Tensor
 from vlmc.models.linears.e4m3 import E4M3_MAX
 
 GridName = Literal["int8", "fp8"]
-# The smallest positive fp16 number: a scale of zero would divide by it.
+# The smallest positive fp16 number, because a scale of zero leads to a division by zero.
 _SMALLEST = 2.0**-24
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Symmetric; a value of magnitude `limit` · scale is the largest that both signs have."""
+    """A symmetric grid; the largest magnitude of both signs is `limit` · scale."""
 
     name: GridName
     limit: float
     dtype: torch.dtype
 
     def store(self, values: Tensor, scale: Tensor) -> Tensor:
-        """Nearest grid values of `values` / `scale`, saturated, in the grid's dtype."""
+        """Quantize `values` with `scale` to the grid's dtype, with saturation."""
         scaled = values.float() / scale.float()
         if self.name == "int8":
             return scaled.round().clamp(-128, 127).to(torch.int8)
         return scaled.clamp(-self.limit, self.limit).to(torch.float8_e4m3fn)
 
     def fake(self, values: Tensor, scale: Tensor) -> Tensor:
-        """The fp32 values that `values` become through the grid and back."""
+        """Quantize and dequantize `values`; returns fp32."""
         return self.store(values, scale).float() * scale.float()
 
     def activation_scale(self, clip: float, dtype: torch.dtype) -> Tensor:
-        """The scale, () in `dtype`, by which magnitudes up to `clip` are on the grid."""
+        """The scale, () in `dtype`, for magnitudes up to `clip`."""
         return _typed(torch.tensor(clip / self.limit), dtype)
 
     def weight_scale(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        """Scales of a weight (outputs, inputs) for each output, (outputs, 1) in `dtype`."""
+        """Per-channel scales (outputs, 1) in `dtype` of a weight (outputs, inputs)."""
         return _typed(weight.float().abs().amax(dim=1, keepdim=True) / self.limit, dtype)
 
 
@@ -50,7 +50,7 @@ GRIDS: dict[str, Grid] = {
 
 
 def _typed(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """The scale in `dtype`, rounded up so that nothing is saturated for its rounding."""
+    """The scale in `dtype`, rounded up so that rounding does not cause saturation."""
     scale = scale.clamp_min(_SMALLEST)
     typed = scale.to(dtype)
     if dtype != torch.float16:

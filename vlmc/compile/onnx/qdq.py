@@ -1,4 +1,4 @@
-"""Write standard quantize and dequantize nodes around the linears of a typed graph."""
+"""Insert standard QuantizeLinear and DequantizeLinear nodes into a typed graph."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 def quantize_graph(
     model: onnx_ir.Model, tower: TypedTower, ranges: Ranges, grid: Grid
 ) -> tuple[str, ...]:
-    """Put every linear of `ranges` but its `keep_16bit` on the grid, in place; returns their names.
+    """Quantize the linears of `ranges` except `keep_16bit`, in place.
 
-    The input passes QuantizeLinear and DequantizeLinear with one scale, the weight is stored on
-    the grid and passes DequantizeLinear with a scale for each output (axis 1 of (inputs,
-    outputs)); zero points are zero. `tower` is the fp32 twin of the graph: weights are rounded
-    once, from fp32, and scales have the type of what the graph computes there.
+    Inputs pass QuantizeLinear and DequantizeLinear with a per-tensor scale. Weights are stored
+    quantized and pass DequantizeLinear with per-channel scales (axis 1 of (inputs, outputs)). Zero
+    points are zero. Scales have the dtype that the graph computes in.
+
+    Args:
+        model: the graph.
+        tower: the same tower in fp32, from which weights are quantized.
+        ranges: calibration ranges.
+        grid: the 8-bit grid.
+
+    Returns:
+        Names of the quantized linears.
     """
     import onnx_ir
 
@@ -34,7 +42,7 @@ def quantize_graph(
             continue
         clip = ranges.linears[name].clip
         if clip is None:
-            raise ValueError(f"{name} was not measured for 8 bits")
+            raise ValueError(f"{name} was not calibrated for 8 bits")
         half = model.graph.initializers[f"{name}.weight"].dtype == onnx_ir.DataType.FLOAT16
         compute = torch.float16 if half else torch.float32
         _quantize_linear(model, node, name, tower, grid, clip, compute)

@@ -1,4 +1,4 @@
-"""The tower as it is exported: typed, and with every constant folded that can be."""
+"""The tower for ONNX export: explicitly typed, with constants folded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vlmc.models.norm import RMSNorm
 from vlmc.models.vision.fold_pixels import fold_pixels
 from vlmc.models.vision.tower import VisionBlock, VisionTower, pixel_shuffle
 
-# Pixels enter as (x - 128) / 64: exact in fp16 and bf16, and weights stay near their own size.
+# The input is (x - 128) / 64, which is exact in fp16 and bf16 and keeps the weights' magnitude.
 _PIXEL_OFFSET, _PIXEL_SCALE = 128, 64
 
 
 class TypedTower(nn.Module):
     """uint8 tiles (N, 448, 448, 3) → features (N, 256, language hidden size) in `dtype`.
 
-    Normalization is folded into the patch embedding, positions and its bias into one constant,
-    layer scales into the linears before them; all in fp64, rounded once to `dtype`. Of the names
-    in `keep_fp32` a linear is computed in fp32, and a block's residual stream is kept in fp32
-    (`vlmc.compile.ranges`); the parameters carry the names of `VisionTower`, weights transposed.
+    Pixel normalization is folded into the patch embedding, its bias into the positions, and layer
+    scales into the preceding linears, in fp64 and rounded once. `keep_fp32` names linears computed
+    in fp32, and blocks whose residual stream is in fp32. Parameters have the names of
+    `VisionTower`; weights are transposed.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TypedTower(nn.Module):
         self.stride = patches.stride
         weight, bias = fold_pixels(patches, offset=_PIXEL_OFFSET, scale=_PIXEL_SCALE)
         positions = embeddings.positions().double()
-        # Convolution of bf16 came to ONNX with opset 22.
+        # ONNX supports bf16 convolutions from opset 22 on.
         self.patch_weight = _constant(weight, torch.float32 if dtype == torch.bfloat16 else dtype)
         self.first = _constant(embeddings.class_embedding.double() + positions[:, :1], dtype)
         self.positions = _constant(positions[:, 1:] + bias, dtype)
@@ -62,7 +62,7 @@ class TypedTower(nn.Module):
 
 
 class TypedLinear(nn.Module):
-    """`x @ weight + bias` in the weight's dtype, whatever x has; weight (inputs, outputs)."""
+    """`x @ weight + bias` in the weight's dtype; weight (inputs, outputs)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -76,17 +76,17 @@ class TypedLinear(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """The blocks under `encoder.layers`, as the checkpoint names them."""
+    """The blocks under `encoder.layers`, as in the checkpoint."""
 
     def __init__(
         self, blocks: Sequence[VisionBlock], dtype: torch.dtype, keep_fp32: Collection[str]
     ) -> None:
         super().__init__()
-        self.stream = dtype  # of the residual stream behind the last block
+        self.stream = dtype  # dtype of the residual stream after the last block
         layers = []
         for index, block in enumerate(blocks):
             name = f"vision_model.encoder.layers.{index}"
-            # What one block needs in fp32 the later ones receive.
+            # Once in fp32, the residual stream stays in fp32.
             self.stream = torch.float32 if name in keep_fp32 else self.stream
             layers.append(_Block(block, name, dtype, self.stream, keep_fp32))
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
@@ -138,8 +138,8 @@ class _Attention(nn.Module):
             query, key = self._split(self.q_norm(query)), self._split(self.k_norm(key))
             value = self._split(value)
         else:
-            # Heads first: TensorRT-RTX moves a cut of the product's own columns into the weight,
-            # and then multiplies by it in 16 bits even where both are on an 8-bit grid.
+            # Split heads first: TensorRT-RTX folds a split of the product's columns into the
+            # weight, and then uses 16 bits even if both operands are quantized to 8 bits.
             query, key, value = self._split(product, 3).chunk(3, dim=1)
         attended = functional.scaled_dot_product_attention(query, key, value)
         mixed: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
@@ -176,7 +176,7 @@ def _linear(
     scale: Tensor | None = None,
 ) -> TypedLinear:
     if not isinstance(linear, nn.Linear):
-        raise TypeError(f"{name} is no linear")
+        raise TypeError(f"{name} is not a linear")
     dtype = torch.float32 if name in keep_fp32 else dtype
     if scale is None:
         return TypedLinear(linear.weight, linear.bias, dtype)
@@ -191,7 +191,7 @@ def _norm(norm: nn.Module, dtype: torch.dtype) -> nn.Module:
         typed = nn.LayerNorm(norm.weight.numel(), eps=norm.eps)
         typed.bias = _constant(norm.bias, dtype)
     else:
-        raise TypeError(f"{type(norm).__name__} is no norm of a tower")
+        raise TypeError(f"{type(norm).__name__} is not a supported norm")
     typed.weight = _constant(norm.weight, dtype)
     return typed
 

@@ -1,5 +1,5 @@
-"""4-bit weights for the language model, through llmcompressor in a process of its own.
+"""Quantize the language model to 4 bits with llmcompressor, in a separate process.
 
-`job` writes a folder, `worker` runs on it as a process, and `result` reads what it left there:
-nothing but files and lines of progress pass between them.
+`job` writes the input folder, `worker` is the process, and `result` reads its output. They exchange
+only files and progress lines.
 """

@@ -1,4 +1,4 @@
-"""llmcompressor on one decoder layer: the only module that calls it."""
+"""Run llmcompressor on one decoder layer. No other module imports it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ _PREFIX = "model.layers.0."
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """A layer's tensors by name within it, packed or as they are.
+    """A compressed layer; all names are relative to the layer.
 
-    `rounded` are each quantized linear's weights (outputs, inputs) as they will be read, and
-    `smoothed` those before rounding where AWQ moved factors between layers, which changes no
-    output. `failed` are linears whose Hessian could not be factorized.
+    Attributes:
+        tensors: all tensors of the layer, packed where quantized.
+        rounded: dequantized weights (outputs, inputs) of the quantized linears.
+        smoothed: with AWQ, their weights after smoothing and before rounding.
+        failed: linears whose Hessian could not be factorized.
     """
 
     tensors: dict[str, Tensor]
@@ -41,12 +43,13 @@ class Compressed:
 
 
 class _Awq(AWQModifier):  # type: ignore[misc]
-    """Scales a channel that no sample uses as an average one; by its own rule the scale would be
-    next to nothing, and what an image puts there later be rounded to nothing too."""
+    """AWQ that gives unused channels an average scale.
+
+    The original rule gives them a scale near zero, so later inputs there are rounded to zero.
+    """
 
     def on_sequential_epoch_end(self, state: Any, event: Any, **named: Any) -> None:
-        """Search with the layers' own arithmetic: the basic pipeline has left it by now, and what
-        scales say that nobody computed yet is what the memory held before."""
+        """Search with quantization disabled, because scales are still uninitialized here."""
         with DisableQuantization(state.model):
             super().on_sequential_epoch_end(state, event, **named)
 
@@ -58,30 +61,30 @@ class _Awq(AWQModifier):  # type: ignore[misc]
 
 
 class _Gptq(GPTQModifier):  # type: ignore[misc]
-    """Rounds the weights of a channel that no sample uses, which by its own rule become zero."""
+    """GPTQ that rounds the weights of unused channels. The original sets them to zero."""
 
     _failed: list[str] = PrivateAttr(default_factory=list)
 
     def compress_modules(self) -> None:
-        """Give such channels an average place in the Hessian, apart from the others."""
+        """Set the Hessian's diagonal to its mean for unused channels."""
         for hessian in self._hessians.values():
             diagonal = hessian.diagonal()
             diagonal[diagonal == 0] = diagonal.mean() or 1.0
         super().compress_modules()
-        # Which the modifier forgets when it is done.
+        # The modifier clears this list afterwards.
         self._failed += self._rtn_fallback_module_names
 
     @property
     def failed(self) -> list[str]:
-        """Modules whose Hessian could not be factorized, which were rounded to the nearest."""
+        """Modules rounded to nearest because their Hessian could not be factorized."""
         return self._failed
 
 
 class _NoProcessor:
-    """What llmcompressor wants beside samples that are embeddings already."""
+    """The processor that llmcompressor requires, although samples are already embeddings."""
 
     def save_pretrained(self, *_: object) -> None:
-        """There is nothing to save."""
+        """Do nothing."""
 
 
 def compress(
@@ -92,10 +95,17 @@ def compress(
     keep: Collection[str],
     damping: float,
 ) -> Compressed:
-    """Quantize the layer's linears but for those that `keep` names; the model is used up.
+    """Quantize the layer's linears, in place.
+
+    Args:
+        model: the layer.
+        inputs: calibration inputs, (1, tokens, hidden) each.
+        settings: the quantization settings.
+        keep: linears to keep in 16 bits.
+        damping: GPTQ's damping, relative to the Hessian's mean diagonal.
 
     Raises:
-        Exception: as llmcompressor does where a loss is not finite.
+        Exception: llmcompressor raises it if a loss is not finite.
     """
     _leave_memory_unpinned()
     weights = QuantizationArgs(
@@ -104,7 +114,7 @@ def compress(
         symmetric=settings.symmetric,
         strategy="group",
         group_size=settings.group_size,
-        # Rounding is the baseline and takes groups as they are; the others may clip them.
+        # RTN is the baseline, without clipping. The other methods may clip groups.
         observer="memoryless_minmax" if settings.method == "rtn" else "memoryless_mse",
     )
     options = {
@@ -133,7 +143,7 @@ def compress(
 
 
 def uncompressed(model: LayerModel, settings: Settings) -> Compressed:
-    """The layer as it is, for one that keeps 16 bits altogether."""
+    """The unquantized layer, if all its linears keep 16 bits."""
     return _packed(model, settings, ())
 
 
@@ -161,6 +171,6 @@ def _packed(model: LayerModel, settings: Settings, failed: tuple[str, ...]) -> C
 
 
 def _leave_memory_unpinned() -> None:
-    """llmcompressor pins samples for the GPU's sake, which fails where there is none."""
+    """Disable llmcompressor's pinning of samples, which fails without a GPU."""
     if not torch.accelerator.is_available():
         IntermediatesCache.pin_memory = lambda *_, **__: None

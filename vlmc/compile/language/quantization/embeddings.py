@@ -1,4 +1,4 @@
-"""Calibration samples as the language model sees them: embeddings with image features spliced."""
+"""Embed calibration samples, with image features inserted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vlmc.text.prompt import PromptBuilder
 
 _TENSOR = "embeddings"
 _TILES_AT_ONCE = {"cpu": 2, "cuda": 32}
-# What so many tiles take in the 6B tower, and the libraries.
+# Memory for that many tiles in the 6B tower, and for libraries.
 _WORKING_BYTES = 8 << 30
 
 
@@ -37,14 +37,14 @@ def write_embeddings(
     dtype: torch.dtype,
     folder: Path,
 ) -> None:
-    """Write `00000.safetensors` and so on: of each sample, in order, prompt and answer embedded.
+    """Embed prompt and answer of each sample, and write `00000.safetensors` and so on.
 
-    Each holds (tokens, hidden) in `dtype`, the language model's. The stop token, which is never
-    an input, is not appended. The tower runs in fp32, on the GPU where there is one.
+    Each file has an embedding (tokens, hidden) in `dtype`. The stop token is omitted, because it
+    is never an input. The tower runs in fp32, on the GPU if there is one.
 
     Raises:
         PromptError: a prompt or answer does not fit the template.
-        ImageError: an image that could be read can be no more.
+        ImageError: an image can no longer be read.
     """
     table = _embedding_table(checkpoint)
     tower: VisionTower | None = None
@@ -69,14 +69,14 @@ def write_embeddings(
 
 
 def read_embeddings(folder: Path) -> Iterator[Tensor]:
-    """What `write_embeddings` wrote, in order, each (tokens, hidden)."""
+    """Read the embeddings (tokens, hidden) in order."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             yield file.get_tensor(_TENSOR)
 
 
 def _embedding_table(checkpoint: Checkpoint) -> Tensor:
-    """(vocabulary, hidden), mapped from the checkpoint."""
+    """The embedding table (vocabulary, hidden), mapped from the checkpoint."""
     tensors = language_tensors(checkpoint.weights, checkpoint.config.language)
     return next(tensor for name, tensor in tensors if name == EMBEDDING)
 

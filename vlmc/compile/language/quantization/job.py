@@ -1,4 +1,4 @@
-"""What the quantizing process is given: a one-layer model for each decoder layer, and settings."""
+"""The input of the quantization process: settings, and a one-layer model per decoder layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vlmc.errors import CheckpointError
 from vlmc.files.strict_json import write_json
 
 JOB, LAYERS, RESULT, REPORT = "job.json", "layers", "result", "report.json"
-# Tokens of a layer's own vocabulary: embeddings come from outside, and no logits are looked at.
+# The one-layer models take embeddings and their logits are not used, so any vocabulary will do.
 _VOCABULARY = 8
 
 
@@ -29,10 +29,15 @@ def write_job(
     settings: Settings,
     config: Mapping[str, Any],
 ) -> None:
-    """Write settings and layers, which come one by one; `config` is the language model's
-    config.json.
+    """Write settings and layers.
 
-    A layer is a Hugging Face model of its own, so that one at a time is in memory.
+    Each layer becomes a separate Hugging Face model, so that only one is in memory at a time.
+
+    Args:
+        folder: where to write.
+        layers: tensors of each layer.
+        settings: the quantization settings.
+        config: config.json of the language model.
     """
     write_json(folder / JOB, asdict(settings))
     (folder / RESULT).mkdir()
@@ -58,40 +63,40 @@ def write_job(
 
 
 def read_settings(folder: Path) -> Settings:
-    """The settings of a job."""
+    """Read the settings of a job."""
     values = json.loads((folder / JOB).read_bytes())
     return Settings(**values | {"keep": tuple(values["keep"])})
 
 
 def layer_folder(folder: Path, index: int) -> Path:
-    """Where a layer of the job lies."""
+    """The folder of a layer of the job."""
     return folder / LAYERS / f"{index:05d}"
 
 
 def result_file(folder: Path, index: int) -> Path:
-    """Where a quantized layer of the job lies."""
+    """The file of a quantized layer of the job."""
     return folder / RESULT / f"{index:05d}.safetensors"
 
 
 def check_finite(checkpoint: Checkpoint) -> None:
-    """Refuse a language model with weights that are no numbers; fp8 values are not looked at.
+    """Check that the language model's weights are finite; fp8 values are not checked.
 
     Raises:
-        CheckpointError: names the tensor and the file that holds it.
+        CheckpointError: a tensor is not finite; names the tensor and its file.
     """
     for name in checkpoint.weights:
         if name.startswith("language_model."):
             tensor = checkpoint.weights.tensor(name)
-            # torch tells it of no fp8 tensor.
+            # torch does not support `isfinite` for fp8.
             if tensor.dtype != torch.float8_e4m3fn and not tensor.isfinite().all():
                 raise CheckpointError(
-                    f"tensor {name} in {checkpoint.weights.file(name)} holds values that are not "
-                    "finite (NaN or infinity), and cannot be quantized. Download the file again."
+                    f"tensor {name} in {checkpoint.weights.file(name)} has NaN or infinity, so "
+                    "it cannot be quantized. Download the file again."
                 )
 
 
 def layer_tensors(checkpoint: Checkpoint, settings: Settings) -> Iterator[dict[str, Tensor]]:
-    """Each decoder layer's tensors by name within it, one layer at a time."""
+    """Tensors of each decoder layer, by name relative to the layer."""
     dtype, config = getattr(torch, settings.dtype), checkpoint.config.language
     for index in range(settings.layers):
         prefix = f"model.layers.{index}."
@@ -100,6 +105,6 @@ def layer_tensors(checkpoint: Checkpoint, settings: Settings) -> Iterator[dict[s
 
 
 def local_keep(keep: Collection[str], index: int) -> frozenset[str]:
-    """The names of kept layers within decoder layer `index`, such as `mlp.down_proj`."""
+    """Names of linears to keep in decoder layer `index`, such as `mlp.down_proj`."""
     prefix = f"model.layers.{index}."
     return frozenset(name.removeprefix(prefix) for name in keep if name.startswith(prefix))

@@ -1,4 +1,4 @@
-"""One decoder layer as a Hugging Face model, run on hidden states."""
+"""Run one decoder layer, as a Hugging Face model, on hidden states."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 Watch = Callable[[str, Tensor], None]
-"""Is called with a linear's name and its input (1, tokens, inputs)."""
+"""Called with a linear's name and its input (1, tokens, inputs)."""
 
 
 class LayerModel:
-    """A model of one decoder layer, in `dtype` on `device`; embeddings and head are stand-ins."""
+    """A model with one decoder layer and dummy embeddings and head, in `dtype` on `device`."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
@@ -24,7 +24,7 @@ class LayerModel:
         self.dtype, self.device = dtype, device
 
     def linears(self) -> dict[str, nn.Linear]:
-        """By name within the layer, such as `mlp.down_proj`."""
+        """The layer's linears by relative name, such as `mlp.down_proj`."""
         return {
             name: module
             for name, module in self.layer.named_modules()
@@ -33,7 +33,7 @@ class LayerModel:
 
     @torch.no_grad()
     def run(self, inputs: Iterable[Tensor], watch: Watch | None = None) -> Iterator[Tensor]:
-        """The layer's outputs for inputs of (1, tokens, hidden), one by one, on the CPU."""
+        """Yield the layer's output, on the CPU, for each input (1, tokens, hidden)."""
         found: list[Tensor] = []
         hooks = [self.layer.register_forward_hook(lambda _, __, out: found.append(_first(out)))]
         if watch is not None:

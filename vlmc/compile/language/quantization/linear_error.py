@@ -1,4 +1,4 @@
-"""What quantization did to each linear of a layer, measured on samples held out."""
+"""Measure the quantization error of each linear of a layer on held-out samples."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# An input whose largest value is so many times the median input's.
+# An outlier's largest value, as a multiple of the median channel's.
 OUTLIER_RATIO = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class LinearReport:
-    """One linear. Errors are root mean squares relative to the unquantized linear's: of outputs
-    on held-out samples (None where there are none), and of the weights themselves."""
+    """Errors of one linear, as RMS relative to the unquantized linear."""
 
     name: str
     inputs: int
     outputs: int
     bits: int
-    output_error: float | None
+    output_error: float | None  # on held-out samples; None without samples
     weight_error: float | None
     scale_min: float | None
     scale_max: float | None
-    dead_inputs: int | None  # that no sample uses; None without samples
-    outlier_inputs: int | None  # whose largest value is over 100 times the median input's
+    dead_inputs: int | None  # input channels that are zero in all samples; None without samples
+    outlier_inputs: int | None  # input channels above OUTLIER_RATIO; None without samples
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
@@ -35,7 +34,7 @@ class LinearReport:
 
 
 class LinearMeter:
-    """Sums of one linear over samples; `rounded` None where it keeps 16 bits."""
+    """Accumulates the error of one linear; `rounded` is None if it keeps 16 bits."""
 
     def __init__(self, reference: Tensor, rounded: Tensor | None) -> None:
         self._reference, self._rounded = reference, rounded
@@ -44,20 +43,20 @@ class LinearMeter:
         self._largest = torch.zeros(reference.shape[1], device=reference.device)
 
     def watch(self, inputs: Tensor, *, measured: bool) -> None:
-        """Take inputs of (1, tokens, inputs) in; `measured` where they are held out."""
+        """Add inputs (1, tokens, inputs); `measured` is True for held-out samples."""
         rows, self._seen = inputs.flatten(0, -2), True
         self._largest = torch.maximum(self._largest, rows.abs().amax(dim=0).float())
         if measured and self._rounded is not None:
-            # Squares of what fp32 holds may be beyond it.
-            wanted = rows @ self._reference.T
-            lost = rows @ (self._reference - self._rounded).T
-            self._error += lost.double().square().sum().item()
-            self._total += wanted.double().square().sum().item()
+            # fp64, because squares may overflow fp32.
+            expected = rows @ self._reference.T
+            error = rows @ (self._reference - self._rounded).T
+            self._error += error.double().square().sum().item()
+            self._total += expected.double().square().sum().item()
 
     def report(self, name: str, scale: Tensor | None, bits: int) -> LinearReport:
-        """What was seen."""
+        """The accumulated report."""
         outputs, inputs = self._reference.shape
-        # Of the inputs in use: where most are dead the median is zero, and tells of no outlier.
+        # Median over used inputs, because it is zero if most inputs are dead.
         used = self._largest[self._largest > 0]
         limit = OUTLIER_RATIO * used.median() if len(used) else math.inf
         lost = None if self._rounded is None else self._reference - self._rounded

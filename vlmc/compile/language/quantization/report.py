@@ -1,4 +1,4 @@
-"""What quantization cost, as `language-quantization.json` and a plot beside it."""
+"""Write the quantization report: `language-quantization.json` and `.svg`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ _WORST = 5
 def write_report(
     folder: Path, settings: Settings, measured: Mapping[str, Any], *, stored_bytes: int
 ) -> None:
-    """Write the report of a job; `stored_bytes` is the size of the weight files written.
+    """Write the report of a job.
 
-    Sizes count the quantized linears alone, with scales and zero points; before in 16 bits.
+    Sizes before (in 16 bits) and after include only quantized linears, with scales and zero points.
+
+    Args:
+        folder: where to write.
+        settings: the quantization settings.
+        measured: the report of the quantization process.
+        stored_bytes: total size of the weight files.
     """
     folder.mkdir(exist_ok=True)
     quantized = [part for part in measured["linears"] if part["bits"] != 16]
@@ -41,12 +47,12 @@ def write_report(
 
 
 def worst(linears: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The linears that lost most, the worst first."""
+    """The linears with the largest errors, in descending order."""
     return sorted(linears, key=_error, reverse=True)[:_WORST]
 
 
 def plot(settings: Settings, linears: Sequence[Mapping[str, Any]]) -> str:
-    """Errors by decoder layer as an SVG, a line for each kind of linear."""
+    """Plot errors by decoder layer as SVG, with a line for each kind of linear."""
     kinds: dict[str, dict[int, float]] = {}
     for part in linears:
         _, _, layer, kind = part["name"].split(".", 3)
@@ -66,7 +72,7 @@ def _measure(linears: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _error(part: Mapping[str, Any]) -> float:
-    """The outputs' error where samples were measured, else the weights'."""
+    """The output error, or the weight error without samples."""
     error = part["output_error"]
     return float(part["weight_error"] if error is None else error)
 

@@ -1,4 +1,4 @@
-"""What the quantizing process left, put together with what it was not given."""
+"""Read the output of the quantization process, and add the tensors it did not process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vlmc.errors import BuildError
 def quantized_tensors(
     folder: Path, checkpoint: Checkpoint, settings: Settings
 ) -> Iterator[tuple[str, Tensor]]:
-    """The whole language model, one tensor at a time: layers from the job, the rest as it is."""
+    """All tensors of the language model, one at a time: layers from the job, others unchanged."""
     dtype = getattr(torch, settings.dtype)
     others: dict[str, Tensor] = {}
     for name, tensor in language_tensors(checkpoint.weights, checkpoint.config.language):
@@ -30,19 +30,21 @@ def quantized_tensors(
     yield from ((name, tensor.to(dtype).contiguous()) for name, tensor in others.items())
     for index in range(settings.layers):
         with safe_open(result_file(folder, index), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping and has no iterator
+            for name in file.keys():  # noqa: SIM118 - not iterable
                 yield name, file.get_tensor(name)
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """What the process measured and noted.
+    """Read the report of the process.
 
     Raises:
-        BuildError: it could not quantize a single linear.
+        BuildError: no linear was quantized.
     """
     values: dict[str, Any] = json.loads((folder / RESULT / REPORT).read_bytes())
     if all(linear["bits"] == 16 for linear in values["linears"]):
-        reasons = {note["problem"] for note in values["notes"]} or {"language.keep names them all"}
+        reasons = {note["problem"] for note in values["notes"]} or {
+            "language.keep matches all of them"
+        }
         raise BuildError(
             "no layer of the language model could be quantized: " + "; ".join(sorted(reasons))
         )
@@ -50,5 +52,5 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def kept_names(report: Mapping[str, Any]) -> list[str]:
-    """The linears that keep 16 bits, whether by pattern or for what went wrong."""
+    """Linears that keep 16 bits, by `language.keep` or because quantization failed."""
     return [linear["name"] for linear in report["linears"] if linear["bits"] == 16]

@@ -1,4 +1,4 @@
-"""Quantize one decoder layer, again with more care where that fails, or leave it in 16 bits."""
+"""Quantize one decoder layer; on failure, retry with safer settings or keep 16 bits."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from vlmc.compile.language.quantization.layer import LayerModel
 from vlmc.compile.language.quantization.linear_error import LinearMeter, LinearReport
 from vlmc.compile.language.quantization.settings import Settings
 
-# Of a linear whose outputs are no longer those of its weights. Sound ones lie near 0.1.
+# A larger output error counts as a failure. Normal errors are near 0.1.
 MAX_OUTPUT_ERROR = 0.5
-_WHOLE = ""  # stands for every linear of the layer
+_WHOLE = ""  # problem of the whole layer
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How carefully to go about it; `damping` is GPTQ's, of the Hessian's mean diagonal."""
+    """Settings of one attempt; `damping` is GPTQ's, relative to the Hessian's mean diagonal."""
 
     dtype: torch.dtype
     damping: float = 0.01
 
     def text(self, settings: Settings) -> str:
-        """As notes tell it."""
+        """The form for notes."""
         damping = f" with damping {self.damping:g}" if settings.method == "gptq" else ""
         return f"{str(self.dtype).removeprefix('torch.')}{damping}"
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that went wrong in a linear or layer, and what was done about it."""
+    """A problem of a linear or layer, and how it was handled."""
 
     name: str
     problem: str
@@ -43,7 +43,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """Tensors by name within the layer; `outputs` of it for every sample, on the CPU."""
+    """Tensors by name relative to the layer; `outputs` for every sample, on the CPU."""
 
     tensors: dict[str, Tensor]
     linears: tuple[LinearReport, ...]
@@ -59,7 +59,7 @@ class _Tried:
 
 
 def trials(settings: Settings, dtype: torch.dtype) -> list[Trial]:
-    """What to try, in order; `dtype` is what to compute in first."""
+    """Trials in order; the first computes in `dtype`."""
     if settings.method == "gptq":
         return [Trial(dtype), Trial(dtype, 0.1), Trial(torch.float32, 1.0)]
     return [Trial(chosen) for chosen in dict.fromkeys((dtype, torch.float32))]
@@ -75,8 +75,17 @@ def quantize_layer(
     dtype: torch.dtype,
     device: torch.device,
 ) -> LayerResult:
-    """Quantize the layer in `folder` for inputs of (1, tokens, hidden), the last `held_out` of
-    which only measure. What cannot be quantized after all trials keeps 16 bits."""
+    """Quantize a layer. Linears that fail in all trials keep 16 bits.
+
+    Args:
+        folder: the layer, as written by `write_job`.
+        inputs: (1, tokens, hidden) for each sample.
+        held_out: number of final samples that are used only to measure errors.
+        settings: the quantization settings.
+        keep: linears to keep in 16 bits, by name relative to the layer.
+        dtype: dtype to compute in first.
+        device: where to compute.
+    """
     kept = set(keep)
     notes: list[Note] = []
     tries = trials(settings, dtype)
@@ -103,7 +112,7 @@ def _try(
     model = LayerModel(folder, attempt.dtype, device)
     linears = tuple(model.linears())
     if not set(linears) <= set(kept):
-        # Before llmcompressor, which leaves such a layer unsmoothed with a line in its log.
+        # Check first, because llmcompressor only logs it and skips smoothing.
         if not all(states.isfinite().all() for states in model.run(inputs)):
             said = f"outputs are not finite in {attempt.text(settings)}"
             return _Tried(None, linears, {_WHOLE: said})
@@ -124,8 +133,7 @@ def _try(
 
 
 def _is_numeric(error: Exception) -> bool:
-    """Whether llmcompressor or torch says so of what they cannot compute: bare exceptions and
-    assertions are among it."""
+    """Whether the error is numeric. llmcompressor raises bare exceptions and assertions too."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
     return type(error) is Exception or isinstance(
@@ -140,7 +148,7 @@ def _measure(
     held_out: int,
     settings: Settings,
 ) -> LayerResult:
-    """Run the layer as it will be read, with what it loses against its own linears unrounded."""
+    """Run the quantized layer, and measure each linear against its unquantized weights."""
     meters: dict[str, LinearMeter] = {}
     for name, module in model.linears().items():
         before = compressed.smoothed.get(name, module.weight.detach().cpu().clone())

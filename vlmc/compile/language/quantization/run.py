@@ -1,4 +1,4 @@
-"""Run the quantizing process on a job, and say why where it fails."""
+"""Run the quantization process, and report its errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vlmc.progress.pipe import from_line
 
 _ERRORS = "worker.log"
 _TAIL_LINES = 12
-# The worker downloads nothing and draws no bars. It keeps freed memory for the next sample, since
-# returning it to the system and allocating it again takes half of the time.
+# Disable downloads and progress bars. The malloc settings keep freed memory for the next sample;
+# returning it to the system doubles the running time.
 _SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
@@ -30,9 +30,9 @@ def run_job(folder: Path) -> None:
     """Quantize the job in `folder`; its progress is reported.
 
     Raises:
-        BuildError: the process failed; with the end of its log.
+        BuildError: the process failed; contains the end of its output.
     """
-    # Apart from stdout, where libraries print.
+    # A separate pipe, because libraries print to stdout.
     read, write = os.pipe()
     worker = [sys.executable, "-m", _WORKER, str(folder), str(write)]
     with os.fdopen(read) as lines, (folder / _ERRORS).open("w+", encoding="utf-8") as errors:
@@ -58,7 +58,5 @@ def run_job(folder: Path) -> None:
         errors.seek(0)
         tail = "".join(errors.readlines()[-_TAIL_LINES:]).rstrip()
     if process.returncode < 0:
-        tail += (
-            f"\nit was ended by signal {-process.returncode}; the memory may have been too small"
-        )
+        tail += f"\nit was terminated by signal {-process.returncode}; memory may be too small"
     raise BuildError(f"quantizing the language model failed:\n{tail}")

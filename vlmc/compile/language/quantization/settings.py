@@ -1,4 +1,4 @@
-"""How the language model is quantized; needs no torch."""
+"""Settings for quantizing the language model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _HELD_OUT_SHARE = 8
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the weights are quantized. `keep` names linears left in 16 bits."""
+    """Settings of 4-bit quantization; `keep` names linears to keep in 16 bits."""
 
     method: Method
     group_size: int
     symmetric: bool
-    dtype: Dtype  # of scales, and of what is left in 16 bits
+    dtype: Dtype  # of scales and of unquantized tensors
     layers: int
     keep: tuple[str, ...] = ()
     samples: str | None = None  # the folder of the calibration embeddings
 
     @property
     def bits(self) -> int:
-        """Of a quantized weight."""
+        """Bits per quantized weight."""
         return 4
 
 
 def held_out(samples: int) -> int:
-    """How many of the last samples errors are measured on, which nothing is calibrated on."""
+    """Number of final samples that are used to measure errors, not to calibrate."""
     return max(1, samples // _HELD_OUT_SHARE) if samples > 1 else 0

@@ -1,10 +1,10 @@
-"""Quantize a job's layers, one after the other, in a process of its own.
+"""Quantize the layers of a job, one at a time, in a separate process.
 
 Run as `python -m vlmc.compile.language.quantization.worker JOB FD`.
 
-The open file FD gets the events, a line each. The process is its own because llmcompressor patches
-what it touches. A layer's folder is removed when its result is written, so that disk and memory
-hold one layer twice at most.
+File descriptor FD receives the events, one per line. The process is separate because llmcompressor
+patches the libraries it uses. A layer's folder is deleted once its result is written, so that at
+most one layer is on disk twice.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from vlmc.progress.pipe import to_line
 
 
 def main(folder: Path) -> None:
-    """Work on the job in `folder`, and report each layer when it is done."""
-    # Not ru_maxrss, in which a process starts with what its parent held.
+    """Quantize the job in `folder`, and report every finished layer."""
+    # Not ru_maxrss, which a child process inherits from its parent.
     peak = MemoryPeak()
-    # Trained weights hold numbers so small that a CPU takes fifty times as long for them.
+    # Trained weights contain denormal numbers, which slow a CPU down fifty times.
     torch.set_flush_denormal(True)
     settings = read_settings(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # Few CPUs compute 16 bits faster than 32.
+    # On most CPUs, 16-bit arithmetic is slower than fp32.
     dtype = torch.float32 if device.type == "cpu" else getattr(torch, settings.dtype)
     inputs: list[Tensor] = []
     if settings.samples is not None:
@@ -93,7 +93,7 @@ def main(folder: Path) -> None:
 
 
 def _named(part: LinearReport | Note, prefix: str) -> dict[str, Any]:
-    """The JSON form, under the name in the whole model."""
+    """The JSON form, with the full name in the model."""
     return asdict(part) | {"name": f"{prefix}.{part.name}".rstrip(".")}
 
 
