@@ -1,8 +1,8 @@
-"""How near the integrity check comes to hashing alone: `python -m benchmarks.integrity`.
+"""Compare the integrity check with hashing alone: `python -m benchmarks.integrity`.
 
-Writes an artifact of random files, checks it, and hashes the same files by two other ways on all
-cores: `sha256sum`, and hashlib in processes. Prints the seconds of each and the ratio to the faster
-of the two, which is to stay below 1.3. Files are in the page cache: it is about hashing, not disks.
+Writes an artifact of random files, checks it, and hashes the same files on all cores with
+`sha256sum` and with hashlib in processes. Prints seconds, and the ratio to the faster of the two;
+the limit is 1.3. Files are in the page cache, so disk speed does not matter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vlmc.image.tiles import TileRule
 
 LIMIT = 1.3
 BLOCK = 1 << 20
-# As shares of the whole: two shards of a language model, a tower, its graph, and small files.
+# Shares of the total size: two language model shards, a tower, its graph, and small files.
 SHARES = {
     "language/model-00001-of-00002.safetensors": 0.42,
     "language/model-00002-of-00002.safetensors": 0.28,
@@ -35,7 +35,7 @@ SHARES = {
 
 
 def write_artifact(folder: Path, size: int) -> list[Path]:
-    """An artifact of `size` bytes that no loader could use; its payload files, largest first."""
+    """Write an unusable artifact of `size` bytes. Returns its payload files, largest first."""
     for name, share in SHARES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,14 +64,14 @@ def write_artifact(folder: Path, size: int) -> list[Path]:
 
 
 def with_sha256sum(files: Sequence[Path]) -> None:
-    """One `sha256sum` a file, as many at once as there are cores."""
+    """Run one `sha256sum` per file, in parallel on all cores."""
     names = "\0".join(map(str, files)).encode()
     command = ["xargs", "-0", "-n", "1", "-P", str(cores()), "sha256sum"]
     subprocess.run(command, input=names, stdout=subprocess.DEVNULL, check=True)
 
 
 def with_processes(files: Sequence[Path]) -> None:
-    """hashlib in a process a core."""
+    """Run hashlib in one process per core."""
     with ProcessPoolExecutor(cores()) as pool:
         list(pool.map(digest, files))
 
@@ -87,18 +87,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def best(work: Callable[[], object], repeats: int) -> float:
-    """The shortest of some runs, in seconds."""
+def best(run: Callable[[], object], repeats: int) -> float:
+    """The shortest time of several runs, in seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        work()
+        run()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
 
 def main() -> None:
-    """Measure and print; exits with 1 above the limit."""
+    """Measure and print. Exits with 1 above the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,18 +1,17 @@
-"""What 4-bit weights cost the quickstart: `python -m benchmarks.language_accuracy`.
+"""Accuracy of 4-bit weights on the quickstart: `python -m benchmarks.language_accuracy`.
 
-Quantizes the quickstart's language model by AWQ, GPTQ and rounding, with calibration samples drawn
-by five seeds, on images with prompts and on text alone, and asks each the evaluation questions. All
-models take the same fp32 features, tiled by the recipe's rule, and compute in fp32, so that the
-weights alone differ. Said of each:
+Quantizes the quickstart's language model with AWQ, GPTQ and RTN and answers the evaluation
+questions. Calibration samples are drawn with five seeds, with images and from text only. All models
+get the same fp32 features under the recipe's tile rule and compute in fp32, so only the weights
+differ. Reports:
 
 - agreement: answers equal to the unquantized model's, after normalization;
 - recall of the positive labels, and exact match with the labels;
 - KL divergence of the unquantized model's next-token distribution to the quantized one's, in nats,
-  averaged over the tokens of the unquantized model's answers (its stop token among them).
+  averaged over the tokens of the unquantized model's answers, including the stop token.
 
-Rounding gives one model and so one figure. `--rescaled N` tells how much of it is chance: N models
-whose weights are multiplied by random factors near 1 for each input, which says nothing of the
-model, before they are rounded, and divided by them afterwards.
+RTN gives a single model. `--rescaled N` estimates its variance with N models whose weights are
+multiplied by random factors near 1 for each input before rounding, and divided by them afterwards.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ from vlmc.verify.metrics import LabelledAnswer, normalize, score
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart"
 METHODS: tuple[Method, ...] = ("gptq", "awq")
 NEW_TOKENS = 8
-# Of Student's t by the count of values, two-sided 95 %.
+# Number of values → two-sided 95 % quantile of Student's t.
 T_OF = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 RESCALED_SPREAD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A quantized model; `samples` of `modality` drawn by `seed` calibrate it."""
+    """A quantization method, with its calibration samples and seed."""
 
     method: Method
     group_size: int = 128
@@ -77,26 +76,26 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """What the seeds have in common."""
+        """A label without the seed."""
         shape = f"{self.method} g{self.group_size} {'sym' if self.symmetric else 'asym'}"
         return f"{shape} {self.modality} {self.samples}" if self.samples else shape
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question with its prompt, embedded (tokens, hidden), and what the original answers."""
+class Question:
+    """A question, its embedded prompt (tokens, hidden), and the original model's answer."""
 
     label: str
     positive: tuple[str, ...]
     prompt: Tensor
     image: str
-    shared: int  # tokens up to the image's last
+    shared: int  # length of the prefix up to the last image token
     answer: tuple[int, ...] = ()
     log_probabilities: Tensor | None = None  # (answer tokens, vocabulary)
 
 
 class Bench:
-    """The quickstart opened, its questions embedded, and its answers as it gives them itself."""
+    """The quickstart model, its embedded questions, and its own answers."""
 
     def __init__(self, device: str, images: int) -> None:
         recipe = read_recipe(QUICKSTART / "recipe.yaml")
@@ -117,11 +116,11 @@ class Bench:
             json.loads(line)
             for line in (QUICKSTART / "eval.jsonl").read_text(encoding="utf-8").splitlines()
         ]
-        # Images spread over the file, with all of their questions.
+        # Select images evenly from the file, with all their questions.
         names = list(dict.fromkeys(line["image"] for line in lines))
         chosen = set(names[:: max(1, len(names) // images)])
         seen: dict[str, tuple[int, Tensor]] = {}
-        asked = []
+        questions = []
         for line in (line for line in lines if line["image"] in chosen):
             if line["image"] not in seen:
                 pixels = decode(QUICKSTART / line["image"], exif=self.image.exif)
@@ -138,29 +137,29 @@ class Bench:
             embedded = splice(table, prompt.ids, prompt.image_token_id, [features])
             last = len(prompt.ids) - prompt.ids[::-1].index(prompt.image_token_id)
             positive = tuple(line.get("positive", ()))
-            asked.append(Asked(line["label"], positive, embedded, line["image"], last))
-        self.asked = [
+            questions.append(Question(line["label"], positive, embedded, line["image"], last))
+        self.questions = [
             replace(one, answer=answer, log_probabilities=said)
-            for batch in batches(asked)
+            for batch in batches(questions)
             for one, answer, said in self._answered(batch)
         ]
 
     def decoder(self, tensors: dict[str, Tensor]) -> Decoder:
-        """The language model of these tensors, in fp32."""
+        """Load a language model from tensors, in fp32."""
         return load_decoder(
             self.config.language, tensors.items(), dtype=torch.float32, device=self.device
         )
 
     @torch.inference_mode()
-    def answers(self, decoder: Decoder, batch: Sequence[Asked]) -> list[tuple[int, ...]]:
-        """Greedy answers of a batch."""
+    def answers(self, decoder: Decoder, batch: Sequence[Question]) -> list[tuple[int, ...]]:
+        """Greedy answers to a batch."""
         rows = [one.prompt for one in batch]
         start = prefill(decoder, rows, batch[0].shared, reserve_tokens=NEW_TOKENS)
         return generate(decoder, start, Sampling(NEW_TOKENS), self.prompts.stop_id)
 
     @torch.inference_mode()
     def distributions(
-        self, decoder: Decoder, batch: Sequence[Asked], answers: Sequence[tuple[int, ...]]
+        self, decoder: Decoder, batch: Sequence[Question], answers: Sequence[tuple[int, ...]]
     ) -> list[Tensor]:
         """Log-probabilities (answer tokens, vocabulary) of each answer's tokens."""
         shared, rests = batch[0].shared, []
@@ -181,26 +180,28 @@ class Bench:
             said.append(logits.log_softmax(-1).cpu())
         return said
 
-    def _answered(self, batch: Sequence[Asked]) -> Iterator[tuple[Asked, tuple[int, ...], Tensor]]:
+    def _answered(
+        self, batch: Sequence[Question]
+    ) -> Iterator[tuple[Question, tuple[int, ...], Tensor]]:
         answers = self.answers(self.original, batch)
         said = self.distributions(self.original, batch, answers)
         yield from zip(batch, answers, said, strict=True)
 
     def evaluate(self, decoder: Decoder) -> dict[str, float]:
-        """Agreement, recall, exact match and KL divergence of a model."""
+        """Compute agreement, recall, exact match and KL divergence of a model."""
         divergence = tokens = agreed = 0.0
         judged = []
-        for batch in batches(self.asked):
+        for batch in batches(self.questions):
             said = self.distributions(decoder, batch, [one.answer for one in batch])
             changed = []
             texts = [self.prompts.answer_text(one.answer) for one in batch]
             for index, (one, quantized) in enumerate(zip(batch, said, strict=True)):
-                wanted = one.log_probabilities
-                if wanted is None:
-                    raise RuntimeError("the original has not answered yet")
-                divergence += float((wanted.exp() * (wanted - quantized)).sum())
+                expected = one.log_probabilities
+                if expected is None:
+                    raise RuntimeError("the original model must answer first")
+                divergence += float((expected.exp() * (expected - quantized)).sum())
                 tokens += len(one.answer)
-                # Along the original's answer both go the same way until they first differ.
+                # The answers are equal up to the first token that differs.
                 if tuple(quantized.argmax(-1).tolist()) != one.answer:
                     changed.append(index)
             answers = self.answers(decoder, [batch[index] for index in changed]) if changed else []
@@ -212,14 +213,14 @@ class Bench:
                 judged.append(LabelledAnswer("", one.label, after, one.positive))
         scores = score(judged)
         return {
-            "agreement": agreed / len(self.asked),
+            "agreement": agreed / len(self.questions),
             "recall": scores.recall.value,
             "exact": scores.exact.value,
             "kl": divergence / tokens,
         }
 
     def rescaled(self, seed: int) -> dict[str, Tensor]:
-        """Tensors rounded at group 128, asymmetric, once their inputs have random factors."""
+        """RTN tensors (group 128, asymmetric) with random factors on the inputs."""
         generator = torch.Generator().manual_seed(seed)
         tensors = dict(self.tensors)
         for name, tensor in self.tensors.items():
@@ -230,7 +231,7 @@ class Bench:
         return tensors
 
     def quantize(self, variant: Variant, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors of a quantized model, read back, and its report."""
+        """Quantize a model. Returns its tensors and its report."""
         embeddings = folder / "embeddings"
         embeddings.mkdir(parents=True)
         if variant.samples:
@@ -261,14 +262,14 @@ class Bench:
         return dequantized(load_file(language / "model.safetensors")), report
 
 
-def batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """The questions of each image, which share the prompt up to its last token."""
-    for _, group in itertools.groupby(asked, key=lambda one: one.image):
+def batches(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """Group the questions by image; each group shares the prompt up to the last image token."""
+    for _, group in itertools.groupby(questions, key=lambda one: one.image):
         yield list(group)
 
 
 def sizes(options: argparse.Namespace) -> list[tuple[Modality, int]]:
-    """What is calibrated on, and how many samples of it; 0 is left out."""
+    """Modalities and sample counts of the calibration, without zero counts."""
     return [
         ("image_text", options.samples),
         ("text", options.samples if options.text else 0),
@@ -277,20 +278,20 @@ def sizes(options: argparse.Namespace) -> list[tuple[Modality, int]]:
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Mean, and half the 95 % interval over seeds."""
+    """Mean, and half width of the 95 % interval over seeds."""
     count, mean = len(values), statistics.fmean(values)
     half = T_OF[count] * statistics.stdev(values) / count**0.5 if count > 1 else 0.0
     return {"mean": mean, "half_interval": half, "min": min(values)}
 
 
 def main() -> None:
-    """Quantize, ask, print a table, write JSON."""
+    """Quantize and evaluate models, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--images", type=int, default=1000, help="images to ask about")
+    parser.add_argument("--images", type=int, default=1000, help="number of images")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument(
-        "--text-samples", type=int, default=112, help="a second run on text; 0: none"
+        "--text-samples", type=int, default=112, help="samples of a text-only run; 0: none"
     )
     parser.add_argument("--methods", default="awq,gptq")
     parser.add_argument("--text", action=argparse.BooleanOptionalAction, default=True)
@@ -301,7 +302,7 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     bench = Bench(options.device, options.images)
-    print(f"{len(bench.asked)} questions, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{len(bench.questions)} questions, {time.perf_counter() - start:.0f} s", flush=True)
     variants = [
         Variant("rtn"),
         Variant("rtn", group_size=32),

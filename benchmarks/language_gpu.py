@@ -1,9 +1,9 @@
-"""How quick 4-bit and fp8 linears are on a GPU: `python -m benchmarks.language_gpu OUT.json`.
+"""Speed of 4-bit and fp8 linears on a GPU: `python -m benchmarks.language_gpu OUT.json`.
 
-InternVL2-8B's language model with random weights, in one process: bf16, W4A16 and fp8 side by side,
-decode steps through one CUDA graph of the whole step on a static cache, prefills of 4,096 tokens.
-Everything between the linears is the same for all, and compiled. Ratios are of medians of runs that
-alternate. Prints what it measures as it goes, and writes it all as JSON.
+Runs InternVL2-8B's language model with random weights in bf16, W4A16 and fp8, in one process.
+Decode steps run as one CUDA graph on a static cache; prefills have 4,096 tokens. Everything between
+the linears is the same for all variants, and compiled. Ratios compare medians of alternating runs.
+Prints results as they come, and writes them as JSON.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--products",
         default="128a,128s,32a,32s",
-        help="groups and symmetry for which single products are measured too",
+        help="group sizes and symmetry for timing single products",
     )
     arguments = parser.parse_args()
     config = replace(MODEL, layers=arguments.layers)
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def load(config: LanguageConfig, quantization: Quantization | None, report: Report) -> Decoder:
-    """The whole model, with the time and memory that it took."""
+    """Load the whole model, and record time and memory."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -140,7 +140,7 @@ def load(config: LanguageConfig, quantization: Quantization | None, report: Repo
 
 
 def graph(run: Callable[[], Tensor]) -> Callable[[], object]:
-    """`run` as one CUDA graph, warmed up."""
+    """Capture `run` as one CUDA graph, after a warm-up."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(2):
@@ -153,12 +153,12 @@ def graph(run: Callable[[], Tensor]) -> Callable[[], object]:
     torch.cuda.synchronize()
     if not bool(torch.isfinite(found).all()):
         raise SystemExit("the logits are not finite")
-    # What was captured reads tensors that only `run` holds.
+    # Keeps `run` alive, because the graph reads its tensors.
     return lambda: (captured.replay(), run)
 
 
 def alternate(runs: dict[str, Callable[[], object]], repeats: int, each: int) -> dict[str, float]:
-    """Median milliseconds of each, measured in turns."""
+    """Median milliseconds of each, in alternating runs."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
@@ -177,7 +177,7 @@ def alternate(runs: dict[str, Callable[[], object]], repeats: int, each: int) ->
 def record(
     report: Report, name: str, runs: dict[str, Callable[[], object]], repeats: int, each: int
 ) -> None:
-    """Measure, print and keep milliseconds and their ratios to bf16."""
+    """Measure, print and record milliseconds and their ratios to bf16."""
     times = alternate(runs, repeats, each)
     ratios = {key: round(value / times["bf16"], 3) for key, value in times.items()}
     report[name] = {"ms": times, "to_bf16": ratios}
@@ -185,7 +185,7 @@ def record(
 
 
 def products(linear: W4A16Linear) -> Report:
-    """Milliseconds of single products: cuBLAS in bf16, the kernel, dequantized and cuBLAS."""
+    """Milliseconds of one product: cuBLAS in bf16, the 4-bit kernel, and dequantize with cuBLAS."""
     kernel, dense = linear.kernel, linear.kernel.dequantize()
     found: Report = {
         "kernel": kernel.name,
@@ -209,7 +209,7 @@ def dequantized(rows: Tensor, kernel: Kernel) -> Tensor:
 
 
 def single(quantization: Quantization) -> W4A16Linear:
-    """The linear for gate and up of one layer."""
+    """The fused gate and up projection of one layer."""
     outputs, inputs = 2 * MODEL.intermediate_size, MODEL.hidden_size
     groups = inputs // (quantization.group_size or inputs)
     scales = torch.rand(outputs, groups, device=DEVICE, dtype=DTYPE)
@@ -219,7 +219,7 @@ def single(quantization: Quantization) -> W4A16Linear:
 
 @contextmanager
 def without_humming() -> Iterator[None]:
-    """As on a machine without humming-kernels, but for the warning."""
+    """Simulate a machine without humming-kernels, without its warning."""
     found = w4a16_module.humming_version
     w4a16_module.humming_version = lambda: None  # type: ignore[assignment]
     try:

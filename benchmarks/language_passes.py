@@ -15,20 +15,20 @@ from vlmc.models.linears.dequantize import quantize_tokens
 from vlmc.models.linears.fp8 import multiply_fp8
 
 
-# Between the linears, the same for all.
+# Operations between the linears, shared by all variants.
 @torch.compile(dynamic=False)
 def norm(states: Tensor, weight: Tensor) -> Tensor:
-    wide = states.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
-    return weight * wide.to(states.dtype)
+    fp32 = states.float()
+    fp32 = fp32 * torch.rsqrt(fp32.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
+    return weight * fp32.to(states.dtype)
 
 
 @torch.compile(dynamic=False)
 def add_norm(states: Tensor, update: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     states = states + update
-    wide = states.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
-    return states, weight * wide.to(states.dtype)
+    fp32 = states.float()
+    fp32 = fp32 * torch.rsqrt(fp32.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
+    return states, weight * fp32.to(states.dtype)
 
 
 @torch.compile(dynamic=False)
@@ -41,7 +41,7 @@ def swiglu(both: Tensor) -> Tensor:
 def rotate_and_write(
     packed: Tensor, cosine: Tensor, sine: Tensor, keys: Tensor, values: Tensor
 ) -> Tensor:
-    """(rows, tokens, all heads) → queries; keys and values into the cache's last places."""
+    """Split (rows, tokens, all heads); writes keys and values to the end of the cache."""
     query, key, value = heads(packed)
     tokens = packed.shape[1]
     keys[:, :, -tokens:] = turn(key, cosine, sine)
@@ -50,7 +50,7 @@ def rotate_and_write(
 
 
 def turn(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """`rotate` without a concatenation, which the compiler would not fuse."""
+    """`rotate` without concatenation, which the compiler does not fuse."""
     signed = sine * torch.where(torch.arange(128, device=sine.device) < 64, -1, 1)
     return (states * cosine + states.roll(64, -1) * signed).to(states.dtype)
 
@@ -65,7 +65,7 @@ def heads(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, *, causal: bool) -> Tensor:
     if not causal:
-        # One token a row: the queries that share a key head stand as tokens of one head.
+        # One token per row: treat the queries that share a key head as tokens of one head.
         grouped = query.reshape(len(query), MODEL.kv_heads, -1, MODEL.head_dim)
         attended = functional.scaled_dot_product_attention(grouped, keys, values)
         return attended.reshape(len(query), 1, -1)
@@ -76,8 +76,10 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, *, causal: bool) -> Tens
 
 
 def step(decoder: Decoder, rows: int, tokens: int, context: int) -> Callable[[], Tensor]:
-    """One forward pass of `tokens` new tokens in each of `rows`, `context` in the cache with them,
-    and the logits of the last."""
+    """One forward pass with logits of the last token.
+
+    Each row has `tokens` new tokens and `context` tokens in the cache, including the new ones.
+    """
     shape = (len(decoder.layers), rows, MODEL.kv_heads, context, MODEL.head_dim)
     keys = torch.randn(shape, device=DEVICE, dtype=DTYPE)
     values = torch.randn(shape, device=DEVICE, dtype=DTYPE)
@@ -105,7 +107,7 @@ def step(decoder: Decoder, rows: int, tokens: int, context: int) -> Callable[[],
 
 
 def compiled_prefill(decoder: Decoder, tokens: int, layer: Any) -> Callable[[], Tensor]:
-    """A prefill whose layers are compiled whole, as the compiler fuses fp8's rounding."""
+    """A prefill with whole layers compiled, so that fp8 quantization is fused."""
     embedded = torch.randn(1, tokens, MODEL.hidden_size, device=DEVICE, dtype=DTYPE)
     places = torch.arange(tokens, device=DEVICE)[None]
     cosine, sine = decoder.rotary(places, torch.tensor([tokens], device=DEVICE), DTYPE)
@@ -152,7 +154,7 @@ def fp8_scaled_after_layer(
 
 
 def multiply_scaled_after(states: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
-    """A product without scales, which the compiler fuses with what comes after it."""
+    """A product whose scales are applied afterwards, so that the compiler fuses them."""
     values, scales = quantize_tokens(states.reshape(-1, states.shape[-1]))
     one = torch.ones((), device=states.device)
     product = torch._scaled_mm(
@@ -188,12 +190,12 @@ def layer_of(
     down: Any,
     multiply: Callable[[Tensor, Any], Tensor],
 ) -> Tensor:
-    wide = states.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
-    query, key, value = heads(multiply(first * wide.to(DTYPE), qkv))
+    fp32 = states.float()
+    fp32 = fp32 * torch.rsqrt(fp32.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
+    query, key, value = heads(multiply(first * fp32.to(DTYPE), qkv))
     query, key = turn(query, cosine, sine), turn(key, cosine, sine)
     states = states + multiply(attend(query, key, value, causal=True), out)
-    wide = states.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
-    gate, up = multiply(second * wide.to(DTYPE), gate_up).chunk(2, dim=-1)
+    fp32 = states.float()
+    fp32 = fp32 * torch.rsqrt(fp32.pow(2).mean(-1, keepdim=True) + MODEL.norm_eps)
+    gate, up = multiply(second * fp32.to(DTYPE), gate_up).chunk(2, dim=-1)
     return states + multiply(functional.silu(gate) * up, down)

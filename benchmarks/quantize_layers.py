@@ -1,10 +1,10 @@
 """Memory and time of quantizing layers of a released shape: `python -m benchmarks.quantize_layers`.
 
-Random weights and states, one decoder layer at a time as in a build, in the process that builds
-use. Prints a line of JSON for each method: the peak, its bound, and the whole model's time
-extrapolated from the layers. The bound is 4 · the largest layer + 4 · (largest inputs)² · 4 bytes +
-activations + 2 GB on a CPU or 6 GB on a GPU. Activations are those that the search compares over
-all samples: what enters attention, MLP and down projection, and two outputs.
+Uses random weights and states, and the same process as a build, with one decoder layer at a time.
+Prints a line of JSON for each method: peak memory, its bound, and the extrapolated time of the
+whole model. The bound is 4 · the largest layer + 4 · (largest inputs)² · 4 bytes + activations + 2
+GB on a CPU or 6 GB on a GPU. Activations are the inputs of attention, MLP and down projection, and
+two outputs, over all samples.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def config_of(shape: dict[str, Any]) -> dict[str, Any]:
-    """A Llama's config.json."""
+    """A config.json of a Llama."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -68,7 +68,7 @@ def shapes_of(shape: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def random_layers(shape: dict[str, Any], count: int, device: str) -> Iterator[dict[str, Tensor]]:
-    """Layers in bf16, of the usual size of weights."""
+    """Random bf16 layers with weights of realistic scale."""
     generator = torch.Generator(device).manual_seed(0)
 
     def drawn(outputs: int, inputs: int) -> Tensor:
@@ -82,7 +82,7 @@ def random_layers(shape: dict[str, Any], count: int, device: str) -> Iterator[di
 
 
 def write_states(folder: Path, hidden: int, samples: int, tokens: int, device: str) -> None:
-    """Samples most of which lies in a few hundred directions."""
+    """Write random samples that are concentrated in a few hundred directions."""
     generator = torch.Generator(device).manual_seed(1)
     directions = torch.randn(256, hidden, generator=generator, device=device) / 16
     for index in range(samples):
@@ -132,7 +132,7 @@ def _result(
 ) -> dict[str, Any]:
     hidden, inner = shape["hidden"], shape["inner"]
     gpu = report["device"] == "cuda"
-    width = 2 if gpu else 4  # bytes of a number that is computed with
+    width = 2 if gpu else 4  # bytes per value in the compute dtype
     layer = 2 * sum(outputs * inputs for outputs, inputs in shapes_of(shape).values())
     squares = 4 * max(hidden, inner) ** 2 * 4
     activations = options.samples * options.tokens * (4 * hidden + inner) * width

@@ -35,7 +35,7 @@ def w4a16(group_size: int, symmetric: bool) -> Quantization:
 def random_tensors(
     config: LanguageConfig, quantization: Quantization | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a realistic scale, made on the GPU."""
+    """Random weights of realistic scale, generated on the GPU."""
     spread = config.hidden_size**-0.5
 
     def normal(*shape: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""InternViT-300M's shape with pixel shuffle and a projector to 4096, and tiles for it.
+"""A random tower of InternViT-300M's shape with a projector to 4096, and random tiles.
 
-Weights are random, of a realistic scale and from a fixed seed; each kind of device draws its own.
+Weights have a realistic scale and a fixed seed, and differ between CPU and GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LANGUAGE_HIDDEN = 4096
 
 
 def flops(projector: bool) -> float:
-    """Of one tile: two for each multiplication of matrix products, attention's among them."""
+    """FLOPs per tile: two per multiply-add of all matrix products, including attention."""
     tokens, hidden, inner = 1025, VISION.hidden_size, VISION.intermediate_size
     block = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 4 * tokens**2 * hidden
     embedding = 2 * 1024 * 588 * hidden
@@ -30,7 +30,7 @@ def flops(projector: bool) -> float:
 
 
 def random_tower(device: torch.device, layers: int = VISION.layers) -> VisionTower:
-    """The same weights every time: unit variance kept by linears, layer scales near 0.1."""
+    """A deterministic tower: linears keep unit variance, layer scales are near 0.1."""
     with device:
         config = TowerFileConfig(replace(VISION, layers=layers), -1, "v2", LANGUAGE_HIDDEN)
         tower = VisionTower(config)
@@ -52,7 +52,7 @@ def random_tower(device: torch.device, layers: int = VISION.layers) -> VisionTow
 
 
 def random_tiles(count: int, device: torch.device, seed: int = 1) -> Tensor:
-    """uint8 (count, 448, 448, 3): a third noise, the others smooth."""
+    """uint8 (count, 448, 448, 3): one third noise, the others smooth."""
     generator = torch.Generator(device).manual_seed(seed)
     shape = (count, 448, 448, 3)
     noise = torch.randint(0, 256, shape, device=device, generator=generator, dtype=torch.uint8)
@@ -64,8 +64,7 @@ def random_tiles(count: int, device: torch.device, seed: int = 1) -> Tensor:
 
 
 def minmax_ranges(tower: VisionTower, tiles: Tensor) -> Ranges:
-    """Every linear on the grid by the largest magnitude of its input, as a calibration without
-    search or migration would have it; enough where time or size is measured."""
+    """Min-max ranges without search and migration, which suffice to measure time and size."""
     seen = observe(tower, tiles.cpu().numpy(), len(tiles), features=0, seed=0)
     linears = {
         name: LinearRange(

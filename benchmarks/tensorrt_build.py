@@ -1,10 +1,10 @@
 """Time, memory and size of a TensorRT-RTX build: `python -m benchmarks.tensorrt_build`.
 
-Without `--graph` graphs of InternViT-300M's shape with projector are exported first, in fp16 and
-int8, with random weights. Each is built for one card with four profiles, in a process of its own;
-needs no GPU. Prints JSON; of fp16 `seconds` is to stay below 60 and `peak_bytes` below 3 GB on two
-cores, and `plan_bytes` of int8 below 60 % of those of fp16. Seconds of processor time are told
-beside, which other work on the machine does not lengthen as much.
+Without `--graph`, exports graphs of InternViT-300M's shape with projector in fp16 and int8, with
+random weights. Builds each for one target with four profiles, in a separate process; needs no GPU.
+Prints JSON. Limits on two cores: `seconds` below 60 and `peak_bytes` below 3 GB for fp16;
+`plan_bytes` (the engine's size) of int8 below 60 % of fp16. CPU seconds are printed too, because
+they depend less on other load.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROFILES = ((1, 1, 1), (2, 4, 4), (5, 8, 13), (14, 26, 52))
 
 
 def export_graph(path: Path, precision: Precision) -> None:
-    """The graph of InternViT-300M's shape with projector, fp16 around int8."""
+    """Export a graph of InternViT-300M's shape with projector; int8 graphs use fp16 elsewhere."""
     import torch
 
     from benchmarks.random_tower import minmax_ranges, random_tiles, random_tower
@@ -42,12 +42,12 @@ def export_graph(path: Path, precision: Precision) -> None:
 
 
 def build(graph: Path, target: str) -> dict[str, Any]:
-    """Build in this process; what it took."""
+    """Build in this process. Returns time, memory and size."""
     from vlmc.artifact.manifest import Profile
     from vlmc.compile.engines.tensorrt import build_engine
     from vlmc.machine.memory import MemoryPeak
 
-    # Not ru_maxrss, in which a process starts with what its parent held.
+    # Not ru_maxrss, which a child process inherits from its parent.
     peak = MemoryPeak()
     with tempfile.TemporaryDirectory() as folder:
         start, processor = time.perf_counter(), time.process_time()
@@ -59,7 +59,7 @@ def build(graph: Path, target: str) -> dict[str, Any]:
             profiles=[Profile(*sizes) for sizes in PROFILES],
         )
         seconds, processor = time.perf_counter() - start, time.process_time() - processor
-        (plan,) = Path(folder).glob("*.engine")
+        (serialized,) = Path(folder).glob("*.engine")
         (report,) = Path(folder).glob("report/*.json")
         return {
             "target": target,
@@ -67,14 +67,14 @@ def build(graph: Path, target: str) -> dict[str, Any]:
             "processor_seconds": round(processor, 1),
             "peak_bytes": peak.read(),
             "graph_bytes": graph.stat().st_size,
-            "plan_bytes": plan.stat().st_size,
+            "plan_bytes": serialized.stat().st_size,
             "products": json.loads(report.read_bytes())["products"],
             "load": round(os.getloadavg()[0], 1),
         }
 
 
 def measure(graph: Path, target: str) -> dict[str, Any]:
-    """As `build`, in a process of its own, whose peak is the build's."""
+    """Run `build` in a separate process, to measure its peak memory."""
     command = [sys.executable, "-m", "benchmarks.tensorrt_build", "--build", str(graph), target]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     values: dict[str, Any] = json.loads(result.stdout)
@@ -82,7 +82,7 @@ def measure(graph: Path, target: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Export or take a graph, and print what its build takes."""
+    """Export or read graphs, build them and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--graph", type=Path, action="append", help="a graph to build; repeatable")
     parser.add_argument("--target", default="sm89")

@@ -1,11 +1,11 @@
-"""Features and answers of an artifact's vision engine against those of the fp32 one.
+"""Compare features and answers of an artifact's vision engine with fp32.
 
 python -m benchmarks.vision_accuracy FP32_ARTIFACT ARTIFACT … --dataset eval.jsonl
 
-The fp32 artifact's bundled graph runs on the CPU through ONNX Runtime, and so do the others unless
-`--engine` and `--device` say otherwise; `--bf16` adds the tower in bf16 through torch, since no
-runtime of a CPU has kernels for that graph. Cosines are of flattened tiles, the worst tile counts;
-the language model and the tile rule are the artifacts' own.
+The fp32 artifact's bundled graph runs on the CPU with ONNX Runtime. The others do too unless you
+pass `--engine` and `--device`. `--bf16` adds the tower in bf16 with torch, because ONNX Runtime has
+no bf16 kernels for the CPU. The cosine is that of the worst flattened tile. Each artifact uses its
+own language model and tile rule.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def features_of(
 
 
 def bf16_features(artifact: Path, images: list[Path]) -> Iterator[Tensor]:
-    """As `features_of`, by the typed tower in bf16."""
+    """Like `features_of`, with the typed tower in bf16."""
     opened = vlmc.open_artifact(artifact)
     rules = opened.manifest.image
     stored = read_tower(opened.path(payload_name(TOWER)), dtype=torch.float32, device="cpu")
@@ -102,7 +102,7 @@ def show(
     answers: list[str] | None,
     reference: list[str],
 ) -> None:
-    """Print the figures of one artifact."""
+    """Print the results of one artifact."""
     pairs = zip(found, expected, strict=True)
     cosines = torch.cat([tile_cosines(one, other) for one, other in pairs])
     values: dict[str, Any] = {

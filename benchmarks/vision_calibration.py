@@ -1,9 +1,8 @@
 """Time and memory of calibrating the vision tower: `python -m benchmarks.vision_calibration`.
 
-InternViT-300M's shape with projector, random weights, int8 on `--tiles` N tiles, as the step
-vision.ranges does it. Tells the memory that it takes beyond the tower, which is to stay below 4 GB
-however many tiles there are. It runs the tower about N + 270 times; `--layers` takes a tower of
-fewer. Prints a line of JSON.
+Runs the step vision.ranges for int8 with `--tiles` N tiles, on random weights of InternViT-300M's
+shape with projector. Memory beyond the tower must stay below 4 GB for any number of tiles. The
+tower runs about N + 270 times; use `--layers` for a smaller one. Prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def measure(count: int, layers: int, device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiles", type=int, default=128)
     parser.add_argument("--layers", type=int, default=24)

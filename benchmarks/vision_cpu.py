@@ -1,11 +1,10 @@
 """The vision tower in int8 on the CPU: `python -m benchmarks.vision_cpu`.
 
-InternViT-300M's shape with projector, random weights, through what a build uses: the typed export,
-Q/DQ nodes and ONNX Runtime's engine on all cores that this process may use.
+Uses random weights of InternViT-300M's shape with projector, and a build's typed export, Q/DQ nodes
+and ONNX Runtime engine, on all cores available to this process.
 
-Times int8 beside fp32, one run of each in turn, and gives the median of the ratios of the
-pairs, which is to be at least 1.3; `--around float16` is the graph that an artifact with engines
-for a GPU bundles. Prints JSON lines.
+Alternates runs of int8 and fp32, and prints the median ratio as JSON lines; it should be at least
+1.3. `--around float16` measures the graph that artifacts with GPU engines contain.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: in
     write_graph(tower, folder / "fp32.onnx", "fp32", "float32", None)
     write_graph(tower, folder / "int8.onnx", "int8", around, ranges)
     del tower
-    wide = OnnxRuntimeEngine(folder / "fp32.onnx", "fp32")
-    narrow = OnnxRuntimeEngine(folder / "int8.onnx", "int8")
+    fp32 = OnnxRuntimeEngine(folder / "fp32.onnx", "fp32")
+    int8 = OnnxRuntimeEngine(folder / "int8.onnx", "int8")
     for count in BATCHES:
         tiles = random_tiles(count, cpu)
-        expected, found = wide.infer(tiles), narrow.infer(tiles)  # the warm-up too
+        expected, found = fp32.infer(tiles), int8.infer(tiles)  # the warm-up too
         cosines = tile_cosines(found, expected)
         taken = []
         for _ in range(pairs):
             start = time.perf_counter()
-            wide.infer(tiles)
+            fp32.infer(tiles)
             middle = time.perf_counter()
-            narrow.infer(tiles)
+            int8.infer(tiles)
             taken.append((middle - start, time.perf_counter() - middle))
         ratios = sorted(one / other for one, other in taken)
         line = {
@@ -66,7 +65,7 @@ def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: in
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--around", choices=["float32", "float16"], default="float32")
     parser.add_argument("--pairs", type=int, default=5)

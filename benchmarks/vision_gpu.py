@@ -1,10 +1,9 @@
 """The vision tower on a GPU: `python -m benchmarks.vision_gpu --json results.json`.
 
-InternViT-300M's shape with pixel shuffle and a projector to 4096, random weights of a realistic
-scale from a fixed seed, uint8 tiles in. In one run: eager and plainly compiled torch, and the
-inductor engine in each precision, loaded as an artifact's would be. Milliseconds a tile are medians
-over device events; beside them TFLOP/s and the fraction of what an 8192³ matrix product reaches in
-the same run, in 16 bits for every variant. Cosines are of the worst tile to fp32.
+Runs a random tower of InternViT-300M's shape with a projector to 4096 on uint8 tiles: with eager
+and compiled torch, and with the inductor engine in each precision. Prints median milliseconds per
+tile from device events, TFLOP/s, and the fraction of the rate of a 16-bit 8192³ matrix product in
+the same run. The cosine is that of the worst tile to fp32.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ BATCHES = (1, 4, 13, 26, 52)
 
 
 def milliseconds(run: Callable[[], object], repeats: int) -> float:
-    """Median over device events, after a warm-up; weights and activations exceed the cache."""
+    """Median time from device events, after a warm-up. The data exceed the L2 cache."""
     for _ in range(5):
         run()
     times = []
@@ -78,8 +77,8 @@ def matmul_peak(dtype: torch.dtype, repeats: int) -> float:
     return 2 * 8192**3 / milliseconds(run, repeats) / 1e9
 
 
-class Measured:
-    """Results of one run, printed as they come."""
+class Results:
+    """Collects the results of one run, and prints them as they come."""
 
     def __init__(self, repeats: int) -> None:
         self.repeats = repeats
@@ -98,7 +97,7 @@ class Measured:
         projector: bool = True,
         **more: object,
     ) -> None:
-        """Time `run` over that many tiles."""
+        """Time `run`, which processes `tiles` tiles."""
         spent = milliseconds(run, self.repeats) / tiles
         rate = flops(projector) / spent / 1e9
         row = {"variant": variant, "tiles": tiles, "projector": projector, "ms_a_tile": spent}
@@ -111,25 +110,25 @@ class Measured:
         )
 
 
-def measure_torch(measured: Measured, tower: VisionTower, batches: tuple[int, ...]) -> None:
-    """fp16 `VisionTower`, eager and compiled; eager also without the projector."""
+def measure_torch(results: Results, tower: VisionTower, batches: tuple[int, ...]) -> None:
+    """Time the fp16 `VisionTower`, eager and compiled, and eager without the projector."""
     compiled = torch.compile(tower)
     for count in batches:
         tiles = random_tiles(count, DEVICE)
-        measured.add("eager fp16", count, lambda t=tiles: tower(normalize_tiles(t, torch.float16)))
-        measured.add(
+        results.add("eager fp16", count, lambda t=tiles: tower(normalize_tiles(t, torch.float16)))
+        results.add(
             "eager fp16",
             count,
             lambda t=tiles: tower.vision_model(normalize_tiles(t, torch.float16)),
             projector=False,
         )
-        measured.add(
+        results.add(
             "compiled fp16", count, lambda t=tiles: compiled(normalize_tiles(t, torch.float16))
         )
 
 
-def plan_of(tower: VisionTower, precision: str) -> TowerPrecision:
-    """As calibration on eight tiles gives it."""
+def precision_of(tower: VisionTower, precision: str) -> TowerPrecision:
+    """The precisions from a calibration on eight tiles."""
     clips = {}
     if precision == "fp8":
         linears = minmax_ranges(tower, random_tiles(8, DEVICE, seed=7)).linears
@@ -138,9 +137,9 @@ def plan_of(tower: VisionTower, precision: str) -> TowerPrecision:
 
 
 def compile_package(package: Path, batches: tuple[int, ...]) -> None:
-    """Write the package of the precision that its name says, and beside it what it took."""
+    """Compile the package of the precision in its name, and write time and memory next to it."""
     tower = random_tower(DEVICE)
-    fused = fuse(tower, plan_of(tower, package.stem))
+    fused = fuse(tower, precision_of(tower, package.stem))
     start = time.perf_counter()
     compile_tower(fused, package, opt_tiles=13)
     seconds = time.perf_counter() - start
@@ -150,11 +149,11 @@ def compile_package(package: Path, batches: tuple[int, ...]) -> None:
 
 
 def measure_engine(
-    measured: Measured, tower: VisionTower, package: Path, batches: tuple[int, ...]
+    results: Results, tower: VisionTower, package: Path, batches: tuple[int, ...]
 ) -> None:
-    """The inductor engine: loaded, compared with fp32, timed."""
+    """Load the inductor engine, compare it with fp32, and time it."""
     precision, needs = package.stem, aoti_environment_of(DEVICE)
-    plan = plan_of(tower, precision)
+    tower_precision = precision_of(tower, precision)
     profiles = (Profile(1, 1, 4), Profile(5, 13, max(batches)))
     entry = EngineRecord(
         engine="inductor",
@@ -167,7 +166,7 @@ def measure_engine(
         min_feature_cosine=0.9,
     )
     start = time.perf_counter()
-    engine = InductorEngine(package, entry, tower, plan, DEVICE)
+    engine = InductorEngine(package, entry, tower, tower_precision, DEVICE)
     needed = json.loads(package.with_suffix(".json").read_text())
     needed |= {"load_s": time.perf_counter() - start, "package_bytes": package.stat().st_size}
     print(precision, needed, flush=True)
@@ -180,19 +179,19 @@ def measure_engine(
         def run(tiles: Tensor = tiles) -> Tensor:
             return engine.infer(tiles)
 
-        measured.add(f"inductor {precision}", count, run, cosine=cosine, **needed)
-        measured.add(f"inductor {precision} graph", count, graph_of(run))
+        results.add(f"inductor {precision}", count, run, cosine=cosine, **needed)
+        results.add(f"inductor {precision} graph", count, graph_of(run))
     engine.close()
 
 
 def main() -> None:
-    """Measure and print; with `--json` also write."""
+    """Measure and print; with `--json`, write the results too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--precisions", nargs="+", default=["fp16", "bf16", "fp8"])
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--packages", type=Path, help="keep packages there, and use those there")
+    parser.add_argument("--packages", type=Path, help="folder to keep and reuse packages")
     parser.add_argument("--compile-only", action="store_true", help="write packages, time nothing")
     options = parser.parse_args()
     batches = tuple(options.batches)
@@ -207,18 +206,18 @@ def main() -> None:
         if options.compile_only:
             return
         tower = random_tower(DEVICE)
-        measured = Measured(options.repeats)
+        results = Results(options.repeats)
         with torch.inference_mode():
-            measure_torch(measured, random_tower(DEVICE).half(), batches)
+            measure_torch(results, random_tower(DEVICE).half(), batches)
         for package in packages:
-            measure_engine(measured, tower, package, batches)
+            measure_engine(results, tower, package, batches)
     if options.json:
         result = {
             "gpu": torch.cuda.get_device_name(DEVICE),
             "versions": aoti_environment_of(DEVICE).versions(),
             "gflop_a_tile": flops(True) / 1e9,
-            "peaks_tflops": measured.peaks,
-            "rows": measured.rows,
+            "peaks_tflops": results.peaks,
+            "rows": results.rows,
         }
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
