@@ -61,7 +61,7 @@ def test_build_holds_a_plan_for_each_target(source: Path) -> None:
         f"{plan.device_memory_bytes:,} bytes of device memory",
         "needs driver 580 or newer",
         "matrix_multiply ",
-        f"{products['fp32']} fp32 in the plan, of all profiles together",
+        f"{products['fp32']} fp32 in the engine, over all profiles",
     ):
         assert part in told
     read = read_recipe(source / "recipe.yaml")

@@ -57,7 +57,7 @@ def engine_rows(
         )
     products = engine_products(folder, manifest, engine)
     if products:
-        yield "products", f"{_listed(products)} in the plan, of all profiles together"
+        yield "products", f"{_listed(products)} in the engine, over all profiles"
 
 
 def min_driver(engine: EngineRecord) -> int | None:

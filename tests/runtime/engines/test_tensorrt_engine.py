@@ -136,7 +136,7 @@ def test_refused_plan(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_plan_of_other_profiles(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cuda(monkeypatch)
-    with pytest.raises(HardwareError, match=r"profiles \[\(1, 1, 2\)\], the manifest says"):
+    with pytest.raises(HardwareError, match=r"profiles \[\(1, 1, 2\)\], but the manifest has"):
         opened(plan, monkeypatch, CudaEngine(PROFILES[:1], 100))
 
 

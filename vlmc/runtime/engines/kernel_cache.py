@@ -1,4 +1,4 @@
-"""Kernels that TensorRT-RTX compiles for the card when a plan runs, kept for the next load."""
+"""Kernels that TensorRT-RTX compiles for the card when an engine runs, kept for the next load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlmc.machine.user_cache import read_private, user_cache, write_private
 
 
 class KernelCache:
-    """TensorRT-RTX's runtime cache of one plan on one card, in the user's cache folder.
+    """TensorRT-RTX's runtime cache of one engine on one card, in the user's cache folder.
 
     TensorRT-RTX itself checks version, card and driver of what it is given, and compiles again
     what does not fit.

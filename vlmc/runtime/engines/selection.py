@@ -149,8 +149,8 @@ def _open_onnxruntime(
 def _open_tensorrt(artifact: Artifact, engine: EngineRecord, device: torch.device) -> VisionEngine:
     from vlmc.runtime.engines.tensorrt_engine import TensorRTEngine
 
-    plan = artifact.path(engine.file)
-    return TensorRTEngine(plan, engine, device, artifact.manifest.payload[engine.file].sha256)
+    file = artifact.path(engine.file)
+    return TensorRTEngine(file, engine, device, artifact.manifest.payload[engine.file].sha256)
 
 
 def _open_inductor(artifact: Artifact, engine: EngineRecord, device: torch.device) -> VisionEngine:

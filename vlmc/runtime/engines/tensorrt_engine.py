@@ -24,16 +24,16 @@ _ALIGNMENT_BYTES = 256
 
 
 class TensorRTEngine:
-    """A plan with one execution context for each profile, which share their device memory.
+    """An engine with one execution context for each profile, which share their device memory.
 
     Contexts never run at once: a run on another stream than the last waits for that one.
     """
 
-    def __init__(self, plan: Path, entry: EngineRecord, device: torch.device, sha256: str) -> None:
-        """Deserialize `plan`, whose digest, package, version and GPU have been checked.
+    def __init__(self, file: Path, entry: EngineRecord, device: torch.device, sha256: str) -> None:
+        """Deserialize the engine `file`, whose digest, package, version and GPU have been checked.
 
         Raises:
-            HardwareError: TensorRT refuses the plan, or the GPU has too little memory for it.
+            HardwareError: TensorRT rejects the engine, or the GPU has too little memory for it.
         """
         self.name, self.precision = entry.engine, entry.precision
         self.profiles, self.device = entry.profiles, device
@@ -42,17 +42,17 @@ class TensorRTEngine:
         what = f"{entry.engine} {tensorrt.__version__}"
         with torch.cuda.device(device):
             self._runtime = tensorrt.Runtime(logger)
-            self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+            self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
             if self._engine is None:
                 raise HardwareError(
-                    f"{what} cannot load {plan} on {device}: {last_error()}. Build it for this "
+                    f"{what} cannot load {file} on {device}: {last_error()}. Build it for this "
                     f"machine with `vlmc rebuild ARTIFACT --engine {entry.engine} --target "
                     f"{entry.target}`."
                 )
-            self._check_profiles(plan)
+            self._check_profiles(file)
             self._dtype = _DTYPES[self._engine.get_tensor_dtype(_OUTPUT).name]
             self._feature_shape = tuple(self._engine.get_tensor_shape(_OUTPUT))[1:]
-            self.device_memory_bytes = self._needed_bytes(plan)
+            self.device_memory_bytes = self._needed_bytes(file)
             self._memory = torch.empty(
                 self.device_memory_bytes, dtype=torch.uint8, device=device
             )  # aligned to 512 bytes by torch
@@ -69,11 +69,11 @@ class TensorRTEngine:
                 context = self._engine.create_execution_context(how)
                 if context is None:
                     raise HardwareError(
-                        f"{what} cannot run profile {index} of {plan}: {last_error()}"
+                        f"{what} cannot run profile {index} of {file}: {last_error()}"
                     )
                 context.set_device_memory(self._memory.data_ptr(), self.device_memory_bytes)
                 if not context.set_optimization_profile_async(index, stream.cuda_stream):
-                    raise HardwareError(f"{what} has no profile {index} in {plan}: {last_error()}")
+                    raise HardwareError(f"{what} has no profile {index} in {file}: {last_error()}")
                 self._contexts.append(context)
             stream.synchronize()
         self._last_stream = stream
@@ -100,7 +100,7 @@ class TensorRTEngine:
         return out
 
     def close(self) -> None:
-        """Free contexts, plan and memory, in TensorRT's order."""
+        """Free contexts, engine and memory, in TensorRT's order."""
         self._last_stream.synchronize()
         if self._kernels is not None:
             self._kernels.save()
@@ -113,7 +113,7 @@ class TensorRTEngine:
         if run.batch > run.tiles:
             source = tiles.new_zeros((run.batch, *tiles.shape[1:]))
             source[: run.tiles] = tiles
-        # The plan writes the dtype that it was built with, to aligned memory without gaps.
+        # The engine writes the dtype that it was built with, to aligned memory without gaps.
         direct = out.dtype == self._dtype and out.is_contiguous() and _is_aligned(out)
         if run.batch > run.tiles or not direct:
             target = self._features(run.batch)
@@ -143,8 +143,8 @@ class TensorRTEngine:
         shape = (count, *self._feature_shape)
         return torch.empty(shape, dtype=self._dtype, device=self.device)
 
-    def _check_profiles(self, plan: Path) -> None:
-        """The plan's own profiles against the manifest's, which batches are split by."""
+    def _check_profiles(self, file: Path) -> None:
+        """Check that the engine has the manifest's profiles, by which batches are split."""
         found = [
             tuple(int(shape[0]) for shape in self._engine.get_tensor_profile_shape(_INPUT, index))
             for index in range(self._engine.num_optimization_profiles)
@@ -152,11 +152,11 @@ class TensorRTEngine:
         expected = [(profile.min, profile.opt, profile.max) for profile in self.profiles]
         if found != expected:
             raise HardwareError(
-                f"{plan} has the profiles {found}, the manifest says {expected}; build the "
+                f"{file} has the profiles {found}, but the manifest has {expected}; build the "
                 "artifact again"
             )
 
-    def _needed_bytes(self, plan: Path) -> int:
+    def _needed_bytes(self, file: Path) -> int:
         """Device memory of the profile that takes most, which must be free."""
         needed = [
             int(self._engine.get_device_memory_size_for_profile_v2(index))
@@ -167,7 +167,7 @@ class TensorRTEngine:
         if most > free:
             profile = self.profiles[needed.index(most)]
             raise HardwareError(
-                f"{plan}: the profile with max {profile.max} needs {most:,} bytes on "
+                f"{file}: the profile with max {profile.max} needs {most:,} bytes on "
                 f"{self.device}, where {free:,} are free. Free some, or build the artifact with "
                 "a smaller max in vision.profiles."
             )
