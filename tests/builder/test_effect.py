@@ -30,6 +30,7 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
     ),
     "image.resampler": ("image.resampler=pillow", "image.resampler", "pillow"),
     "image.exif": ("image.exif=apply", "image.exif", "apply"),
+    "image.high_bit_depth": ("image.high_bit_depth=scale", "image.high_bit_depth", "scale"),
     "image.tiles.rule": ("image.tiles.rule=single", "image.tiles.name", "single"),
     "image.tiles.min": ("image.tiles.min=2", "image.tiles.min", 2),
     "image.tiles.max": ("image.tiles.max=3", "image.tiles.max", 3),
@@ -119,8 +120,9 @@ def leaves(part: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def at(values: Any, place: str) -> Any:
+    """The value at a place, None where a mapping leaves the key out."""
     for part in place.split("."):
-        values = values[int(part) if part.isdigit() else part]
+        values = values.get(part) if isinstance(values, dict) else values[int(part)]
     return values
 
 

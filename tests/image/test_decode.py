@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -15,15 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.image.files import encoded, png_chunk, png_with, turned
 from tests.image.patterns import pattern
 from vlmc.errors import ImageError
-from vlmc.image.decode import decode, image_size
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
+from vlmc.image.decode import ExifMode, decode, image_size, read_picture
 
 
 def as_pillow(content: bytes) -> np.ndarray[Any, Any]:
@@ -34,18 +31,12 @@ def as_pillow(content: bytes) -> np.ndarray[Any, Any]:
 
 def forged_png(width: int, height: int) -> bytes:
     """A PNG whose header announces more than its few bytes of pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + png_chunk(b"IEND", b"")
     )
 
 
@@ -95,20 +86,127 @@ def test_every_mode_decodes_as_pillow_converts_it(mode: str, tmp_path: Path) -> 
         assert image_size(source) == (pixels.shape[1], pixels.shape[0])
 
 
-def turned_jpeg() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(PHOTO, "JPEG", exif=exif)
-
-
 def test_exif_orientation_is_applied_only_when_asked() -> None:
-    content = turned_jpeg()
-    plain, turned = decode(content), decode(content, exif="apply")
+    content = turned(PHOTO)
+    plain, upright = decode(content), decode(content, exif="apply")
     np.testing.assert_array_equal(plain, as_pillow(content))
-    np.testing.assert_array_equal(turned, np.rot90(plain, -1))
+    np.testing.assert_array_equal(upright, np.rot90(plain, -1))
     assert image_size(content) == (61, 43)
     assert image_size(content, exif="apply") == (43, 61)
     assert image_size(MODES["png"], exif="apply") == (61, 43)
+
+
+@pytest.mark.parametrize(
+    ("form", "orientation", "exif", "notes"),
+    [
+        ("JPEG", 6, "ignore", {"rotation_ignored"}),
+        ("JPEG", 2, "ignore", {"rotation_ignored"}),
+        ("PNG", 8, "ignore", {"rotation_ignored"}),
+        ("WEBP", 3, "ignore", {"rotation_ignored"}),
+        ("JPEG", 6, "apply", set()),
+        ("JPEG", 1, "ignore", set()),
+        ("JPEG", 0, "ignore", set()),
+        ("TIFF", 6, "ignore", set()),  # Pillow's reader has turned it
+    ],
+)
+def test_ignored_rotations_are_noted(
+    form: str, orientation: int, exif: ExifMode, notes: set[str]
+) -> None:
+    picture = read_picture(turned(PHOTO, form, orientation), exif=exif)
+    assert picture.notes == notes
+    assert picture.pixels.shape == (
+        (61, 43, 3) if exif != "ignore" or form == "TIFF" else (43, 61, 3)
+    )
+
+
+def test_damaged_exif_data_leaves_the_pixels() -> None:
+    content = bytearray(turned(PHOTO))
+    start = content.index(b"Exif\0\0") + 6
+    content[start : start + 14] = b"\xff" * 14
+    assert read_picture(bytes(content)).notes == set()
+
+
+def large_png(*kinds: bytes) -> bytes:
+    packed = zlib.compress(b"x" * 3_000_000)
+    bodies = {
+        b"iCCP": b"profile\0\0" + packed,
+        b"zTXt": b"Comment\0\0" + packed,
+        b"iTXt": b"Comment\0\1\0\0\0" + packed,
+        b"XMP": b"XML:com.adobe.xmp\0\1\0\0\0" + packed,
+    }
+    chunks = [png_chunk(b"iTXt" if kind == b"XMP" else kind, bodies[kind]) for kind in kinds]
+    return png_with(MODES["png"], *chunks)
+
+
+@pytest.mark.parametrize("kinds", [(b"iCCP",), (b"zTXt",), (b"iTXt",), (b"zTXt", b"iCCP")])
+def test_pngs_with_large_metadata_are_read(kinds: tuple[bytes, ...], tmp_path: Path) -> None:
+    content = large_png(*kinds)
+    with pytest.raises(ValueError, match="MAX_TEXT"):
+        as_pillow(content)
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    for source in (content, path):
+        np.testing.assert_array_equal(decode(source), pattern(61, 43))
+        assert image_size(source) == (61, 43)
+
+
+def test_metadata_that_may_turn_the_picture_is_not_dropped() -> None:
+    with pytest.raises(ImageError, match=r"text or colour profile unpacks to more .* remove the"):
+        decode(large_png(b"XMP"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    body = png_chunk(b"eXIf", exif.tobytes()[6:])
+    small = png_with(large_png(b"iCCP"), body)
+    assert decode(small, exif="apply").shape == (61, 43, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"<!DOCTYPE html><title>404</title>", "a web page"),
+        (b"\xef\xbb\xbf\n<HTML><body>", "a web page"),
+        (b"%PDF-1.7", "a PDF file"),
+        (b"\xff\x0a" + bytes(40), "a JPEG XL image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer; run git lfs pull"),
+    ],
+)
+def test_files_of_other_kinds_are_called_by_their_kind(content: bytes, part: str) -> None:
+    with pytest.raises(ImageError, match=f"is {part}"):
+        decode(content)
+
+
+def test_nothing_is_written_to_the_terminal(tmp_path: Path) -> None:
+    """By a process of its own, since pytest collects warnings and libtiff writes past Python."""
+    tiff = bytearray(encoded(PHOTO, "TIFF", compression="tiff_lzw"))
+    tiff[60:200] = b"\xff" * 140
+    exif = bytearray(turned(PHOTO))
+    exif[exif.index(b"Exif\0\0") + 14] = 200
+    named = {
+        "damaged.tif": bytes(tiff),
+        "palette.png": MODES["palette with transparency"],
+        "large.png": forged_png(12_000, 10_000),  # between Pillow's warning and its refusal
+        "exif.jpg": bytes(exif),
+        "cut.tif": encoded(PHOTO, "TIFF")[:-300],
+    }
+    for name, content in named.items():
+        (tmp_path / name).write_bytes(content)
+    program = (
+        "import sys, pathlib\n"
+        "from vlmc.errors import ImageError\n"
+        "from vlmc.image.decode import decode\n"
+        "for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    try: decode(path)\n"
+        "    except ImageError: print(path.name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == ["cut.tif", "damaged.tif", "large.png"]
 
 
 def test_arrays_pass_through_and_are_checked() -> None:
@@ -189,8 +287,8 @@ def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
         decode(tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
         decode("a\0b.jpg")
-    with pytest.raises(ImageError, match="<dict>"):
-        decode({})  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="<float>"):
+        decode(1.5)  # type: ignore[arg-type]
 
 
 def test_postscript_is_not_handed_to_an_interpreter() -> None:

@@ -16,6 +16,7 @@ from vlmc.errors import UsageError
 from vlmc.image.preprocess import MEAN, STD, make_tiles, normalize
 from vlmc.image.resize import resize
 from vlmc.image.tiles import TileRule, parse_tiles
+from vlmc.models.vision.tower import normalize_tiles
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_tiles.json").read_text())["tiles"]
 
@@ -94,6 +95,27 @@ def test_normalize_is_torchvision_to_the_bit() -> None:
     pixels = normalize(tiles)
     assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
     np.testing.assert_array_equal(pixels.view(np.uint32), expected.numpy().view(np.uint32))
+
+
+# Value of a channel → (x / 255 − mean) / deviation of red, green and blue, to five digits. The
+# means are 0.485, 0.456, 0.406 and the deviations 0.229, 0.224, 0.225, of ImageNet.
+NORMALIZED = {
+    0: (-2.11790, -2.03571, -1.80444),
+    1: (-2.10078, -2.01821, -1.78702),
+    128: (0.07406, 0.20518, 0.42649),
+    255: (2.24891, 2.42857, 2.64000),
+}
+
+
+@pytest.mark.parametrize("value", NORMALIZED)
+def test_pixels_have_the_recorded_mean_and_deviation(value: int) -> None:
+    """A third digit of any constant moves one of these by 0.002 or more."""
+    assert (MEAN, STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    tiles = np.full((1, 448, 448, 3), value, np.uint8)
+    by_array = normalize(tiles)[0, :, 7, 9]
+    by_tensor = normalize_tiles(torch.from_numpy(tiles), torch.float32)[0, :, 7, 9]
+    for found in (by_array, by_tensor.numpy()):
+        np.testing.assert_allclose(found, NORMALIZED[value], rtol=0, atol=2e-5)
 
 
 def test_normalize_takes_tiles_alone() -> None:

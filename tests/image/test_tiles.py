@@ -55,6 +55,14 @@ def test_original_gives_the_worked_examples(
     assert grid.tokens == 256 * expected[2] == tokens_for(grid.tiles)
 
 
+def test_an_image_of_exactly_half_a_grid_takes_the_smaller() -> None:
+    """The published rule asks for more than half. 1008x896 is as far from the aspect 1 of 3x3, of
+    which it has exactly half the pixels, as from that of 5x4."""
+    rule = TileRule("original", max=24)
+    assert 1008 * 896 == 0.5 * 448 * 448 * 9
+    assert choose_grid(1008, 896, rule) == Grid(2, 2, True)
+
+
 @pytest.mark.parametrize("limits", PUBLISHED["grids"])
 def test_original_chooses_what_the_published_code_chooses(limits: str) -> None:
     low, high = map(int, limits.split("-"))

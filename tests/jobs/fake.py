@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.image.patterns import pattern
 from vlmc.errors import ImageError, VlmcError
-from vlmc.image.decode import decode
+from vlmc.image.decode import ImageNote, decode
 from vlmc.jobs.question_runner import Request
 
 PREFETCH_REQUESTS = 5
@@ -25,6 +25,7 @@ Outcome = TypeVar("Outcome")
 class FakeAnswer:
     text: str
     image_tokens: int = 256
+    image_notes: tuple[frozenset[ImageNote], ...] = ()
 
 
 @dataclass(frozen=True)

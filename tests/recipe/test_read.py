@@ -33,6 +33,7 @@ def test_minimal_recipe_takes_the_defaults(path: Path) -> None:
         "image": {
             "resampler": "opencv",
             "exif": "ignore",
+            "high_bit_depth": "original",
             "tiles": {
                 "rule": "original",
                 "min": None,
@@ -79,6 +80,7 @@ def test_full_recipe_is_taken_as_written(path: Path) -> None:
     assert values["image"] == {
         "resampler": "pillow",
         "exif": "apply",
+        "high_bit_depth": "scale",
         "tiles": {"rule": "native", "min": None, "max": 4, "thumbnail": True, "tolerance": 0.1},
     }
     assert values["vision"] == {
@@ -145,7 +147,11 @@ def test_checkpoint_is_relative_to_the_recipe(
         ("image: {resampler: lanczos}", ["image.resampler is 'lanczos', allowed: opencv, pillow"]),
         ("language: {scheme: awq}", ["allowed: none, w4a16, fp8; awq is a value of language.meth"]),
         ("image: {exif: yes}", ["image.exif is True, allowed: ignore, apply"]),
-        ("image:", ["image is empty; it must be a mapping of resampler, exif, tiles"]),
+        ("image: {high_bit_depth: 8}", ["high_bit_depth is 8, allowed: original, scale"]),
+        (
+            "image:",
+            ["image is empty; it must be a mapping of resampler, exif, high_bit_depth, tiles"],
+        ),
         ("image: [a]", ["image is ['a']; it must be a mapping"]),
         ("image: {tiles: {max: 2.0}}", ["image.tiles.max is 2.0", "a whole number"]),
         ("image: {tiles: {max: '2'}}", ["image.tiles.max is '2'", "a whole number"]),

@@ -22,6 +22,7 @@ model:
 image:
   resampler: pillow
   exif: apply
+  high_bit_depth: scale
   tiles: {rule: native, max: 4, thumbnail: true, tolerance: 0.1}
 vision:
   precision: int8

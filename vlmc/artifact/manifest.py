@@ -14,6 +14,7 @@ from vlmc.artifact.identity import check_identity
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.bounded_read import MAX_BYTES, read_bytes
 from vlmc.files.strict_json import parse_json
+from vlmc.files.units import shorten
 from vlmc.image.tiles import TileRule
 from vlmc.text.template import TEMPLATES
 
@@ -67,12 +68,17 @@ class EngineRecord:
 
 @dataclass(frozen=True, slots=True)
 class ImageRules:
-    """From encoded image to tiles, as verified; `published` is the checkpoint's own tile rule."""
+    """From encoded image to tiles, as verified; `published` is the checkpoint's own tile rule.
+
+    The JSON form has `high_bit_depth` only where it is not `original`, so that manifests from
+    before that rule keep their identity.
+    """
 
     resampler: Literal["opencv", "pillow"]
     exif: Literal["ignore", "apply"]
     tiles: TileRule
     published: TileRule
+    high_bit_depth: Literal["original", "scale"] = "original"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,8 @@ class Manifest:
         """The JSON form."""
         values = asdict(self)
         values["schema"] = SCHEMA
+        if self.image.high_bit_depth == "original":
+            del values["image"]["high_bit_depth"]
         # Lists, as JSON reads them back.
         values["engines"] = [
             asdict(engine) | {"profiles": [asdict(profile) for profile in engine.profiles]}
@@ -150,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else None
         raise IntegrityError(
-            f"{path} has schema {_cut(repr(found))}; this vlmc reads schema {SCHEMA}. Load the "
+            f"{path} has schema {shorten(repr(found))}; this vlmc reads schema {SCHEMA}. Load the "
             "artifact with the vlmc version that built it, or build it again."
         )
     try:
@@ -180,6 +188,9 @@ def _parse(values: dict[str, Any]) -> Manifest:
             exif=cast(Any, _one_of(image["exif"], ("ignore", "apply"))),
             tiles=TileRule(**image["tiles"]),
             published=TileRule(**image["published"]),
+            high_bit_depth=cast(
+                Any, _one_of(image.get("high_bit_depth", "original"), ("original", "scale"))
+            ),
         ),
         prompt=PromptRules(
             _one_of(prompt["template"], tuple(TEMPLATES)), _message(prompt["system_message"])
@@ -268,9 +279,4 @@ def _relative(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return _cut(f"it lacks {error}" if isinstance(error, KeyError) else str(error))
-
-
-def _cut(text: str) -> str:
-    """What a message says of a value of any size."""
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return shorten(f"it lacks {error}" if isinstance(error, KeyError) else str(error))

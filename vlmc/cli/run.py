@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from vlmc.cli.options import (
 from vlmc.errors import AccuracyError, UsageError
 
 if TYPE_CHECKING:
+    from vlmc.jobs.job import JobSummary
     from vlmc.runtime.model import Model
 
 
@@ -100,6 +102,8 @@ def run(
     from vlmc.runtime.load import load
 
     with show_progress(), load(artifact, device=device, tiles=tiles, engine=engine) as model:
+        if rows.text_only:
+            report(Note(f"{source}: has no column image, so its prompts are asked as text alone"))
         status, reasons = _accuracy_in_use(model)
         report(Note(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy {status}"))
         for reason in reasons:
@@ -122,6 +126,8 @@ def run(
                 max_new_tokens=max_new_tokens,
                 retry_errors=retry_errors,
             )
+        for line in _picture_lines(summary):
+            report(Note(line))
     if as_json:
         print_json(
             {
@@ -131,6 +137,9 @@ def run(
                 "errors": summary.errors,
                 "resumed": summary.resumed,
                 "seconds": round(summary.seconds, 3),
+                "left_out": dict(summary.left_out),
+                "rotation_ignored": summary.rotation_ignored,
+                "clipped_to_8_bits": summary.clipped_to_8_bits,
             }
         )
     else:
@@ -141,6 +150,24 @@ def run(
             err=True,
         )
         click.echo(output)
+
+
+def _picture_lines(summary: JobSummary) -> Iterator[str]:
+    """What the user should know of the input's pictures."""
+    from vlmc.jobs.input.image_files import kinds_text
+
+    if summary.left_out:
+        yield f"left out as not images: {kinds_text(summary.left_out)}"
+    if summary.rotation_ignored:
+        yield (
+            f"pictures whose EXIF rotation was ignored, as in the original: "
+            f"{summary.rotation_ignored}; a recipe with image.exif: apply turns them"
+        )
+    if summary.clipped_to_8_bits:
+        yield (
+            f"16-bit or float grey pictures clipped to 0..255, as in the original: "
+            f"{summary.clipped_to_8_bits}; a recipe with image.high_bit_depth: scale scales them"
+        )
 
 
 def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...]]:

@@ -104,7 +104,12 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
             folder,
             source_files(folder),
             resolved.prompt_rules,
-            ImageMaking(resolved.tiles, read.image.resampler, read.image.exif),
+            ImageMaking(
+                resolved.tiles,
+                read.image.resampler,
+                read.image.exif,
+                read.image.high_bit_depth,
+            ),
             Path(dataset),
             read.accuracy.reference_dtype,
             output,

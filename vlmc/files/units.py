@@ -1,4 +1,4 @@
-"""Bytes and seconds as people read them."""
+"""Bytes, seconds and long texts as people read them."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def duration_text(seconds: float) -> str:
         return f"{hours} h {minutes:02d} min"
     days, hours = divmod(round(seconds / 3600), 24)
     return f"{days} d {hours} h"
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """At most `limit` characters of a text of any length, from both of its ends."""
+    if len(text) <= limit:
+        return text
+    head = limit * 3 // 5
+    return f"{text[:head]}…{text[head + 1 - limit :]}"

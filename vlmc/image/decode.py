@@ -1,142 +1,186 @@
-"""Reading images: from a path, encoded bytes or an array to RGB pixels."""
+"""Decode an image of any source to RGB pixels."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vlmc.errors import ImageError
+from vlmc.files.units import shorten
+from vlmc.image.formats import (
+    HEADER_BYTES,
+    is_heif,
+    other_kind,
+    read_header,
+    readable_formats,
+    register_heif,
+)
+from vlmc.image.high_bit_depth import HighBitDepth, has_high_bit_depth, scale_to_8_bits
+from vlmc.image.png_metadata import without_metadata
+from vlmc.image.quiet import quiet_pillow
+from vlmc.image.source import (
+    ARRAY_FORM,
+    ImageSource,
+    Pixels,
+    describe,
+    read_image_file,
+    resolve_source,
+)
 
-ImageSource = Path | str | bytes | npt.NDArray[np.uint8]
-Pixels = npt.NDArray[np.uint8]
 ExifMode = Literal["ignore", "apply"]
+ImageNote = Literal["rotation_ignored", "clipped_to_8_bits"]
+"""What decoding leaves unused: an EXIF orientation, or bits of a grey picture beyond 8."""
+Result = TypeVar("Result")
 
 PIXEL_LIMIT = 178_956_970
 """Where Pillow refuses by itself: 512 MiB of RGB pixels."""
 
-# Pillow's readers that decode in the process. Left out are those that start another program
-# (EPS runs Ghostscript) and those of vector and container files.
-# fmt: off
-FORMATS = (
-    "AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "MSP", "PCX",
-    "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
-)
-# fmt: on
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image: uint8 (height, width, 3), and what of it was left unused."""
+
+    pixels: Pixels
+    notes: frozenset[ImageNote] = frozenset()
 
 
 def decode(
     source: ImageSource,
     *,
     exif: ExifMode = "ignore",
+    high_bit_depth: HighBitDepth = "original",
     pixel_limit: int = PIXEL_LIMIT,
     name: str | None = None,
 ) -> Pixels:
-    """Decode to uint8 (height, width, 3), pixel for pixel as Pillow's `convert("RGB")`.
+    """Decode to uint8 (height, width, 3); see `read_picture`."""
+    return read_picture(
+        source, exif=exif, high_bit_depth=high_bit_depth, pixel_limit=pixel_limit, name=name
+    ).pixels
 
-    `source` is a path, the bytes of an encoded file, or an RGB array, which is returned as
-    it is. Of an animation the first frame is taken. `exif="apply"` turns the image as its
-    orientation tag says; the original does not. `name` is what errors call the image, for bytes
-    that were read from somewhere. `ImageError` if there is no image to read, it
-    is damaged, or its header announces more than `pixel_limit` pixels.
+
+def read_picture(
+    source: ImageSource,
+    *,
+    exif: ExifMode = "ignore",
+    high_bit_depth: HighBitDepth = "original",
+    pixel_limit: int = PIXEL_LIMIT,
+    name: str | None = None,
+) -> Picture:
+    """Decode an image, pixel for pixel as Pillow's `convert("RGB")`.
+
+    An RGB array is returned as it is. Of an animation the first frame is taken.
+
+    Args:
+        source: the image.
+        exif: `apply` turns the image by its EXIF orientation, which the original ignores. HEIF
+            and TIFF files are always turned, by their readers.
+        high_bit_depth: `scale` scales grey pictures of more than 8 bits as `scale_to_8_bits`
+            says; the original clips them.
+        pixel_limit: an image whose header announces more pixels is refused.
+        name: what errors call the image, in place of `describe(source)`.
+
+    Raises:
+        ImageError: the source holds no readable image, or a damaged or too large one.
     """
-    if isinstance(source, np.ndarray):
-        return _checked_array(source, pixel_limit)
     name = describe(source) if name is None else name
-    with _opened(source, name, pixel_limit) as image, _reported(name):
+    content = resolve_source(source, name)
+    if isinstance(content, np.ndarray):
+        return Picture(_checked_array(content, pixel_limit))
+
+    def convert(image: Image.Image) -> Picture:
         image.load()
-        upright = ImageOps.exif_transpose(image) if exif == "apply" else image
-        if upright.mode == "P":
-            # `convert` drops a palette's transparency in any case, but warns about it.
-            upright.info.pop("transparency", None)
-        return np.array(upright.convert("RGB"))
+        notes: set[ImageNote] = set()
+        if exif == "apply":
+            image = ImageOps.exif_transpose(image)
+        elif _orientation(image) != 1:
+            notes.add("rotation_ignored")
+        if has_high_bit_depth(image):
+            if high_bit_depth == "scale":
+                return Picture(scale_to_8_bits(image), frozenset(notes))
+            notes.add("clipped_to_8_bits")
+        return Picture(np.array(image.convert("RGB")), frozenset(notes))
+
+    return _with_image(content, name, pixel_limit, convert)
 
 
 def image_size(
     source: ImageSource, *, exif: ExifMode = "ignore", pixel_limit: int = PIXEL_LIMIT
 ) -> tuple[int, int]:
     """(width, height) in pixels from the header alone; refuses what `decode` refuses there."""
-    if isinstance(source, np.ndarray):
-        height, width = _checked_array(source, pixel_limit).shape[:2]
-        return width, height
     name = describe(source)
-    with _opened(source, name, pixel_limit) as image, _reported(name):
+    content = resolve_source(source, name)
+    if isinstance(content, np.ndarray):
+        height, width = _checked_array(content, pixel_limit).shape[:2]
+        return width, height
+
+    def size(image: Image.Image) -> tuple[int, int]:
         width, height = image.size
-        turned = exif == "apply" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        turned = exif == "apply" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (height, width) if turned else (width, height)
 
+    return _with_image(content, name, pixel_limit, size)
 
-def read_image_file(path: Path | str) -> bytes:
-    """The bytes of an image file. `ImageError` if it is missing, empty or no plain file."""
-    name = describe(path)
-    _check_file(Path(path), name)
+
+class _LargeMetadataError(ImageError):
+    """Pillow refuses the metadata; the pixels may be good."""
+
+
+def _with_image(
+    content: Path | bytes | Image.Image,
+    name: str,
+    pixel_limit: int,
+    use: Callable[[Image.Image], Result],
+) -> Result:
+    """What `use` makes of the opened image."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read ({error}); check the path") from error
-
-
-def describe(source: object) -> str:
-    """How messages and job rows name an image: its path, or what it is."""
-    if isinstance(source, Path | str):
-        return str(source)
-    if isinstance(source, bytes):
-        return f"<{len(source)} bytes>"
-    if isinstance(source, np.ndarray):
-        return f"<array {'x'.join(map(str, source.shape))} {source.dtype}>"
-    return f"<{type(source).__name__}>"
+        with _opened(content, name, pixel_limit) as image, _reported(name):
+            return use(image)
+    except _LargeMetadataError:
+        if isinstance(content, Image.Image):
+            raise
+        whole = content if isinstance(content, bytes) else read_image_file(content)
+        with _opened(without_metadata(whole), name, pixel_limit) as image, _reported(name):
+            return use(image)
 
 
 @contextmanager
-def _opened(source: Path | str | bytes, name: str, pixel_limit: int) -> Iterator[Image.Image]:
+def _opened(
+    content: Path | bytes | Image.Image, name: str, pixel_limit: int
+) -> Iterator[Image.Image]:
     """An image whose header has been read and whose size is within the limit."""
-    content = _content(source, name)
+    quiet_pillow()
     with _reported(name):
-        image = Image.open(content, formats=_readable_formats())
-    with image:
-        width, height = image.size
-        _check_pixels(name, width, height, pixel_limit)
+        image = content if isinstance(content, Image.Image) else _open(content, name)
+    # The caller's own image stays open.
+    with nullcontext(image) if image is content else image:
+        _check_pixels(name, *image.size, pixel_limit)
         yield image
 
 
-def _content(source: Path | str | bytes, name: str) -> Path | io.BytesIO:
-    if isinstance(source, bytes):
-        if not source:
-            raise ImageError("the image is 0 bytes long; pass the whole encoded file")
-        return io.BytesIO(source)
-    if not isinstance(source, Path | str):
-        raise ImageError(f"cannot read an image from {name}; pass a path, bytes or an RGB array")
-    path = Path(source)
-    _check_file(path, name)
-    return path
+def _open(content: Path | bytes, name: str) -> Image.Image:
+    def open_as(formats: list[str]) -> Image.Image:
+        stream = content if isinstance(content, Path) else io.BytesIO(content)
+        return Image.open(stream, formats=formats)
 
-
-def _check_file(path: Path, name: str) -> None:
     try:
-        # A pipe or device would block or never end, so only regular files are opened.
-        regular, size = path.is_file(), path.stat().st_size
-    except FileNotFoundError:
-        raise ImageError(f"{name}: there is no such file; check the path") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: cannot be read ({error}); check the path") from error
-    if not regular:
-        raise ImageError(f"{name}: is not a regular file; pass the path of an image file")
-    if size == 0:
-        raise ImageError(f"{name}: is empty (0 bytes); replace it or leave it out")
-
-
-@cache
-def _readable_formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow was built with."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+        return open_as(readable_formats())
+    except UnidentifiedImageError as error:
+        header = content[:HEADER_BYTES] if isinstance(content, bytes) else read_header(content)
+        if not is_heif(header):
+            raise ImageError(f"{name}: {other_kind(header)}") from error
+        try:
+            register_heif()
+        except ImageError as missing:
+            raise ImageError(f"{name}: {missing}") from missing
+        return open_as(["HEIF"])
 
 
 @contextmanager
@@ -146,19 +190,28 @@ def _reported(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name}: is not an image in a format that can be read; "
-            f"convert it to JPEG or PNG, or leave it out"
-        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: too large to decode safely ({error}); scale it down") from error
     # Decoders raise almost anything on damaged input, from SyntaxError to struct.error.
     except Exception as error:
+        if "MAX_TEXT" in str(error):
+            raise _LargeMetadataError(
+                f"{name}: its text or colour profile unpacks to more than Pillow reads "
+                f"({shorten(str(error))}); remove the metadata, for example by saving it again"
+            ) from error
         raise ImageError(
             f"{name}: cannot be decoded, the file is damaged or cut short "
-            f"({type(error).__name__}: {error}); replace it or leave it out"
+            f"({type(error).__name__}: {shorten(str(error))}); replace it or leave it out"
         ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a loaded image, 1 where it has none."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data, which nothing else of the image needs
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _check_pixels(name: str, width: int, height: int, pixel_limit: int) -> None:
@@ -174,6 +227,6 @@ def _check_pixels(name: str, width: int, height: int, pixel_limit: int) -> None:
 def _checked_array(array: npt.NDArray[np.uint8], pixel_limit: int) -> Pixels:
     name = describe(array)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ImageError(f"{name}: an image array must be uint8 of shape (height, width, 3), RGB")
+        raise ImageError(f"{name}: {ARRAY_FORM}")
     _check_pixels(name, array.shape[1], array.shape[0], pixel_limit)
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""From an image to the vision tower's input: tiles, then normalized pixels."""
+"""Turn an image into the vision tower's input: tiles, then normalized pixels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vlmc.errors import UsageError
-from vlmc.image.decode import Pixels
 from vlmc.image.resize import Resampler, resize
+from vlmc.image.source import Pixels
 from vlmc.image.tiles import TILE_SIZE, TileRule, choose_grid
 
 MEAN = (0.485, 0.456, 0.406)
@@ -31,8 +31,8 @@ def make_tiles(image: Pixels, rule: TileRule, resampler: Resampler) -> Pixels:
 def normalize(tiles: Pixels) -> npt.NDArray[np.float32]:
     """uint8 (T, 448, 448, 3) to float32 (T, 3, 448, 448), (x / 255 − mean) / std.
 
-    Each step rounds to float32 in the order of torchvision's ToTensor and Normalize, so the
-    result is theirs to the bit.
+    Each step rounds to float32 in the order of torchvision's ToTensor and Normalize, so that the
+    result equals theirs bit for bit.
     """
     if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Stretching an image to a size, exactly as Pillow does or nearly so with OpenCV."""
+"""Resize an image: bit for bit as Pillow does, or close to it with OpenCV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vlmc.errors import UsageError
-from vlmc.image.decode import Pixels
+from vlmc.image.source import Pixels
 
 Resampler = Literal["pillow", "opencv"]
 RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
@@ -19,9 +19,9 @@ RESAMPLERS: tuple[Resampler, ...] = get_args(Resampler)
 def resize(image: Pixels, width: int, height: int, resampler: Resampler) -> Pixels:
     """Stretch uint8 (H, W, 3) to uint8 (`height`, `width`, 3).
 
-    `pillow` is bit-exact to `Image.resize` with its default BICUBIC filter. `opencv` takes
+    `pillow` is bit-exact to `Image.resize` with its default BICUBIC filter. `opencv` uses
     INTER_CUBIC along an axis that grows and INTER_AREA along one that shrinks, because
-    OpenCV's cubic does not smooth before it shrinks and would alias.
+    OpenCV's cubic does not smooth before it shrinks, so that it aliases.
     """
     if resampler == "pillow":
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
@@ -48,8 +48,8 @@ def _resize_opencv(image: Pixels, width: int, height: int) -> Pixels:
 def _opencv() -> ModuleType:
     """OpenCV with one thread a call.
 
-    Images are prepared by several workers at once, and OpenCV's own pool would put every
-    core under each of them. The setting is OpenCV's only one and holds for the process.
+    Several workers prepare images at once, and each would start OpenCV's own pool on every core.
+    OpenCV has only this one setting, which holds for the process.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""Which grid of tiles an image is stretched to, and how many tokens that costs."""
+"""Choose the grid of tiles that an image is stretched to, and count its tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_TILES = 1024
 RuleName = Literal["original", "native", "single"]
 RULE_NAMES: tuple[RuleName, ...] = get_args(RuleName)
 
-# Per rule, the fields it does not act on and the only value they may hold.
+# For each rule, the fields that it does not use and the only value they may have.
 _WITHOUT_EFFECT: dict[RuleName, dict[str, int | float | bool]] = {
     "original": {"tolerance": 0.05},
     "native": {"min": 1},
@@ -36,8 +36,10 @@ class TileRule:
     - `native`: the fewest tiles, at most `max`, that lose no resolution beyond `tolerance`.
     - `single`: one tile.
 
-    A value left out takes the rule's own default. `UsageError` for a value that is impossible
-    or that the rule does not act on.
+    A value left out is the rule's own default.
+
+    Raises:
+        UsageError: a value is impossible, or the rule does not use it.
     """
 
     name: RuleName
@@ -70,7 +72,7 @@ class TileRule:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise UsageError(f"tiles.{key} is {value!r}; it must be a whole number")
             if not 1 <= value <= MAX_TILES:
-                raise UsageError(f"tiles.{key} is {value}; it must lie between 1 and {MAX_TILES}")
+                raise UsageError(f"tiles.{key} is {value}; it must be between 1 and {MAX_TILES}")
         if not isinstance(self.thumbnail, bool):
             raise UsageError(f"tiles.thumbnail is {self.thumbnail!r}; it must be true or false")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float):
@@ -94,7 +96,7 @@ class TileRule:
                 )
 
     def __str__(self) -> str:
-        """The text that `parse_tiles` reads back, every value in it written out."""
+        """The text that `parse_tiles` reads back, with every value."""
         if self.name == "single":
             return "single"
         thumbnail = str(self.thumbnail).lower()
@@ -105,7 +107,7 @@ class TileRule:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Columns and rows of tiles; `thumbnail` says that the whole image follows as one more."""
+    """Columns and rows of tiles; with `thumbnail`, the whole image follows as one more tile."""
 
     columns: int
     rows: int
@@ -128,7 +130,7 @@ def tokens_for(tiles: int) -> int:
 
 
 def checkpoint_rule(*, dynamic: bool, min: int, max: int, thumbnail: bool) -> TileRule:
-    """The rule a checkpoint was published with.
+    """The rule that a checkpoint was published with.
 
     The values are `config.json`'s `dynamic_image_size`, `min_dynamic_patch`,
     `max_dynamic_patch` and `use_thumbnail`.
@@ -141,8 +143,11 @@ def checkpoint_rule(*, dynamic: bool, min: int, max: int, thumbnail: bool) -> Ti
 def parse_tiles(text: str, checkpoint: TileRule) -> TileRule:
     """Read `original`, `native:max=4,thumbnail=true`, `single`, as `--tiles` takes them.
 
-    `checkpoint` is the rule the model was published with; `original` takes from it what the
-    text leaves out. `UsageError` names the part that cannot be read.
+    `checkpoint` is the rule that the model was published with; `original` takes from it what
+    the text leaves out.
+
+    Raises:
+        UsageError: names the part that cannot be read.
     """
     name, _, tail = text.strip().partition(":")
     if name not in RULE_NAMES:
@@ -192,7 +197,8 @@ def choose_grid(width: int, height: int, rule: TileRule) -> Grid:
 
 
 def _nearest_aspect(width: int, height: int, rule: TileRule) -> tuple[int, int]:
-    """The published rule: a tie in aspect goes to the larger grid if the image fills half of it."""
+    """The published rule: at equal distance in aspect, a later grid wins if the image has more
+    pixels than half of it."""
     aspect = width / height
     best, best_distance = (1, 1), math.inf
     for columns, rows in _candidates(rule.min, rule.max):
@@ -226,9 +232,9 @@ def _fewest_tiles(width: int, height: int, rule: TileRule) -> tuple[int, int]:
 def _candidates(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
     """Every (columns, rows) of `min_tiles` to `max_tiles` tiles, by number of tiles.
 
-    Grids of equal size stand in the iteration order of a Python set that was filled by
-    growing side. The published rule does so, and with `min_tiles` above 1 its answer for an
-    aspect ratio exactly between two grids of equal size hangs on that order.
+    Grids of equal size have the iteration order of a Python set that was filled by growing side,
+    as in the published rule. With `min_tiles` above 1 its answer for an aspect ratio exactly
+    between two grids of equal size depends on that order.
     """
     grids = [
         (columns, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,9 @@ from vlmc.progress.events import Progress
 class JobSummary:
     """`answers` and `errors` count the output's lines, `resumed` those that were there before.
 
-    `seconds` is the time of this run alone.
+    `left_out` counts, by kind, the files of the input that are not images. `seconds` is of this
+    run alone, as are the counts of its pictures: `rotation_ignored` of those whose EXIF
+    orientation was ignored, `clipped_to_8_bits` of grey ones of more bits, clipped to 0..255.
     """
 
     rows: int
@@ -40,6 +42,9 @@ class JobSummary:
     errors: int
     resumed: int
     seconds: float
+    left_out: Mapping[str, int]
+    rotation_ignored: int
+    clipped_to_8_bits: int
 
 
 def run_job(
@@ -91,7 +96,16 @@ def run_job(
             passage.complete()
     errors = len(passage.failed)
     seconds = time.monotonic() - started_at
-    return JobSummary(len(rows), questions.total - errors, errors, resumed, seconds)
+    return JobSummary(
+        rows=len(rows),
+        answers=questions.total - errors,
+        errors=errors,
+        resumed=resumed,
+        seconds=seconds,
+        left_out=rows.left_out,
+        rotation_ignored=asking.notes["rotation_ignored"],
+        clipped_to_8_bits=asking.notes["clipped_to_8_bits"],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from vlmc.errors import UsageError
 from vlmc.files.atomic import sync
+from vlmc.files.units import shorten
 
 SCHEMA = 1
 
@@ -116,5 +117,4 @@ def locked_ledger(out: Path) -> Iterator[LedgerFile]:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 120 else f"{text[:117]}…"
+    return shorten(json.dumps(value, ensure_ascii=False), 120)

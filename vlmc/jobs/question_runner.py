@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vlmc.errors import VlmcError
+from vlmc.files.units import shorten
+from vlmc.image.decode import ImageNote
 from vlmc.jobs.input.questions import Question
 from vlmc.jobs.input.rows import ImageInput, InputRow
+from vlmc.jobs.picture_notes import PictureNotes
 
-Request = tuple[ImageInput, str]
+Request = tuple[ImageInput | None, str]
 OUTPUT_COLUMNS = (
     "row",
     "image",
@@ -25,15 +28,20 @@ OUTPUT_COLUMNS = (
     "error",
 )
 
+MAX_ERROR_CHARACTERS = 1000
+
 
 class Answer(Protocol):
-    """What a job reads of the runtime's answer."""
+    """The parts of the runtime's answer that a job reads."""
 
     @property
     def text(self) -> str: ...
 
     @property
     def image_tokens(self) -> int: ...
+
+    @property
+    def image_notes(self) -> Sequence[Collection[ImageNote]]: ...
 
 
 class Scored(Protocol):
@@ -64,15 +72,17 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QuestionRunner:
-    """How questions are put: answered in up to `max_new_tokens`, or scored over `choices`.
+    """Runs questions: answers of up to `max_new_tokens`, or scores of `choices`.
 
-    `other_columns` says whether a line also holds the input's other columns.
+    `other_columns` says whether a line also holds the input's other columns. `notes` counts the
+    pictures as they are answered.
     """
 
     model: Model
     choices: Sequence[str] | None
     max_new_tokens: int
     other_columns: bool
+    notes: PictureNotes = field(default_factory=PictureNotes)
 
     def lines(
         self, questions: Iterable[Question]
@@ -84,7 +94,7 @@ class QuestionRunner:
 
         def requests() -> Iterator[Request]:
             for question in questions:
-                if question.row.image is None:
+                if question.row.missing:
                     waiting.append((question, _no_image(question.row)))
                 else:
                     waiting.append((question, None))
@@ -104,7 +114,12 @@ class QuestionRunner:
                 if not waiting:
                     raise VlmcError("the model gave more answers than it was asked questions")
                 question, _ = waiting.popleft()
-                yield question, self._line(question, outcome)
+                if isinstance(outcome, VlmcError):
+                    yield question, self._line(question, outcome)
+                else:
+                    answer, columns = outcome
+                    self.notes.add(question.row, answer.image_notes)
+                    yield question, self._line(question, columns)
         yield from without_image()
         if waiting:
             raise VlmcError(
@@ -114,14 +129,20 @@ class QuestionRunner:
 
     def _outcomes(
         self, requests: Iterator[Request]
-    ) -> Generator[dict[str, Any] | VlmcError, None, None]:
-        """The columns that each request's outcome fills."""
+    ) -> Generator[tuple[Answer, dict[str, Any] | VlmcError] | VlmcError, None, None]:
+        """Each request's answer, and the columns that it fills."""
         if self.choices is None:
             for outcome in self.model.try_stream(requests, max_new_tokens=self.max_new_tokens):
-                yield outcome if isinstance(outcome, VlmcError) else _answered(outcome)
+                if isinstance(outcome, VlmcError):
+                    yield outcome
+                else:
+                    yield outcome, _answered(outcome)
         else:
             for result in self.model.try_score(requests, choices=self.choices):
-                yield result if isinstance(result, VlmcError) else _scored(result)
+                if isinstance(result, VlmcError):
+                    yield result
+                else:
+                    yield result.answer, _scored(result)
 
     def _line(self, question: Question, outcome: dict[str, Any] | VlmcError) -> dict[str, Any]:
         line: dict[str, Any] = dict.fromkeys(OUTPUT_COLUMNS)
@@ -129,7 +150,11 @@ class QuestionRunner:
         line["image"] = question.row.name
         line["question"] = question.prompt.question
         line["prompt"] = question.prompt.text
-        line.update({"error": str(outcome)} if isinstance(outcome, VlmcError) else outcome)
+        line.update(
+            {"error": shorten(str(outcome), MAX_ERROR_CHARACTERS)}
+            if isinstance(outcome, VlmcError)
+            else outcome
+        )
         if self.other_columns:
             line.update(question.row.columns)
         return line
@@ -146,4 +171,7 @@ def _scored(result: Scored) -> dict[str, Any] | VlmcError:
 
 
 def _no_image(row: InputRow) -> VlmcError:
-    return VlmcError(f"row {row.number} names no image; fill in its column image")
+    return VlmcError(
+        f"row {row.number} names no image; fill in its column image. A table of text alone has no "
+        "such column"
+    )

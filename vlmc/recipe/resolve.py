@@ -39,7 +39,13 @@ class Resolved:
     def image_rules(self) -> ImageRules:
         """How an image becomes tiles."""
         image = self.recipe.image
-        return ImageRules(image.resampler, image.exif, self.tiles, self.published_tiles)
+        return ImageRules(
+            image.resampler,
+            image.exif,
+            self.tiles,
+            self.published_tiles,
+            image.high_bit_depth,
+        )
 
     @property
     def prompt_rules(self) -> PromptRules:

@@ -113,6 +113,8 @@ class ImagePart(Part):
     """opencv is quick, pillow bit for bit the original."""
     exif: Literal["ignore", "apply"] = "ignore"
     """Whether the orientation in the image's EXIF data is applied; the original ignores it."""
+    high_bit_depth: Literal["original", "scale"] = "original"
+    """original clips grey pictures of 16 bits or floats to 0..255; scale scales them to 8 bits."""
     tiles: TilesPart = TilesPart()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
 from vlmc.errors import PromptError, UsageError, VlmcError
-from vlmc.image.decode import ImageSource
+from vlmc.image.source import ImageSource, is_image_source
 from vlmc.image.tiles import TileRule
 from vlmc.models.language import reference_loop
 from vlmc.models.language.decoder import Decoder
@@ -138,6 +138,7 @@ class Model:
                     prompt_token_ids=request.prompt_ids,
                     finish_reason="stop" if ids[-1] == self._prompts.stop_id else "length",
                     image_tokens=request.image_tokens,
+                    image_notes=request.image_notes,
                     prompt_tokens_reused=start.shared if row else 0,
                     engine=self.engine,
                     timings=timings(request, decode_ms),
@@ -190,6 +191,7 @@ class Model:
                     prompt_token_ids=request.prompt_ids,
                     finish_reason="choice",
                     image_tokens=request.image_tokens,
+                    image_notes=request.image_notes,
                     prompt_tokens_reused=start.shared if index else 0,
                     engine=self.engine,
                     timings=timings(request, decode_ms),
@@ -204,7 +206,10 @@ class Model:
 
         Raises:
             ImageError: an image is missing, damaged or too large.
+            UsageError: `images` is a single image.
         """
+        if is_image_source(images):
+            raise UsageError("encode takes a list of images; write encode([image])")
         features = []
         for source in images:
             with self._exclusively():

@@ -71,7 +71,7 @@ def _check_pixels(
     images = dataset.images
     for done, (digest, path) in enumerate(images.items(), 1):
         found = model.prepare_image(path).tiles
-        pixels = decode(path, exif=targets.exif)
+        pixels = decode(path, exif=targets.exif, high_bit_depth=targets.high_bit_depth)
         check.compare(str(path), found, pixels, targets.rule, targets.resampler)
         expected = reference.grids[digest]
         count = choose_grid(expected.width, expected.height, published).tiles

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from vlmc.artifact.integrity import Artifact
 from vlmc.errors import UsageError
 from vlmc.image.decode import ExifMode
+from vlmc.image.high_bit_depth import HighBitDepth
 from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule
 from vlmc.recipe.document import read_document
@@ -22,6 +23,7 @@ class AccuracyTargets:
     rule: TileRule
     resampler: Resampler
     exif: ExifMode
+    high_bit_depth: HighBitDepth
     accuracy: AccuracyPart
 
 
@@ -43,4 +45,4 @@ def read_accuracy_targets(artifact: Artifact) -> AccuracyTargets:
             f"{path} cannot be read by this version of vlmc ({error}). Verify the artifact with "
             "the version that built it."
         ) from error
-    return AccuracyTargets(rule, image.resampler, image.exif, accuracy)
+    return AccuracyTargets(rule, image.resampler, image.exif, image.high_bit_depth, accuracy)

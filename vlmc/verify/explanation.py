@@ -96,7 +96,8 @@ class Explainer:
         return Explanation(
             pair,
             "pixels",
-            f"the resampler {self._rules.resampler}, EXIF orientation: {self._rules.exif}",
+            f"the resampler {self._rules.resampler}, EXIF orientation: {self._rules.exif}, "
+            f"high bit depth: {self._rules.high_bit_depth}",
             answers,
         )
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vlmc.image.decode import Pixels
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.resize import Resampler
+from vlmc.image.source import Pixels
 from vlmc.image.tiles import TileRule
 
 SAMPLE_TILES = 64

@@ -18,6 +18,7 @@ from vlmc.errors import CheckpointError, UsageError
 from vlmc.files.atomic import atomic_path
 from vlmc.files.strict_json import parse_json
 from vlmc.image.decode import ExifMode, decode
+from vlmc.image.high_bit_depth import HighBitDepth
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule
@@ -62,6 +63,7 @@ class ImageMaking:
     rule: TileRule
     resampler: Resampler
     exif: ExifMode
+    high_bit_depth: HighBitDepth
 
 
 def make_reference(
@@ -83,7 +85,7 @@ def make_reference(
     for done, (digest, path) in enumerate(images.items(), 1):
         grids[digest] = grid_of(decode(path), source.rule)
         if digest in shares:
-            pixels = decode(path, exif=making.exif)
+            pixels = decode(path, exif=making.exif, high_bit_depth=making.high_bit_depth)
             made = make_tiles(pixels, making.rule, making.resampler)
             for index in sample_indices(len(made), shares[digest]):
                 places.append(SampleTile(digest, index))

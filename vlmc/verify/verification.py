@@ -125,7 +125,7 @@ def _run_source(
     source = open_source(
         folder, artifact.manifest.prompt, _DTYPES[targets.accuracy.reference_dtype]
     )
-    making = ImageMaking(targets.rule, targets.resampler, targets.exif)
+    making = ImageMaking(targets.rule, targets.resampler, targets.exif, targets.high_bit_depth)
     made = make_reference(source, digests, dataset, making)
     del source
     if torch.cuda.is_available():

@@ -33,6 +33,7 @@ CHANGES: dict[str, set[str]] = {
     "image.tiles.rule=single": set(),
     "image.resampler=pillow": set(),
     "image.exif=apply": set(),
+    "image.high_bit_depth=scale": set(),
     "model.system_message=Be brief.": set(),
     "model.template=Hermes-2": set(),  # its stop token is this template's, too
     "accuracy={dataset: eval.jsonl, normalize: [nfkc], min_answer_agreement: 0.5}": set(),

@@ -92,7 +92,7 @@ def test_jsonl_rows(tmp_path: Path) -> None:
     assert list(rows.read()) == [
         InputRow(0, tmp_path / "a.jpg", "a.jpg", "fire?", "0", {"label": "是", "n": 1}),
         InputRow(1, [tmp_path / "b.jpg", Path("/c.jpg")], ["b.jpg", "/c.jpg"], "door?", "7", {}),
-        InputRow(2, None, None, "x", "0", {}),
+        InputRow(2, None, None, "x", "0", {}, missing=True),
     ]
     assert [row.number for row in rows.read(2)] == [2]
 

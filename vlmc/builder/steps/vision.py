@@ -141,6 +141,7 @@ def _ranges_step(
                 image.tiles,
                 resampler=image.resampler,
                 exif=image.exif,
+                high_bit_depth=image.high_bit_depth,
                 seed=settings.seed,
             )
         # The 8-bit grids need the quantized tower and the one it is compared with.

@@ -155,7 +155,8 @@ def _digests(
 def _examine(path: Path, decode_whole: bool) -> tuple[str, str]:
     """Digest of an image file, and the error message if it cannot be read."""
     # Imported on use, because `vlmc plan` imports this module without reading images.
-    from vlmc.image.decode import decode, image_size, read_image_file
+    from vlmc.image.decode import decode, image_size
+    from vlmc.image.source import read_image_file
 
     try:
         content = read_image_file(path)

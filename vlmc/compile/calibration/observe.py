@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmc.errors import CheckpointError
-from vlmc.image.decode import Pixels
+from vlmc.image.source import Pixels
 from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.models.vision.calibration_ranges import linear_of
 from vlmc.models.vision.tower import VisionBlock, VisionTower, normalize_tiles

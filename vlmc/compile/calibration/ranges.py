@@ -16,7 +16,7 @@ from vlmc.compile.calibration.observe import LinearInputs, Observations, linears
 from vlmc.compile.calibration.sensitivity import choose_kept, layer_losses
 from vlmc.compile.calibration.tiles import CalibrationTiles
 from vlmc.compile.onnx.grids import GRIDS, Grid
-from vlmc.image.decode import Pixels
+from vlmc.image.source import Pixels
 from vlmc.machine.support import Precision
 from vlmc.models.disable_tf32 import disable_tf32
 from vlmc.models.vision.calibration_ranges import LinearRange, Ranges, migrate

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vlmc.compile.calibration.observe import linears_of
 from vlmc.compile.onnx.grids import Grid
 from vlmc.errors import RecipeError
-from vlmc.image.decode import Pixels
+from vlmc.image.source import Pixels
 from vlmc.models.cosine import cosine
 from vlmc.models.vision.calibration_ranges import linear_of
 from vlmc.models.vision.tower import VisionTower, normalize_tiles, pixel_shuffle

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vlmc.errors import RecipeError
-from vlmc.image.decode import ExifMode, Pixels, decode, image_size
+from vlmc.image.decode import ExifMode, decode, image_size
+from vlmc.image.high_bit_depth import HighBitDepth
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.resize import Resampler
+from vlmc.image.source import Pixels
 from vlmc.image.tiles import TileRule, choose_grid
 
 TILES_AN_IMAGE = 2
@@ -31,9 +33,11 @@ class CalibrationTiles:
         *,
         resampler: Resampler,
         exif: ExifMode,
+        high_bit_depth: HighBitDepth = "original",
         seed: int,
     ) -> None:
-        self._rule, self._resampler, self._exif = rule, resampler, exif
+        self._rule, self._resampler = rule, resampler
+        self._exif, self._high_bit_depth = exif, high_bit_depth
         draw = random.Random(seed)
         self._chosen: list[tuple[Path, list[int]]] = []
         for image in images:
@@ -46,7 +50,8 @@ class CalibrationTiles:
 
     def __iter__(self) -> Iterator[Pixels]:
         for image, chosen in self._chosen:
-            tiles = make_tiles(decode(image, exif=self._exif), self._rule, self._resampler)
+            pixels = decode(image, exif=self._exif, high_bit_depth=self._high_bit_depth)
+            tiles = make_tiles(pixels, self._rule, self._resampler)
             yield from (tiles[index] for index in chosen)
 
     def check_spread(self) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlmc.errors import UsageError
-from vlmc.image.decode import describe
+from vlmc.image.source import describe
 from vlmc.jobs.input.prompts import prompt_text, question_id
-from vlmc.jobs.input.rows import ImageInput, InputRow
+from vlmc.jobs.input.rows import ImageInput, InputRow, image_at
 from vlmc.machine.distribution import install_command
 
 # Rows may hold whole image files, so that few are in memory at once.
@@ -32,9 +32,15 @@ def import_pyarrow(path: Path) -> tuple[Any, Any]:
 class ParquetRows:
     """The rows of a Parquet file.
 
-    `image` holds paths relative to the file's folder, encoded images as bytes, lists of
-    either, or structs {bytes, path}. `UsageError` says which column cannot be used.
+    `image` holds paths relative to the file's folder, `data:` URLs, encoded images as bytes,
+    structs {bytes, path} as in Hugging Face datasets, or lists of these. A file without that
+    column, whose rows have a `prompt`, is text alone.
+
+    Raises:
+        UsageError: says which column cannot be used.
     """
+
+    left_out: Mapping[str, int] = {}
 
     def __init__(self, path: Path) -> None:
         self.source = str(path)
@@ -51,15 +57,15 @@ class ParquetRows:
         except (OSError, arrow.ArrowException) as error:
             raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
         names = self.schema.names
-        if "image" not in names:
+        self.prompted, self.text_only = "prompt" in names, "image" not in names
+        if self.text_only and not self.prompted:
             raise UsageError(f"{path}: has no column 'image' (it has {', '.join(names)})")
-        kind = self.schema.field("image").type
-        if not _is_image_type(arrow.types, kind):
+        kind = None if self.text_only else self.schema.field("image").type
+        if kind is not None and not _is_image_type(arrow.types, kind):
             raise UsageError(
-                f"{path}: the column 'image' is {kind}; it must hold paths, bytes, lists of "
-                "either, or structs of bytes and path"
+                f"{path}: the column 'image' is {kind}; it must hold paths, bytes, structs of "
+                "bytes and path, or lists of these"
             )
-        self.prompted = "prompt" in names
         own = {"image", "prompt", "question"} if self.prompted else {"image"}
         self.columns = tuple(name for name in names if name not in own)
         if self.prompted:
@@ -99,15 +105,16 @@ class ParquetRows:
                 question_id(values.get("question"), 0, f"{self.path}, row {number}")
 
     def _row(self, number: int, values: dict[str, Any]) -> InputRow:
-        image, name = self._image(values.pop("image"))
+        image, name = self._image(values.pop("image", None))
+        missing = image is None and not self.text_only
         prompt = question = None
         if self.prompted:
             prompt = values.pop("prompt")
             question = question_id(values.pop("question", None), 0, f"{self.path}, row {number}")
-        return InputRow(number, image, name, prompt, question, values)
+        return InputRow(number, image, name, prompt, question, values, missing)
 
     def _image(self, value: Any) -> tuple[ImageInput | None, str | list[str] | None]:
-        if value is None:
+        if value is None or value == []:
             return None, None
         if isinstance(value, list):
             images, names = [], []
@@ -125,12 +132,13 @@ class ParquetRows:
             return content, path or describe(content)
         if isinstance(value, bytes):
             return value, describe(value)
-        return self.path.parent / value, value
+        return image_at(self.path.parent, value)
 
 
 def _is_image_type(types: Any, kind: Any) -> bool:
     if types.is_list(kind) or types.is_large_list(kind):
-        return _is_image_type(types, kind.value_type) and not types.is_nested(kind.value_type)
+        part = kind.value_type
+        return _is_image_type(types, part) and (types.is_struct(part) or not types.is_nested(part))
     if types.is_struct(kind):
         fields = {part.name: part.type for part in kind}
         return set(fields) <= {"bytes", "path"} and all(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmc.errors import UsageError
+from vlmc.files.units import shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ def _prompt(question: str, text: object, where: str) -> Prompt:
 def prompt_text(text: object, where: str) -> str:
     """`text` if it is a prompt, else `UsageError`."""
     if not isinstance(text, str) or not text.strip():
-        raise UsageError(f"{where}: the prompt is {text!r}; it must be text that is not empty")
+        raise UsageError(
+            f"{where}: the prompt is {shorten(repr(text))}; it must be text that is not empty"
+        )
     return text
 
 
@@ -79,7 +82,9 @@ def question_id(value: object, default: int, where: str) -> str:
     if value is None:
         return str(default)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UsageError(f"{where}: the question id is {value!r}; it must be text or a number")
+        raise UsageError(
+            f"{where}: the question id is {shorten(repr(value))}; it must be text or a number"
+        )
     return str(value)
 
 

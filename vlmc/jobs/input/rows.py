@@ -1,4 +1,4 @@
-"""What a job reads: rows with an image, perhaps a prompt, and columns that are passed on."""
+"""The rows of a job: an image, perhaps a prompt, and columns that are passed on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-ImageInput = Path | bytes | list[Path | bytes]
+from vlmc.image.source import describe, is_url
+
+ImageInput = Path | str | bytes | list[Path | str | bytes]
+"""Paths, URLs as texts, and encoded images."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputRow:
     """`number` counts from 0; `name` is what the output's column `image` will hold.
 
-    `image` is None where the input names none; `prompt` and `question` are set where the
-    input brings its own prompts.
+    `image` is None for a row of text alone, and where `missing` says that the row's column `image`
+    is empty. `prompt` and `question` are set where the input has its own prompts.
     """
 
     number: int
@@ -24,6 +27,7 @@ class InputRow:
     prompt: str | None = None
     question: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    missing: bool = False
 
 
 class Rows(Protocol):
@@ -39,7 +43,15 @@ class Rows(Protocol):
 
     @property
     def prompted(self) -> bool:
-        """Whether the rows bring their own prompts."""
+        """Whether the rows have their own prompts."""
+
+    @property
+    def text_only(self) -> bool:
+        """Whether the input has no column `image`, so that its prompts are text alone."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Kind of file, such as `.txt` → how many of it the input holds that are not rows."""
 
     @property
     def digest(self) -> str:
@@ -49,3 +61,13 @@ class Rows(Protocol):
 
     def read(self, start: int = 0) -> Iterator[InputRow]:
         """The rows from number `start` on."""
+
+
+def image_at(folder: Path, text: str) -> tuple[Path | str, str]:
+    """The image that a table in `folder` names, and the name for the output.
+
+    A relative path is relative to the folder; a URL stays a text.
+    """
+    if is_url(text):
+        return text, describe(text)
+    return folder / text, text

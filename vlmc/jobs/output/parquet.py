@@ -117,6 +117,8 @@ def _passed_on_columns(arrow: Any, rows: Rows, schema: Any) -> Iterator[tuple[in
 
 
 def _has_image_lists(arrow: Any, rows: Rows) -> bool:
+    if rows.text_only:
+        return False
     if isinstance(rows, ParquetRows):
         kind = rows.schema.field("image").type
         return bool(arrow.types.is_list(kind) or arrow.types.is_large_list(kind))

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
 from vlmc.artifact.manifest import ImageRules
-from vlmc.errors import UsageError
-from vlmc.image.decode import ImageSource, decode, describe, read_image_file
+from vlmc.image.decode import ImageNote, Picture, read_picture
 from vlmc.image.preprocess import make_tiles
+from vlmc.image.source import (
+    Content,
+    ImageSource,
+    Pixels,
+    describe,
+    read_image_file,
+    resolve_source,
+)
 from vlmc.image.tiles import TileRule
 from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
 from vlmc.runtime.requests.request import PreparedImage, split_request
@@ -34,6 +41,11 @@ class PreparedRequest:
     def image_tokens(self) -> int:
         """Tokens that the images take."""
         return self.prompt_ids.count(self.image_token_id) if self.images else 0
+
+    @property
+    def image_notes(self) -> tuple[frozenset[ImageNote], ...]:
+        """For each image, what decoding left unused."""
+        return tuple(image.notes for image in self.images)
 
     @property
     def prefix_length(self) -> int:
@@ -81,31 +93,40 @@ class Preparer:
         """Decode and tile one image, or take it from the last few by its content.
 
         Raises:
-            ImageError: it is missing, damaged, too large, or no image.
+            ImageError: it is missing, damaged, too large, or not an image.
         """
         if isinstance(source, PreparedImage):
             return source
-        name = describe(source)
-        if isinstance(source, str | Path):
-            source = read_image_file(source)
-        content, digest = source, _digest(source)
+        name, picture = describe(source), None
+        content = resolve_source(source, name)
+        if isinstance(content, Path):
+            content = read_image_file(content)
+        elif isinstance(content, Image.Image):
+            # Its mode, palette and EXIF data decide its pixels, so it is decoded first.
+            picture = self._read(content, name)
+            content = picture.pixels
+        digest = _digest(content, frozenset() if picture is None else picture.notes)
 
         def prepared() -> PreparedImage:
-            pixels = decode(content, exif=self._rules.exif, name=name)
-            with self._counting:
-                self.images_decoded += 1
-            return PreparedImage(digest, make_tiles(pixels, self._tiles, self._rules.resampler))
+            read = picture or self._read(content, name)
+            tiles = make_tiles(read.pixels, self._tiles, self._rules.resampler)
+            return PreparedImage(digest, tiles, notes=read.notes)
 
         return self._kept.get_or_compute(digest, prepared)
 
+    def _read(self, content: Content, name: str) -> Picture:
+        with self._counting:
+            self.images_decoded += 1
+        return read_picture(
+            content, exif=self._rules.exif, high_bit_depth=self._rules.high_bit_depth, name=name
+        )
 
-def _digest(source: bytes | npt.NDArray[np.uint8]) -> bytes:
-    digest = hashlib.blake2b(digest_size=32)
-    if isinstance(source, np.ndarray):
-        digest.update(f"{source.shape} {source.dtype}".encode())
-        digest.update(np.ascontiguousarray(source).data)
-    elif isinstance(source, bytes):
-        digest.update(source)
-    else:
-        raise UsageError(f"an image is a path, bytes or an RGB array, got {type(source).__name__}")
+
+def _digest(content: bytes | Pixels, notes: frozenset[ImageNote]) -> bytes:
+    """BLAKE2b over all bytes of an encoded file, or over all pixels, their shape and notes."""
+    if isinstance(content, bytes):
+        return hashlib.blake2b(content, digest_size=32).digest()
+    form = f"{content.shape} {content.dtype} {sorted(notes)}"
+    digest = hashlib.blake2b(form.encode(), digest_size=32)
+    digest.update(np.ascontiguousarray(content).data)
     return digest.digest()

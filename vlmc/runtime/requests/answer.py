@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vlmc.image.decode import ImageNote
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -22,8 +24,10 @@ class Answer:
     """The answer to one request.
 
     `token_ids` are the new tokens, with the stop token if it came. `finish_reason` is `stop`,
-    `length`, or `choice` when the answer is the best of given choices. `prompt_tokens_reused` of
-    the prompt's tokens were not computed for this request: an earlier one had the same beginning.
+    `length`, or `choice` when the answer is the best of given choices. `image_notes` is, for each
+    image, what decoding left unused of it: `rotation_ignored`, `clipped_to_8_bits`.
+    `prompt_tokens_reused` of the prompt's tokens were not computed for this request: an earlier
+    one had the same beginning.
     """
 
     text: str
@@ -31,6 +35,7 @@ class Answer:
     prompt_token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length", "choice"]
     image_tokens: int
+    image_notes: tuple[frozenset[ImageNote], ...]
     prompt_tokens_reused: int
     engine: str
     timings: Timings

@@ -1,34 +1,39 @@
-"""What the runtime is asked: images and a prompt."""
+"""A request: images and a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from vlmc.errors import UsageError
-from vlmc.image.decode import ImageSource
+from vlmc.image.decode import ImageNote
+from vlmc.image.source import ImageSource, describe, is_image_source
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """Tiles, uint8 (T, 448, 448, 3), and the digest of the image's own bytes, which alone tells
-    two images apart.
+    """Tiles, uint8 (T, 448, 448, 3), and the digest of all of the image's bytes, by which images
+    are told apart.
 
-    In a request it stands for its image, which is then neither decoded nor tiled. `features`
-    (256 · T, hidden), where given, are taken in place of the vision engine's.
+    In a request it replaces its image, which is then neither decoded nor tiled. `features`
+    (256 · T, hidden), where given, replace the vision engine's. `notes` is what decoding left
+    unused.
     """
 
     digest: bytes
     tiles: npt.NDArray[np.uint8]
     features: Tensor | None = None
+    notes: frozenset[ImageNote] = frozenset()
 
 
-Request = tuple[ImageSource | PreparedImage | Sequence[ImageSource | PreparedImage] | None, str]
+Request: TypeAlias = (
+    "tuple[ImageSource | PreparedImage | Sequence[ImageSource | PreparedImage] | None, str]"
+)
 """Image, images or None, and a prompt that may hold `<image>` placeholders."""
 
 
@@ -39,19 +44,18 @@ def split_request(request: object) -> tuple[list[ImageSource | PreparedImage], s
         UsageError: it is not of the form of `Request`; says what was found.
     """
     if not isinstance(request, tuple | list) or len(request) != 2:
-        raise UsageError(
-            f"a request is (image, list of images or None, prompt), got {request!r:.200}"
-        )
+        parts = f"{len(request)} values" if isinstance(request, tuple | list) else describe(request)
+        raise UsageError(f"a request is (image, list of images or None, prompt), got {parts}")
     images, prompt = request
     if not isinstance(prompt, str):
         raise UsageError(f"a request's prompt is a text, got {type(prompt).__name__}")
     if images is None:
         return [], prompt
-    if isinstance(images, str | Path | bytes | np.ndarray | PreparedImage):
-        return [images], prompt
     if isinstance(images, list | tuple):
         return list(images), prompt
+    if isinstance(images, PreparedImage) or is_image_source(images):
+        return [images], prompt
     raise UsageError(
-        f"a request's image is a path, bytes, an array or a list of these, got "
-        f"{type(images).__name__}"
+        "a request's image is a path, bytes, a file object, a Pillow image, a data: URL, an array, "
+        f"a tensor or a list of these, got {type(images).__name__}"
     )

@@ -55,7 +55,8 @@ def write_embeddings(
             if image is None:
                 raise ValueError("samples with images need image rules")
             tower = tower or _tower(checkpoint)
-            tiles = make_tiles(decode(path, exif=image.exif), image.tiles, image.resampler)
+            pixels = decode(path, exif=image.exif, high_bit_depth=image.high_bit_depth)
+            tiles = make_tiles(pixels, image.tiles, image.resampler)
             tile_counts = [len(tiles)]
             features = [_features(tower, torch.from_numpy(tiles))]
         for index, sample in enumerate(samples.samples):
