@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,19 @@ def test_another_schema_is_named(schema: object, made: Path) -> None:
 def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="is not an artifact"):
         read_manifest(tmp_path)
+
+
+def test_a_manifest_without_high_bit_depth_is_of_the_original_rule(made: Path) -> None:
+    """Such are those from before the rule, so the rule's default has no key, and one form only."""
+    sealed = seal(made, manifest())
+    assert "high_bit_depth" not in values_of(made)["image"]
+    assert read_manifest(made).image.high_bit_depth == "original"
+    _edit(made, lambda values: values["image"].update(high_bit_depth="original"))
+    with pytest.raises(IntegrityError, match="malformed"):
+        read_manifest(made)
+    scaling = replace(manifest(), image=replace(manifest().image, high_bit_depth="scale"))
+    assert seal(made, scaling).identity != sealed.identity
+    assert read_manifest(made).image.high_bit_depth == "scale"
+    _edit(made, lambda values: values["image"].update(high_bit_depth="16"))
+    with pytest.raises(IntegrityError, match="not one of original, scale"):
+        read_manifest(made)

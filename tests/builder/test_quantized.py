@@ -209,6 +209,8 @@ CALIBRATED = (
         "calibration={dataset: calibration.jsonl, samples: 3, seed: 1}",
         "calibration={dataset: calibration.jsonl, samples: 3, modality: text}",
         "image.resampler=pillow",
+        "image.exif=apply",
+        "image.high_bit_depth=scale",
         "model.system_message=Be brief.",
     ],
 )
@@ -221,6 +223,24 @@ def test_every_key_makes_other_weights(
     changed = {name for name in before if before[name] != after[name]}
     assert changed >= {"language.weights", "language.settings"}
     assert ("language.calibration" in changed) == (not override.startswith("language."))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "image.resampler=pillow",
+        "image.exif=apply",
+        "image.high_bit_depth=scale",
+        "image.tiles={rule: native}",
+    ],
+)
+def test_every_rule_of_pictures_makes_other_ranges(
+    override: str, images: Path, miniature: Path, tmp_path: Path
+) -> None:
+    recipe = calibrated(tmp_path, images, miniature)
+    overrides = (*CALIBRATED, "vision.precision=fp16")
+    before, after = keys_of(recipe, *overrides), keys_of(recipe, *overrides, override)
+    assert before["vision.ranges"] != after["vision.ranges"]
 
 
 def keys_of(recipe: Path, *overrides: str) -> dict[str, str]:

@@ -14,18 +14,19 @@ from PIL import Image
 
 from tests.image.patterns import pattern
 from vlmc.errors import ImageError, VlmcError
-from vlmc.image.decode import ImageNote, decode
+from vlmc.image.decode import ImageNote, read_picture
 from vlmc.jobs.question_runner import Request
 
 PREFETCH_REQUESTS = 5
 Outcome = TypeVar("Outcome")
+Notes = tuple[frozenset[ImageNote], ...]
 
 
 @dataclass(frozen=True)
 class FakeAnswer:
     text: str
     image_tokens: int = 256
-    image_notes: tuple[frozenset[ImageNote], ...] = ()
+    image_notes: Notes = ()
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,24 @@ class FakeModel:
     def try_stream(
         self, requests: Iterable[Request], *, max_new_tokens: int = 5
     ) -> Iterator[FakeAnswer | VlmcError]:
-        def answer(total: int, prompt: str) -> FakeAnswer:
-            return FakeAnswer(f"{total % 97} für {prompt}?"[: 4 * max_new_tokens])
+        def answer(total: int, prompt: str, notes: Notes) -> FakeAnswer:
+            text = f"{total % 97} für {prompt}?"[: 4 * max_new_tokens]
+            return FakeAnswer(text, image_notes=notes)
 
         yield from self._each(requests, answer)
 
     def try_score(
         self, requests: Iterable[Request], *, choices: Sequence[str]
     ) -> Iterator[FakeScored | VlmcError]:
-        def score(total: int, _prompt: str) -> FakeScored:
+        def score(total: int, _prompt: str, notes: Notes) -> FakeScored:
             scores = {choice: -float((total + 7 * i) % 13) for i, choice in enumerate(choices)}
-            return FakeScored(scores, FakeAnswer(max(scores, key=scores.__getitem__)))
+            best = max(scores, key=scores.__getitem__)
+            return FakeScored(scores, FakeAnswer(best, image_notes=notes))
 
         yield from self._each(requests, score)
 
     def _each(
-        self, requests: Iterable[Request], answer: Callable[[int, str], Outcome]
+        self, requests: Iterable[Request], answer: Callable[[int, str, Notes], Outcome]
     ) -> Iterator[Outcome | VlmcError]:
         remaining = iter(requests)
         while batch := list(itertools.islice(remaining, PREFETCH_REQUESTS)):
@@ -71,11 +74,12 @@ class FakeModel:
                 time.sleep(self._wait_s)
                 try:
                     images = image if isinstance(image, list) else [image]
-                    total = sum(int(decode(part).sum(dtype=np.int64)) for part in images)
+                    read = [read_picture(part) for part in images if part is not None]
                 except ImageError as error:
                     yield error
                 else:
-                    yield answer(total, prompt)
+                    total = sum(int(picture.pixels.sum(dtype=np.int64)) for picture in read)
+                    yield answer(total, prompt, tuple(picture.notes for picture in read))
 
 
 def write_images(folder: Path, count: int, *, damaged: Sequence[int] = ()) -> list[Path]:

@@ -7,8 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.image.files import alike_at_first, encoded, turned
+from tests.image.patterns import pattern
 from vlmc.builder.build import build
 from vlmc.jobs import question_runner
 from vlmc.jobs.input.open import open_input
@@ -34,6 +38,45 @@ def model(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     recipe = read_recipe(folder / "recipe.yaml", ())
     with load(build(recipe, folder / "artifact"), device="cpu") as loaded:
         yield loaded
+
+
+def test_pictures_that_begin_alike_have_their_own_answers(model: Model, tmp_path: Path) -> None:
+    paths = alike_at_first(tmp_path / "images")
+    out = tmp_path / "answers.jsonl"
+    run_job(
+        as_job_model(model),
+        open_input(str(tmp_path / "images")),
+        prompts_from_texts(["Is there a door?"]),
+        out,
+        artifact=model.artifact.identity,
+        tiles=str(model.tiles),
+        choices=["yes", "no"],
+    )
+    found = [json.loads(line)["scores"]["yes"] for line in out.read_text().splitlines()]
+    for path, score in zip(paths, found, strict=True):
+        (alone,) = model.score([(path.read_bytes(), "Is there a door?")], choices=["yes", "no"])
+        assert score == pytest.approx(alone["yes"], abs=1e-4)
+    assert abs(found[0] - found[1]) > 1e-3
+
+
+def test_summary_counts_what_is_left_unused(model: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    photo = Image.fromarray(pattern(61, 43))
+    (folder / "phone").write_bytes(turned(photo))
+    (folder / "scan.tif").write_bytes(encoded(Image.fromarray(np.full((9, 9), 700, "u2")), "TIFF"))
+    (folder / "plain.png").write_bytes(encoded(photo, "PNG"))
+    summary = run_job(
+        as_job_model(model),
+        open_input(str(folder)),
+        prompts_from_texts(["Is there a door?", "A lamp?"]),
+        tmp_path / "answers.jsonl",
+        artifact=model.artifact.identity,
+        tiles=str(model.tiles),
+        max_new_tokens=1,
+    )
+    assert (summary.answers, summary.errors) == (6, 0)
+    assert (summary.rotation_ignored, summary.clipped_to_8_bits) == (1, 1)
 
 
 def as_job_model(model: Model) -> question_runner.Model:

@@ -103,7 +103,8 @@ def describe(source: object) -> str:
     if isinstance(source, bytes | bytearray | memoryview):
         return f"<{len(source)} bytes>"
     if isinstance(source, Mapping):
-        return describe(source.get("path") or source.get("bytes"))
+        named = source.get("path") or source.get("bytes")
+        return f"<{type(source).__name__}>" if named is None else describe(named)
     if isinstance(source, np.ndarray):
         return f"<array {'x'.join(map(str, source.shape))} {source.dtype}>"
     if isinstance(source, Image.Image):
