@@ -91,6 +91,7 @@ def test_recipe_in_the_artifact_is_a_whole_recipe(quick_build: Build, miniature:
         "image": {
             "resampler": "opencv",
             "exif": "ignore",
+            "high_bit_depth": "original",
             "tiles": {
                 "rule": "native",
                 "min": 1,

@@ -152,7 +152,16 @@ def test_run_reads_and_writes_tables(
     assert result.exit_code == 0
     told = json.loads(result.stdout)
     assert told.pop("seconds") > 0
-    assert told == {"output": str(out), "rows": 2, "answers": 2, "errors": 0, "resumed": 0}
+    assert told == {
+        "output": str(out),
+        "rows": 2,
+        "answers": 2,
+        "errors": 0,
+        "resumed": 0,
+        "left_out": {},
+        "rotation_ignored": 0,
+        "clipped_to_8_bits": 0,
+    }
     lines = lines_of(out) if suffix == "jsonl" else pq.read_table(out).to_pylist()
     assert [(line["id"], line["question"], line["error"]) for line in lines] == [
         (7, "kind", None),

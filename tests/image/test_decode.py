@@ -180,6 +180,9 @@ def test_nothing_is_written_to_the_terminal(tmp_path: Path) -> None:
     """By a process of its own, since pytest collects warnings and libtiff writes past Python."""
     tiff = bytearray(encoded(PHOTO, "TIFF", compression="tiff_lzw"))
     tiff[60:200] = b"\xff" * 140
+    samples = bytearray(encoded(PHOTO, "TIFF"))
+    entry = samples.index(struct.pack("<HHI", 277, 3, 1))  # SamplesPerPixel, a short
+    samples[entry + 8] = 200
     exif = bytearray(turned(PHOTO))
     exif[exif.index(b"Exif\0\0") + 14] = 200
     named = {
@@ -187,6 +190,7 @@ def test_nothing_is_written_to_the_terminal(tmp_path: Path) -> None:
         "palette.png": MODES["palette with transparency"],
         "large.png": forged_png(12_000, 10_000),  # between Pillow's warning and its refusal
         "exif.jpg": bytes(exif),
+        "samples.tif": bytes(samples),  # an error of Pillow's logger
         "cut.tif": encoded(PHOTO, "TIFF")[:-300],
     }
     for name, content in named.items():
@@ -206,7 +210,7 @@ def test_nothing_is_written_to_the_terminal(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stderr == ""
-    assert done.stdout.split() == ["cut.tif", "damaged.tif", "large.png"]
+    assert done.stdout.split() == ["cut.tif", "damaged.tif", "large.png", "samples.tif"]
 
 
 def test_arrays_pass_through_and_are_checked() -> None:
