@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmc.machine.distribution import DISTRIBUTION
+from vlmc.distribution import DISTRIBUTION
 from vlmc.version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -133,5 +133,5 @@ def test_script_beside_the_clone_imports_the_package(clone: Path, tmp_path: Path
 
 def hint(programs: Path, folder: Path) -> str:
     """What a message about a missing package says in an environment."""
-    script = "from vlmc.machine.distribution import install_command as c; print(c('build'))"
+    script = "from vlmc.distribution import install_command as c; print(c('build'))"
     return run(str(programs / "python"), "-c", script, cwd=folder).strip()

@@ -27,7 +27,7 @@ ACROSS = {"attacks", "data", "exactness", "gpu", "miniature", "recipes"}
 
 # Rooms from the ground up. A room imports rooms of lower floors only.
 FLOORS: tuple[set[str], ...] = (
-    {"errors", "version", "files", "progress", "report"},
+    {"errors", "version", "distribution", "files", "progress", "report"},
     {"machine", "image", "text"},
     {"checkpoint", "artifact"},
     {"models", "recipe"},

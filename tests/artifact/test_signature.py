@@ -24,8 +24,8 @@ from tests.artifact.keys import make_keys
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.signature import SIGNATURE, check_signature, sign
 from vlmc.artifact.write import seal
+from vlmc.distribution import install_command
 from vlmc.errors import IntegrityError, UsageError
-from vlmc.machine.distribution import install_command
 
 OPENSSL = shutil.which("openssl")
 

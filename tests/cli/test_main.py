@@ -18,7 +18,7 @@ from tests.artifacts import write_recipe
 from tests.command import call
 from vlmc import load
 from vlmc.artifact.manifest import read_manifest
-from vlmc.machine.distribution import install_command
+from vlmc.distribution import install_command
 
 COLUMNS = ["row", "image", "question", "prompt", "answer", "scores", "image_tokens", "error"]
 QUESTIONS = ["What is this?", "Is it a room?"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmc.machine.distribution import install_command
+from vlmc.distribution import install_command
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GIT = {"url": "https://host/vlmc.git", "vcs_info": {"vcs": "git", "commit_id": COMMIT}}

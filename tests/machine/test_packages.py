@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
-from vlmc.machine.distribution import install_command
+from vlmc.distribution import install_command
 from vlmc.machine.packages import MIN_DRIVER, PACKAGES, EnginePackage
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from recipes.publish import ROOT
 from vlmc.cli.main import main
-from vlmc.machine.distribution import DISTRIBUTION
+from vlmc.distribution import DISTRIBUTION
 from vlmc.recipe.read import read_recipe
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmc.artifact.integrity import REPORTS, Artifact
+from vlmc.distribution import install_command
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.atomic import write_atomically
 from vlmc.files.strict_json import read_json
-from vlmc.machine.distribution import install_command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (

@@ -61,7 +61,7 @@ def build_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        from vlmc.machine.distribution import install_command
+        from vlmc.distribution import install_command
 
         raise UsageError(
             f"this command needs the package {error.name}, which is not installed. Install vlmc "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from vlmc.distribution import install_command
 from vlmc.errors import ImageError
 
 # Pillow's readers that decode in the process. Left out are those that start another program
@@ -111,8 +112,8 @@ def register_heif() -> None:
         import pillow_heif
     except ImportError as error:
         raise ImageError(
-            f"HEIC images need pillow-heif ({error}); install it with pip install 'vlmc[heif]', or "
-            "convert them to JPEG"
+            f"HEIC images need pillow-heif ({error}). Install it: {install_command('heif')}. Or "
+            "convert the images to JPEG."
         ) from error
     pillow_heif.register_heif_opener()
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from vlmc.machine.distribution import DISTRIBUTION, install_command
+from vlmc.distribution import DISTRIBUTION, install_command
 
 
 @dataclass(frozen=True, slots=True)

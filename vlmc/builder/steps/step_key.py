@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from vlmc.distribution import install_command
 from vlmc.errors import UsageError
-from vlmc.machine.distribution import install_command
 
 
 def tool_versions(*packages: str) -> dict[str, str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmc.distribution import install_command
 from vlmc.errors import UsageError
 from vlmc.image.source import describe
 from vlmc.jobs.input.prompts import prompt_text, question_id
 from vlmc.jobs.input.rows import ImageInput, InputRow, image_at
-from vlmc.machine.distribution import install_command
 
 # Rows may hold whole image files, so that few are in memory at once.
 BATCH_ROWS = 64

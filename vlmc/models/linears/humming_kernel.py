@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vlmc.distribution import install_command
 from vlmc.errors import HardwareError
-from vlmc.machine.distribution import install_command
 from vlmc.machine.user_cache import user_cache
 from vlmc.models.linears.autotune import describe
 from vlmc.models.linears.humming_tuning import (

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmc.distribution import install_command
 from vlmc.errors import HardwareError
-from vlmc.machine.distribution import install_command
 from vlmc.models.linears.dequantize_crossover import crossover_rows
 from vlmc.models.linears.kernel import Kernel
 
