@@ -39,6 +39,5 @@ def test_high_bit_depth_is_compared(recipe: Any, artifact: Path, tmp_path: Path)
             replace(targets, high_bit_depth=recipe),
             SimpleNamespace(grids=grids, from_file=False),  # type: ignore[arg-type]
             dataset,
-            lambda *_: None,
         )
     assert len(found.wrong) == (recipe == "original")
