@@ -161,7 +161,7 @@ def test_parquet_without_pyarrow_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"vlmc\[parquet\]"):
+    with pytest.raises(UsageError, match=r"pip install .*\[parquet\]"):
         open_input(str(tmp_path / "rows.parquet"))
 
 
