@@ -102,7 +102,7 @@ ATTACKS: list[tuple[Change, str]] = [
     (link_reports, "reports is a link or a special file"),
     (link_manifest, "is a link"),
     (endless_manifest, "is a link"),
-    (pipe_for_manifest, "it is no plain file"),
+    (pipe_for_manifest, "it is not a plain file"),
     (pipe_for_file, "is a link or a special file"),
     (nest_folders, "deeper than any artifact's"),
 ]
@@ -123,7 +123,7 @@ def test_an_engine_of_another_artifact(
 
 
 SIGNATURES: list[tuple[Change, str]] = [
-    (lambda folder: os.mkfifo(folder / SIGNATURE), "it is no plain file"),
+    (lambda folder: os.mkfifo(folder / SIGNATURE), "it is not a plain file"),
     (lambda folder: (folder / SIGNATURE).symlink_to("/dev/zero"), "cannot be read"),
     (lambda folder: (folder / SIGNATURE).write_bytes(b"[" * 50_000), "nested too deeply"),
     (lambda folder: (folder / SIGNATURE).write_bytes(b" " * 100_000), "larger than"),

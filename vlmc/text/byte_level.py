@@ -37,20 +37,36 @@ class ByteLevelVocabulary:
     joiner = ""
     drops_lone_space = False
 
-    def __init__(self, vocab_path: Path, merges_path: Path, *, errors: str) -> None:
-        self.path = vocab_path
-        self._ids = _read_vocabulary(vocab_path)
+    def __init__(
+        self,
+        pieces: tuple[Path, Mapping[str, int]],
+        pairs: tuple[Path, Sequence[tuple[str, str]]],
+        *,
+        errors: str,
+    ) -> None:
+        """Pieces and merges, each with the file that they come from.
+
+        `errors` is how bytes are decoded.
+
+        Raises TokenizerError if pieces and merges do not fit each other.
+        """
+        self.path, ids = pieces
+        self._ids = dict(ids)
+        _check_bytes(self._ids, self.path)
+        # The slow tokenizer takes every line of merges.txt that begins with "#" for a comment, so
+        # merges whose first half begins with "#" never happen. InternVL2-1B was trained with that.
+        merges_path = pairs[0]
+        merges = [pair for pair in pairs[1] if not pair[0].startswith("#")]
         self._pieces = {number: piece for piece, number in self._ids.items()}
         self.size = len(self._ids)
         self._errors = errors
-        merges = _read_merges(merges_path)
         _check_complete(self._ids, merges, merges_path)
         try:
             model = models.BPE(vocab=self._ids, merges=merges)
         except Exception as error:
             raise TokenizerError(
-                f"{merges_path}: does not belong to {vocab_path.name} ({error}); "
-                "copy both files from the checkpoint again"
+                f"{merges_path}: does not belong to {self.path.name} ({error}); copy the tokenizer "
+                "files from the checkpoint again"
             ) from error
         self._tokenizer = Tokenizer(model)
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -69,7 +85,7 @@ class ByteLevelVocabulary:
         return self._pieces[number]
 
     def is_free(self, number: int) -> bool:
-        """No piece may be renamed: each stands for bytes."""
+        """Whether a piece may be renamed: never, since each one is a byte string."""
         return False
 
     def prepare(self, text: str) -> str:
@@ -91,7 +107,8 @@ class ByteLevelVocabulary:
         return joined.decode("utf-8", errors=self._errors)
 
 
-def _read_vocabulary(path: Path) -> dict[str, int]:
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """The pieces of vocab.json. Raises TokenizerError if it is damaged."""
     ids = read_json_object(path)
     numbers = {number for number in ids.values() if isinstance(number, int)}
     if numbers != set(range(len(ids))):
@@ -99,22 +116,27 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
             f"{path}: the ids of its {len(ids)} pieces are not 0 to {len(ids) - 1}; the file is "
             "damaged. Copy it from the checkpoint again"
         )
+    return ids
+
+
+def _check_bytes(ids: Mapping[str, int], path: Path) -> None:
+    """Every byte is a piece, and every piece is spelled in bytes."""
     missing = [character for character in _CHARACTER_BYTES if character not in ids]
     if missing:
         raise TokenizerError(
             f"{path}: {len(missing)} of the 256 bytes have no piece, first {missing[0]!r}; the "
-            "file is damaged or no byte-level vocabulary. Copy it from the checkpoint again"
+            "file is damaged or is not a byte-level vocabulary. Copy it from the checkpoint again"
         )
     strange = next((piece for piece in ids if not _CHARACTER_BYTES.keys() >= set(piece)), None)
     if strange is not None:
         raise TokenizerError(
             f"{path}: the piece {strange!r} is not spelled in byte characters; the file is "
-            "damaged or no byte-level vocabulary. Copy it from the checkpoint again"
+            "damaged or is not a byte-level vocabulary. Copy it from the checkpoint again"
         )
-    return ids
 
 
-def _read_merges(path: Path) -> list[tuple[str, str]]:
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """The pairs of merges.txt. Raises TokenizerError if it is damaged."""
     try:
         lines = read_bytes(path, MAX_BYTES).decode().split("\n")
     except (OSError, ValueError) as error:
@@ -123,8 +145,6 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
         ) from error
     merges: list[tuple[str, str]] = []
     for number, line in enumerate(lines, start=1):
-        # The slow tokenizer takes every line that begins with "#" for a comment, so merges whose
-        # first half begins with "#" never happen. InternVL2-1B was trained with that.
         line = line.strip()
         if not line or line.startswith("#"):
             continue
@@ -143,6 +163,6 @@ def _check_complete(ids: Mapping[str, int], merges: Sequence[tuple[str, str]], p
     never = [piece for piece in ids if len(piece) > 1 and piece not in made and piece[0] != "#"]
     if never:
         raise TokenizerError(
-            f"{path}: no merge makes {len(never)} of the pieces of vocab.json, first "
+            f"{path}: no merge makes {len(never)} of the vocabulary's pieces, first "
             f"{never[0]!r}; the file is cut off. Copy it from the checkpoint again"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ MAX_BYTES = 32 << 20
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises TokenizerError if it cannot be read or is no object."""
+    """The object in a JSON file. Raises TokenizerError if it cannot be read or is not an object."""
     try:
         value = read_json(path, MAX_BYTES)
     except FileNotFoundError:
@@ -32,7 +33,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_flag(settings: dict[str, Any], key: str, default: bool, path: Path) -> bool:
+def read_flag(settings: Mapping[str, Any], key: str, default: bool, path: Path) -> bool:
     """The boolean under `key`; null counts as absent. Raises TokenizerError for other types."""
     value = settings.get(key)
     if value is None:

@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from vlmc.text.sentencepiece_model import SPACE, tidy_spaces
+from vlmc.text.fast_file import SPACE
+from vlmc.text.sentencepiece_model import tidy_spaces
 from vlmc.text.special_tokens import AddedToken, SpecialTokens
 from vlmc.text.splitter import Splitter
 from vlmc.text.vocabulary_checks import check_added_tokens, check_ids, unknown_token_error

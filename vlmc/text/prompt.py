@@ -106,7 +106,7 @@ class PromptBuilder:
     def _check(self, rendered: str, images: int) -> None:
         if IMAGE_TOKEN in rendered:
             raise PromptError(
-                f"the text holds {IMAGE_TOKEN}, which stands for image features; write "
+                f"the text holds {IMAGE_TOKEN}, which marks image features; write "
                 f"{IMAGE_PLACEHOLDER} where an image belongs"
             )
         placeholders = rendered.count(IMAGE_PLACEHOLDER)
@@ -120,8 +120,8 @@ class PromptBuilder:
             rendered.encode("utf-8")
         except UnicodeEncodeError as error:
             raise PromptError(
-                f"the text holds half of a surrogate pair ({rendered[error.start]!r}) and is no "
-                "Unicode; decode its source with the right encoding"
+                f"the text holds half of a surrogate pair ({rendered[error.start]!r}) and is not "
+                "valid Unicode; decode its source with the right encoding"
             ) from error
 
     def _expand(self, ids: Sequence[int], runs: Sequence[int]) -> tuple[int, ...]:

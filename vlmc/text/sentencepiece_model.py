@@ -9,9 +9,10 @@ from sentencepiece import SentencePieceProcessor, set_min_log_level
 
 from vlmc.errors import TokenizerError
 from vlmc.files.bounded_read import read_bytes
+from vlmc.text.fast_file import SPACE
 from vlmc.text.json_file import MAX_BYTES
+from vlmc.text.sentencepiece_proto import UNUSED_PIECE
 
-SPACE = "▁"
 # `normalizer_spec { add_dummy_prefix: false }` as a serialized ModelProto: appended to a model,
 # protobuf merges it into the model's own normalizer_spec.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
@@ -19,17 +20,30 @@ _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 _ERRORS_ONLY = 2
 
 
-def _load_processor(path: Path, suffix: bytes = b"") -> SentencePieceProcessor:
+def read_model(path: Path) -> bytes:
+    """A tokenizer.model, which is a serialized SentencePiece model.
+
+    Raises:
+        TokenizerError: it cannot be read.
+    """
     try:
-        serialized = read_bytes(path, MAX_BYTES)
+        return read_bytes(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise TokenizerError(
+            f"{path}: cannot be read ({error}). Copy it from the checkpoint again"
+        ) from error
+
+
+def _load_processor(path: Path, serialized: bytes) -> SentencePieceProcessor:
+    try:
         set_min_log_level(_ERRORS_ONLY)
         processor = SentencePieceProcessor()
-        processor.LoadFromSerializedProto(serialized + suffix)
+        processor.LoadFromSerializedProto(serialized)
         pieces = processor.get_piece_size()
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise TokenizerError(
-            f"{path}: cannot be loaded as a SentencePiece model ({error}); the file is missing, "
-            "cut off or a Git LFS pointer. Copy it from the checkpoint again"
+            f"{path}: cannot be loaded as a SentencePiece model ({error}); the file is cut "
+            "off or damaged. Copy it from the checkpoint again"
         ) from error
     if pieces == 0:
         raise TokenizerError(f"{path}: the SentencePiece model has no pieces; copy the file again")
@@ -37,11 +51,14 @@ def _load_processor(path: Path, suffix: bytes = b"") -> SentencePieceProcessor:
 
 
 class SentencePieceVocabulary:
-    """What both kinds share: pieces by id, ids by name, decoding by the library."""
+    """What both kinds share: pieces by id, ids by name, decoding by the library.
 
-    def __init__(self, path: Path, suffix: bytes = b"") -> None:
+    `model` is serialized; `path` is the file that it comes from, for errors.
+    """
+
+    def __init__(self, path: Path, model: bytes) -> None:
         self.path = path
-        self.processor = _load_processor(path, suffix)
+        self.processor = _load_processor(path, model)
         self.size: int = self.processor.get_piece_size()
 
     def find(self, piece: str) -> int | None:
@@ -59,7 +76,7 @@ class SentencePieceVocabulary:
         return (
             self.processor.is_control(number)
             or self.processor.is_unused(number)
-            or self.piece(number).startswith("[UNUSED_TOKEN_")
+            or self.piece(number).startswith(UNUSED_PIECE)
         )
 
     def prepare(self, text: str) -> str:
@@ -82,8 +99,8 @@ class InternLM2Vocabulary(SentencePieceVocabulary):
     joiner = " "
     drops_lone_space = False
 
-    def __init__(self, path: Path, *, bos: str | None, eos: str | None) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, model: bytes, *, bos: str | None, eos: str | None) -> None:
+        super().__init__(path, model)
         # The original takes these ids from the model and their names from the configuration.
         for role, name, number in (
             ("bos_token", bos, self.processor.bos_id()),
@@ -121,8 +138,8 @@ class LlamaVocabulary(SentencePieceVocabulary):
 
     joiner = " "
 
-    def __init__(self, path: Path, *, legacy: bool, unknown_token: str) -> None:
-        super().__init__(path, b"" if legacy else _NO_DUMMY_PREFIX)
+    def __init__(self, path: Path, model: bytes, *, legacy: bool, unknown_token: str) -> None:
+        super().__init__(path, model if legacy else model + _NO_DUMMY_PREFIX)
         self._legacy = legacy
         self.drops_lone_space = not legacy
         self._unknown_token = unknown_token

@@ -31,6 +31,8 @@ ROLES = (
     "mask_token",
 )
 ADDITIONAL = "additional_special_tokens"
+# What transformers 5 calls them; 4.5x has an object of roles and tokens there.
+EXTRA = "extra_special_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,12 @@ def read_special_tokens(
             token = _read_token(settings[name], path, name)
             roles[name] = by_content.get(token.content, token)
     additional = settings.get(ADDITIONAL) or []
-    if not isinstance(additional, list):
-        raise TokenizerError(f"{path}: {ADDITIONAL} is not a list; copy the file again")
+    extra = settings.get(EXTRA) or []
+    extra = list(extra.values()) if isinstance(extra, dict) else extra
+    for key, entries in ((ADDITIONAL, additional), (EXTRA, extra)):
+        if not isinstance(entries, list):
+            raise TokenizerError(f"{path}: {key} is not a list; copy the file again")
+    additional = additional + [entry for entry in extra if entry not in additional]
     return SpecialTokens(
         added=added,
         roles=roles,
@@ -104,7 +110,7 @@ def _read_token(entry: Any, path: Path, key: str) -> AddedToken:
         return AddedToken(entry)
     if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
         raise TokenizerError(
-            f"{path}: {key} holds {entry!r}, which is no token; it must be a string or an object "
+            f"{path}: {key} holds {entry!r}, which is not a token but must be a string or object "
             'with "content". Copy the file from the checkpoint again'
         )
     if not entry["content"]:

@@ -128,7 +128,7 @@ def check_image_tokens(tokenizer: _Tokenizer, folder: Path) -> None:
 
 
 def is_single(tokenizer: _Tokenizer, token: str) -> bool:
-    """Whether `token` becomes its one id wherever it stands in a text. Raises TokenizerError if
+    """Whether `token` becomes its one id anywhere in a text. Raises TokenizerError if
     it has no id.
     """
     number = tokenizer.token_id(token)
