@@ -149,7 +149,7 @@ def far_id(values: dict[str, Any]) -> None:
 ATTACKS: list[tuple[str, Change, str]] = [
     # Configurations.
     ("hidden", setting(hidden_size=1 << 40), "hidden_size is 1099511627776"),
-    ("hidden-true", setting(hidden_size=1 << 22, head_dim=4), "hidden_size 4194304"),
+    ("hidden-true", setting(hidden_size=1 << 22, head_dim=1 << 20), "hidden_size 4194304"),
     ("layers", setting(num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
     ("inner", setting(intermediate_size=1 << 24), "needs [64, 16777216]"),
     ("vocabulary", setting(vocab_size=1 << 24), "needs [16777216, 64]"),

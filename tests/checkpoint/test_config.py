@@ -156,19 +156,25 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
+LEAST: dict[str, Any] = {
+    "architectures": ["InternLM2ForCausalLM"],
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "vocab_size": 600,
+}
+
+
 def test_left_out_keys_take_the_original_classes_defaults() -> None:
-    llm = {
-        "architectures": ["InternLM2ForCausalLM"],
-        "hidden_size": 64,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 2,
-        "intermediate_size": 96,
-        "vocab_size": 600,
-    }
     values = {
         "model_type": "internvl_chat",
         "vision_config": {"image_size": 448},
-        "llm_config": llm,
+        "llm_config": LEAST,
         "template": "internlm2-chat",
     }
     config = parse_config(values, PATH)
@@ -184,18 +190,89 @@ def test_left_out_keys_take_the_original_classes_defaults() -> None:
     assert (config.pixel_shuffle, config.select_layer, config.vision_layers) == ("v1", -1, 48)
     # Dynamic tiling is off by default, which is one tile.
     assert (config.min_tiles, config.max_tiles, config.thumbnail) == (1, 1, False)
-    assert (config.dtype, config.system_message) == ("float32", None)
+    assert (config.dtype, config.system_message) == ("auto", None)
     language = config.language
     assert language.kv_heads == 4
-    assert (language.rope_theta, language.max_positions, language.norm_eps) == (10000.0, 2048, 1e-6)
     assert language.rope_scaling.kind == "none"
     # InternLM2's class has biases unless it is told otherwise, Phi-3's and Llama's have none.
     assert language.qkv_bias and language.output_bias
     for architecture, bias in (("Phi3", False), ("Llama", False), ("Qwen2", True)):
-        named = {**llm, "architectures": [f"{architecture}ForCausalLM"]}
+        named = {**LEAST, "architectures": [f"{architecture}ForCausalLM"]}
         other = parse_language_config(named, PATH)
         assert (other.qkv_bias, other.output_bias) == (bias, False)
-        assert other.norm_eps == (1e-5 if architecture == "Phi3" else 1e-6)
+
+
+@pytest.mark.parametrize("key", sorted(LEAST.keys() - {"architectures"}))
+def test_what_shapes_cannot_confirm_has_no_default(key: str) -> None:
+    with pytest.raises(CheckpointError, match=f"^{PATH}: {key} is None, expected "):
+        parse_language_config({k: v for k, v in LEAST.items() if k != key}, PATH)
+
+
+UNKNOWN: list[tuple[str, Any]] = [
+    ("residual_scale", 1.4),
+    ("llm_config.attention_multiplier", 0),
+    ("llm_config.attn_logit_softcapping", 50.0),
+    ("llm_config.hidden_act2", "relu"),
+    ("llm_config.pruned_heads", {"0": [1]}),
+    ("llm_config.mscale", [1.0]),
+    ("llm_config.post_norm", True),
+    ("llm_config.rope_scaling.beta_fast", 32),
+    ("vision_config.use_register_tokens", True),
+    ("vision_config.logit_scale", 2.6),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), UNKNOWN)
+def test_unknown_keys_that_could_change_the_arithmetic_are_refused(key: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=rf"{key} is .*, a key that vlmc does not know"):
+        parse({key: value})
+
+
+def test_what_is_switched_off_or_private_is_no_unknown_key() -> None:
+    off = {"post_norm": False, "moe_config": None, "pruned_heads": {}, "_attn_implementation": "x"}
+    changes = {f"llm_config.{key}": value for key, value in off.items()}
+    experts = {"vision_config.use_moe": False, "vision_config.num_experts": 8}
+    assert parse(changes | experts) == parse({})
+    with pytest.raises(CheckpointError, match=r"vision_config\.use_moe is True, expected false"):
+        parse({"vision_config.use_moe": True})
+
+
+ATTENTION: list[tuple[Tokenizer, str, Any]] = [
+    ("phi3", "sliding_window", 2047),
+    ("phi3", "sliding_window", True),
+    ("phi3", "layer_types", ["full_attention"]),
+    ("phi3", "layer_types", ["full_attention", "linear_attention"]),
+    ("qwen2", "layer_types", ["full_attention", "sliding_attention"]),
+    ("yi", "head_dim", 32),
+    ("yi", "mlp_bias", True),
+    ("yi", "partial_rotary_factor", 0.5),
+]
+
+
+@pytest.mark.parametrize(("tokenizer", "key", "value"), ATTENTION)
+def test_attention_that_is_not_the_familys_is_refused(
+    tokenizer: Tokenizer, key: str, value: object
+) -> None:
+    with pytest.raises(CheckpointError, match=rf"llm_config\.{key} is .*, expected"):
+        parse({f"llm_config.{key}": value}, tokenizer)
+
+
+def test_dtype_has_two_names_that_must_agree() -> None:
+    assert parse({"torch_dtype": ..., "dtype": "float16"}).dtype == "float16"
+    assert parse({"torch_dtype": ..., "llm_config.torch_dtype": "float16"}).dtype == "float16"
+    assert parse({"dtype": "bfloat16"}).dtype == "bfloat16"
+    with pytest.raises(CheckpointError, match=r"torch_dtype is 'bfloat16', but dtype is 'float16'"):
+        parse({"dtype": "float16"})
+
+
+def test_text_config_is_another_name_of_llm_config() -> None:
+    language = configuration("internlm2", "300m")["llm_config"]
+    assert parse({"llm_config": ..., "text_config": language}) == parse({})
+    assert parse({"text_config": language}) == parse({})
+    with pytest.raises(CheckpointError, match=r"llm_config is .* but text_config is "):
+        parse({"text_config": {**language, "rms_norm_eps": 1e-6}})
+    with pytest.raises(CheckpointError, match="transformers' own conversion"):
+        parse({"model_type": "internvl"})
 
 
 def test_values_are_read() -> None:
@@ -231,6 +308,46 @@ def test_long_rope_is_read_under_its_old_and_new_name() -> None:
     assert parse({"llm_config.rope_scaling.type": "longrope"}, "phi3").language.rope_scaling == old
     plain = parse({"llm_config.rope_scaling": {"rope_type": "default"}}).language.rope_scaling
     assert plain.kind == "none"
+
+
+SPLIT: list[tuple[dict[str, Any], str]] = [
+    ({"rope_parameters": {"rope_theta": 1e4}}, r"rope_theta is 1000000, but .*rope_theta is 10000"),
+    ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, r"type is 'dynamic', but its"),
+    ({"rope_parameters": {"factor": 3.0}}, r"rope_scaling\.factor is 2\.0, but .*factor is 3"),
+    (
+        {"rope_scaling": {"type": "linear", "rope_type": "dynamic", "factor": 2.0}},
+        "type is 'linear'",
+    ),
+    ({"rope_scaling.original_max_position_embeddings": 4096}, "is 4096, expected 32768"),
+    ({"rope_scaling": None, "rope_theta": ...}, "rope_theta is None, expected"),
+    (
+        {"rope_parameters": {"full_attention": {"rope_type": "dynamic"}}},
+        "full_attention is .* know",
+    ),
+    ({"rope_scaling.rope_type": "llama3"}, "rope_type is 'llama3', expected one of"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), SPLIT)
+def test_rope_that_is_said_in_two_ways_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        parse({f"llm_config.{key}": value for key, value in changes.items()})
+
+
+LONG: list[tuple[dict[str, Any], str]] = [
+    ({"original_max_position_embeddings": ...}, "original_max_position_embeddings is None"),
+    ({"rope_scaling.original_max_position_embeddings": 4096}, "is 512, but .* is 4096"),
+    ({"rope_scaling.factor": 8.0}, r"factor is 8\.0, expected 32"),
+    ({"rope_scaling.attention_factor": 1.0}, r"attention_factor is 1\.0, expected 1\.247219"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), LONG)
+def test_long_rope_that_is_said_in_two_ways_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        parse({f"llm_config.{key}": value for key, value in changes.items()}, "phi3")
 
 
 def test_released_files_with_nulls_are_read(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_truncated_pickle_is_refused(kept: int, miniature: Path, tmp_path: Pat
 def test_a_tensor_in_two_files_is_refused(miniature: Path, tmp_path: Path) -> None:
     source = pickled(miniature, tmp_path / "source")
     torch.save({"mlp1.0.bias": torch.ones(128)}, source / "pytorch_model_2.bin")
-    with pytest.raises(CheckpointError, match=r"mlp1\.0\.bias stands in an earlier shard too"):
+    with pytest.raises(CheckpointError, match=r"mlp1\.0\.bias is also in an earlier shard"):
         convert(source, tmp_path / "target")
     assert children(tmp_path) == {"source"}
 

@@ -39,7 +39,7 @@ def test_miniatures_are_opened_and_closed(name: str, miniatures: Callable[[str],
 @pytest.mark.parametrize("name", [NORM, BLOCK + "ls2", "mlp1.3.bias"])
 def test_a_missing_tensor_is_named(name: str, editable: Path) -> None:
     edit.edit_tensors(editable, {name: None})
-    assert f"lacks 1 of the 55 tensors that its config.json asks for, first {name}" in refused(
+    assert f"lacks 1 of the 55 tensors that its config.json describes, first {name}" in refused(
         editable
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from vlmc.checkpoint import harmless_keys
+from vlmc.checkpoint.config_section import Section
 from vlmc.checkpoint.quantization import Quantization, find_quantization
+from vlmc.checkpoint.rope_config import RopeScaling, read_rope
 from vlmc.errors import CheckpointError
 from vlmc.files.strict_json import read_json
 from vlmc.image.tiles import MAX_TILES, TILE_SIZE
@@ -22,9 +24,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     "Phi3ForCausalLM",
     "LlamaForCausalLM",
 )
-_LARGEST = 3.4e38  # of fp32, in which all of the configuration's numbers are used
-# Ten times and more of what any model has, and small enough that no sum or product overflows.
-_MOST = 1 << 24
+_DTYPES = ("bfloat16", "float16", "float32")
 _MOST_LAYERS = 1024
 
 
@@ -55,17 +55,6 @@ class VisionConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class RopeScaling:
-    """`dynamic` is the NTK rule of InternLM2, `longrope` the `su` factors of Phi-3."""
-
-    kind: Literal["none", "linear", "dynamic", "longrope"] = "none"
-    factor: float = 1.0
-    short_factor: tuple[float, ...] = ()
-    long_factor: tuple[float, ...] = ()
-    original_positions: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class LanguageConfig:
     """One of the four language models, in the terms that they share."""
 
@@ -93,7 +82,7 @@ class ModelConfig:
     language: LanguageConfig
     template: str
     system_message: str | None
-    dtype: str
+    dtype: str  # `auto` where no key says it, until the weights are opened
     select_layer: int
     pixel_shuffle: Literal["v1", "v2"]
     min_tiles: int
@@ -102,10 +91,11 @@ class ModelConfig:
     vision_lora_rank: int = 0
     language_lora_rank: int = 0
     quantization: Quantization | None = None  # of linears that are quantized already
+    tied_head: bool = False  # the language model's head is its embedding
 
     @property
     def vision_layers(self) -> int:
-        """Blocks that `select_layer` needs; the ones after it never run."""
+        """Blocks that `select_layer` needs; later blocks never run."""
         return layers_needed(self.vision, self.select_layer)
 
     @property
@@ -115,72 +105,8 @@ class ModelConfig:
 
 
 def layers_needed(vision: VisionConfig, select_layer: int) -> int:
-    """Blocks whose output `select_layer` asks for; the ones after it never run."""
+    """Blocks up to the one whose output `select_layer` takes; later blocks never run."""
     return vision.layers + 1 + select_layer if select_layer < 0 else select_layer
-
-
-class _Section:
-    """One JSON object of the file, with errors that name the file and the key."""
-
-    def __init__(self, values: Mapping[str, Any], path: Path, prefix: str = "") -> None:
-        self.values, self.path, self.prefix = values, path, prefix
-
-    def fail(self, key: str, found: object, expected: str) -> CheckpointError:
-        shown = repr(found)
-        return CheckpointError(
-            f"{self.path}: {self.prefix}{key} is {shown:.500}, expected {expected}. "
-            "vlmc reads original OpenGVLab InternVL2 checkpoints; compare the file with the "
-            "released one of this size."
-        )
-
-    def section(self, key: str) -> _Section:
-        found = self.values.get(key)
-        if not isinstance(found, dict):
-            raise self.fail(key, found, "an object")
-        return _Section(found, self.path, f"{self.prefix}{key}.")
-
-    def integer(
-        self, key: str, default: int | None = None, *, least: int = 1, most: int = _MOST
-    ) -> int:
-        found = self.values.get(key, default)
-        if found is None and default is not None:
-            found = default
-        if isinstance(found, bool) or not isinstance(found, int) or found < least:
-            raise self.fail(key, found, f"a whole number of at least {least}")
-        if found > most:
-            raise self.fail(key, found, f"a whole number of at most {most}")
-        return found
-
-    def number(self, key: str, default: float | None = None) -> float:
-        found = self.values.get(key, default)
-        if not _is_positive(found):
-            raise self.fail(key, found, "a positive number")
-        return float(cast(float, found))
-
-    def boolean(self, key: str, default: bool) -> bool:
-        found = self.values.get(key, default)
-        if not isinstance(found, bool):
-            raise self.fail(key, found, "true or false")
-        return found
-
-    def choice(self, key: str, allowed: Sequence[str], default: str | None = None) -> str:
-        found = self.values.get(key, default)
-        if found not in allowed:
-            raise self.fail(key, found, f"one of {', '.join(allowed)}")
-        return cast(str, found)
-
-    def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        found = self.values.get(key)
-        if not isinstance(found, list) or len(found) != count or not all(map(_is_positive, found)):
-            raise self.fail(key, found, f"a list of {count} positive numbers")
-        return tuple(float(item) for item in found)
-
-
-def _is_positive(value: object) -> bool:
-    """Whether it is a number that fp32 holds; JSON as Python reads it has NaN and Infinity."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 < value < _LARGEST and math.isfinite(value)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -225,10 +151,18 @@ def read_values(path: Path) -> dict[str, Any]:
 
 def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     """Check the values of a `config.json`; `path` is named in errors."""
-    top = _Section(values, path)
+    top = Section(values, path)
+    if top.get("model_type") == "internvl":
+        raise CheckpointError(
+            f"{path}: model_type is 'internvl', transformers' own conversion of the model, whose "
+            "tensors have other names and shapes. vlmc reads the layout that OpenGVLab publishes "
+            "and trains (model_type internvl_chat); give that checkpoint."
+        )
     top.choice("model_type", ("internvl_chat",))
     vision = _vision(top.section("vision_config"))
-    language = _language(top.section("llm_config"))
+    # transformers' own name for it is text_config.
+    llm = top.section(top.one_of("llm_config", "text_config")[0])
+    language = _language(llm)
 
     tile = top.integer("force_image_size", vision.image_size)
     if tile != TILE_SIZE or vision.patch_size != 14:
@@ -238,7 +172,7 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
         raise top.fail("downsample_ratio", ratio, "0.5, that is 256 tokens a tile")
     if top.boolean("pad2square", False):
         raise top.fail("pad2square", True, "false; vlmc stretches images as InternVL2 does")
-    select_layer = values.get("select_layer", -1)
+    select_layer = top.get("select_layer", -1)
     if (
         isinstance(select_layer, bool)
         or not isinstance(select_layer, int)
@@ -250,18 +184,18 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     if not min_tiles <= max_tiles <= MAX_TILES:
         expected = f"a whole number from min_dynamic_patch {min_tiles} to {MAX_TILES}"
         raise top.fail("max_dynamic_patch", max_tiles, expected)
-    template = values.get("template")
+    template = top.get("template")
     if not isinstance(template, str):
         raise top.fail("template", template, "the name of a conversation template")
-    system_message = values.get("system_message")
+    system_message = top.get("system_message")
     if system_message is not None and not isinstance(system_message, str):
         raise top.fail("system_message", system_message, "a text")
-    return ModelConfig(
+    config = ModelConfig(
         vision=vision,
         language=language,
         template=template,
         system_message=system_message,
-        dtype=top.choice("torch_dtype", ("bfloat16", "float16", "float32"), "float32"),
+        dtype=_dtype(top) or _dtype(llm) or "auto",
         select_layer=select_layer,
         pixel_shuffle="v1" if top.choice("ps_version", ("v1", "v2"), "v1") == "v1" else "v2",
         # Without dynamic tiling the original shows the model the whole image as one tile.
@@ -271,15 +205,24 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
         vision_lora_rank=top.integer("use_backbone_lora", 0, least=0),
         language_lora_rank=top.integer("use_llm_lora", 0, least=0),
         quantization=find_quantization(values, path),
+        tied_head=any(part.get("tie_word_embeddings") is True for part in (top, llm)),
     )
+    top.refuse_unread(harmless_keys.TOP)
+    return config
 
 
 def parse_language_config(values: Mapping[str, Any], path: Path) -> LanguageConfig:
     """The language model's own `config.json`, as an artifact keeps it in Hugging Face's layout."""
-    return _language(_Section(values, path))
+    return _language(Section(values, path))
 
 
-def _vision(section: _Section) -> VisionConfig:
+def _dtype(section: Section) -> str | None:
+    """What the section says under transformers' old or new key."""
+    key, found = section.one_of("torch_dtype", "dtype")
+    return None if found is None else section.choice(key, _DTYPES)
+
+
+def _vision(section: Section) -> VisionConfig:
     # The defaults are those of the original InternVisionConfig, which is the 6B tower's.
     hidden, heads = section.integer("hidden_size", 3200), section.integer("num_attention_heads", 25)
     if hidden % heads:
@@ -287,8 +230,10 @@ def _vision(section: _Section) -> VisionConfig:
     section.choice("hidden_act", ("gelu",), "gelu")
     if section.integer("num_channels", 3) != 3:
         raise section.fail("num_channels", section.values["num_channels"], "3")
+    if section.boolean("use_moe", False):
+        raise section.fail("use_moe", True, "false; InternVL2's towers have no experts")
     norm = section.choice("norm_type", ("layer_norm", "rms_norm"), "rms_norm")
-    return VisionConfig(
+    config = VisionConfig(
         hidden_size=hidden,
         layers=section.integer("num_hidden_layers", 48, most=_MOST_LAYERS),
         heads=heads,
@@ -300,64 +245,88 @@ def _vision(section: _Section) -> VisionConfig:
         qk_norm=section.boolean("qk_normalization", True),
         qkv_bias=section.boolean("qkv_bias", False),
     )
+    section.refuse_unread(harmless_keys.VISION)
+    return config
 
 
-def _language(section: _Section) -> LanguageConfig:
-    found = section.values.get("architectures")
+def _language(section: Section) -> LanguageConfig:
+    """One of the language models.
+
+    Sizes that the tensors' shapes confirm may be left out as in the original class. What shapes
+    cannot confirm has to be there: transformers moves and renames these keys between its versions.
+    """
+    found = section.get("architectures")
     name = found[0] if isinstance(found, list) and found else found
     if name not in ARCHITECTURES:
         raise section.fail("architectures", found, f"one of {', '.join(ARCHITECTURES)}")
     architecture = cast(Architecture, name)
-    section.choice("hidden_act", ("silu",), "silu")
+    section.choice("hidden_act", ("silu",))
     hidden, heads = section.integer("hidden_size"), section.integer("num_attention_heads")
     if hidden % heads:
         raise section.fail("num_attention_heads", heads, f"a divisor of hidden_size {hidden}")
     head_dim = hidden // heads
     if head_dim % 2 or head_dim < 4:
         raise section.fail("num_attention_heads", heads, "heads of an even size of at least 4")
+    if section.integer("head_dim", head_dim) != head_dim:
+        expected = f"{head_dim}, that is hidden_size by num_attention_heads"
+        raise section.fail("head_dim", section.get("head_dim"), expected)
     kv_heads = section.integer("num_key_value_heads", heads)
     if heads % kv_heads:
         raise section.fail("num_key_value_heads", kv_heads, f"a divisor of {heads} heads")
     internlm2 = architecture == "InternLM2ForCausalLM"
-    qwen2 = architecture == "Qwen2ForCausalLM"
-    if section.boolean("use_sliding_window", False):
-        raise section.fail("use_sliding_window", True, "false; the family attends to everything")
+    layers = section.integer("num_hidden_layers", most=_MOST_LAYERS)
+    positions = section.integer("max_position_embeddings")
+    _check_attention(section, architecture, layers, positions)
     bias = section.boolean("bias" if internlm2 else "attention_bias", internlm2)
-    return LanguageConfig(
+    if section.boolean("mlp_bias", False):
+        raise section.fail("mlp_bias", True, "false; the family has none")
+    theta, scaling = read_rope(section, head_dim, positions)
+    config = LanguageConfig(
         architecture=architecture,
         hidden_size=hidden,
-        layers=section.integer("num_hidden_layers", most=_MOST_LAYERS),
+        layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         intermediate_size=section.integer("intermediate_size"),
         vocab_size=section.integer("vocab_size"),
-        norm_eps=section.number(
-            "rms_norm_eps", 1e-5 if architecture == "Phi3ForCausalLM" else 1e-6
-        ),
-        rope_theta=section.number("rope_theta", 10000.0),
-        max_positions=section.integer("max_position_embeddings", 2048),
-        rope_scaling=_rope_scaling(section, head_dim),
-        qkv_bias=bias or qwen2,
+        norm_eps=section.number("rms_norm_eps"),
+        rope_theta=theta,
+        max_positions=positions,
+        rope_scaling=scaling,
+        qkv_bias=bias or architecture == "Qwen2ForCausalLM",
         output_bias=bias,
     )
+    section.get("tie_word_embeddings")
+    section.refuse_unread(harmless_keys.LANGUAGE)
+    return config
 
 
-def _rope_scaling(section: _Section, head_dim: int) -> RopeScaling:
-    if section.values.get("rope_scaling") is None:
-        return RopeScaling()
-    scaling = section.section("rope_scaling")
-    key = "type" if "type" in scaling.values else "rope_type"
-    kind = scaling.choice(key, ("linear", "dynamic", "su", "longrope", "default"))
-    if kind == "default":
-        return RopeScaling()
-    if kind in ("su", "longrope"):
-        return RopeScaling(
-            kind="longrope",
-            short_factor=scaling.numbers("short_factor", head_dim // 2),
-            long_factor=scaling.numbers("long_factor", head_dim // 2),
-            original_positions=section.integer("original_max_position_embeddings", 4096, least=2),
-        )
-    return RopeScaling(
-        kind="linear" if kind == "linear" else "dynamic", factor=scaling.number("factor")
+def _check_attention(
+    section: Section, architecture: Architecture, layers: int, positions: int
+) -> None:
+    """Refuse attention that does not reach every earlier token."""
+    if section.boolean("use_sliding_window", False):
+        raise section.fail("use_sliding_window", True, "false; the family attends to everything")
+    window = section.get("sliding_window")
+    # Qwen2 writes a window that its switch keeps off; Phi-3's has no switch.
+    switched = architecture == "Qwen2ForCausalLM"
+    reaches = window is None or (
+        isinstance(window, int) and not isinstance(window, bool) and window >= positions
     )
+    if not reaches and not switched:
+        expected = f"null or at least max_position_embeddings {positions}"
+        raise section.fail("sliding_window", window, expected)
+    kinds = section.get("layer_types")
+    allowed = (
+        {"full_attention"}
+        if switched or window is None
+        else {
+            "full_attention",
+            "sliding_attention",
+        }
+    )
+    if kinds is not None and not (
+        isinstance(kinds, list) and len(kinds) == layers and all(k in allowed for k in kinds)
+    ):
+        raise section.fail("layer_types", kinds, f"{layers} times full_attention, one a layer")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmc.checkpoint.weights import INDEX, pickled_weights
+from vlmc.checkpoint.weight_files import INDEX, pickled_weights
 from vlmc.errors import CheckpointError, UsageError, VlmcError
 from vlmc.files.atomic import move_into_place
 from vlmc.files.staging import staging_folder
@@ -25,12 +25,12 @@ _LEFT_BEHIND = (*_PICKLES, ".py", ".safetensors", ".bin.index.json", ".safetenso
 
 
 def convert(source: Path, target: Path) -> Path:
-    """Write a copy of `source` whose weights are safetensors, a shard for each pickled file.
+    """Write a copy of `source` with safetensors weights, one shard for each pickled file.
 
     The folder appears whole or not at all. Python files are left behind.
 
     Raises:
-        CheckpointError: there are no pickled weights, or one holds something else than tensors.
+        CheckpointError: there are no pickled weights, or a file holds something other than tensors.
         UsageError: `target` exists already.
     """
     if target.exists():
@@ -61,7 +61,7 @@ def _convert_shards(shards: list[Path], folder: Path) -> dict[str, str]:
         tensors = _read_pickle(path)
         for key in tensors:
             if key in placed:
-                raise CheckpointError(f"{path}: tensor {key} stands in an earlier shard too")
+                raise CheckpointError(f"{path}: tensor {key} is also in an earlier shard")
             placed[key] = name
         save_file(tensors, folder / name, metadata={"format": "pt"})
     return placed

@@ -1,4 +1,4 @@
-"""The language model in Hugging Face's layout, which an artifact keeps and other engines read.
+"""The language model in Hugging Face's layout, which artifacts use and other engines read.
 
 InternLM2 becomes Llama (INTERNVL2 reference, 3.3); Qwen2, Phi-3 and Llama have that layout already.
 """
@@ -43,9 +43,10 @@ def language_tensors(
     """The language model's tensors under Hugging Face names, one at a time, mapped not copied.
 
     Args:
-        within: takes those alone whose original name begins so, `model.layers.0.` for a layer's.
+        within: a prefix of original names, such as `model.layers.0.` for one layer; only tensors
+            under it are returned.
         quantization: the checkpoint's, whose linears come one by one in compressed-tensors' layout
-            with the same integers, as `stored_quantization` tells.
+            with the same integers; `stored_quantization` describes them.
 
     Raises:
         CheckpointError: a quantized linear cannot be read; the message names it and its file.
@@ -88,7 +89,7 @@ def _from_internlm2(
 
 
 def stored_quantization(weights: Weights, config: ModelConfig) -> Quantization | None:
-    """How the tensors are quantized that `language_tensors` gives; None in a 16-bit checkpoint."""
+    """How the tensors from `language_tensors` are quantized; None for a 16-bit checkpoint."""
     found = config.quantization
     if found is None:
         return None
@@ -118,7 +119,7 @@ def _quantized(
 
 
 def _linear_names(linear: str) -> list[str]:
-    """What a linear of the original is called in Hugging Face's layout, or its parts are."""
+    """Hugging Face's name of an original linear, or of its parts."""
     name = linear.removeprefix(_PREFIX)
     if name.endswith(".attention.wqkv"):
         layer = name.removesuffix(".attention.wqkv")

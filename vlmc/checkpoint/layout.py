@@ -28,13 +28,14 @@ def check_layout(weights: Weights, config: ModelConfig) -> None:
         CheckpointError: tensors are missing, unknown, or of another shape or dtype; the message
             names tensor, file, found and expected.
     """
+    _tie_head(weights, config)
     expected = _expected(weights, config)
     missing = sorted(name for name in expected if name not in weights)
     if missing:
         raise CheckpointError(
             f"{weights.folder} lacks {len(missing)} of the {len(expected)} tensors that its "
-            f"config.json asks for, first {missing[0]}. The download is incomplete, or the "
-            f"config.json belongs to another model.{_untold(weights, config)}"
+            f"config.json describes, first {missing[0]}. The download is incomplete, or the "
+            f"config.json belongs to another model.{_missing_quantization(weights, config)}"
         )
     unknown = sorted(
         name for name in weights if name not in expected and not name.endswith(_IGNORED)
@@ -55,11 +56,39 @@ def check_layout(weights: Weights, config: ModelConfig) -> None:
         if others:
             raise CheckpointError(
                 f"{weights.file(name)}: {name} is {others[0]}, expected "
-                f"{'one of ' if len(dtypes) > 1 else ''}{', '.join(dtypes)}. What a checkpoint may "
-                "hold quantized are linears of the language model's layers, in a layout that "
-                "config.json's quantization_config names; else start from the original weights."
+                f"{'one of ' if len(dtypes) > 1 else ''}{', '.join(dtypes)}. Only linears of the "
+                "language model's layers may be quantized, in the layout that config.json's "
+                "quantization_config names. Otherwise start from the original weights."
             )
     _check_lora(weights, config)
+
+
+def _tie_head(weights: Weights, config: ModelConfig) -> None:
+    """Give a tied model its head, which training tools leave out of the files.
+
+    Raises:
+        CheckpointError: config.json and the files contradict each other about it.
+    """
+    internlm2 = config.language.architecture == "InternLM2ForCausalLM"
+    table = f"language_model.model.{'tok_embeddings' if internlm2 else 'embed_tokens'}.weight"
+    head = f"language_model.{'output' if internlm2 else 'lm_head'}.weight"
+    if table not in weights:
+        return
+    if head not in weights:
+        if not config.tied_head:
+            raise CheckpointError(
+                f"{weights.folder} lacks {head}, and its config.json does not say that the head is "
+                f"the embedding (tie_word_embeddings true). Either {head} was not saved, or the "
+                "key is wrong. If the model was trained with a tied head, set "
+                "llm_config.tie_word_embeddings to true; else save the model again."
+            )
+        weights.tie(head, table)
+    elif config.tied_head and not weights.equal(head, table):
+        raise CheckpointError(
+            f"{weights.folder}: config.json says tie_word_embeddings true, that is a head which is "
+            f"the embedding, but {head} and {table} differ. Which one the model was trained with "
+            "cannot be known: set the key to false to use the stored head, or remove that tensor."
+        )
 
 
 def original_shapes(config: ModelConfig) -> Shapes:
@@ -96,7 +125,7 @@ def quantized_linears(weights: Weights, config: ModelConfig) -> dict[str, tuple[
 
 
 def quantized_bytes(weights: Weights, config: ModelConfig) -> int:
-    """What those linears take in the layout of an artifact, by the headers."""
+    """Size of those linears in the layout of an artifact, from the headers."""
     if config.quantization is None:
         return 0
     return sum(
@@ -106,8 +135,8 @@ def quantized_bytes(weights: Weights, config: ModelConfig) -> int:
 
 
 def _expected(weights: Weights, config: ModelConfig) -> dict[str, Expected]:
-    """Shape and dtypes of every tensor that the files must hold, those of quantized linears in the
-    place of their weights."""
+    """Shape and dtypes of every tensor that the files must hold. A quantized linear's tensors
+    replace its weight."""
     expected: dict[str, Expected] = {
         name: (shape, FLOAT_DTYPES) for name, shape in original_shapes(config).items()
     }
@@ -133,8 +162,8 @@ def _expected(weights: Weights, config: ModelConfig) -> dict[str, Expected]:
     return expected
 
 
-def _untold(weights: Weights, config: ModelConfig) -> str:
-    """What to do where the files hold quantized linears and config.json does not say so."""
+def _missing_quantization(weights: Weights, config: ModelConfig) -> str:
+    """What to do if the files hold quantized linears and config.json does not say so."""
     words = [name for name in weights if name.endswith(WORD_KINDS)]
     if not words or config.quantization is not None:
         return ""
@@ -237,8 +266,9 @@ def _hint(name: str, config: ModelConfig) -> str:
         ("tok_embeddings.weight", "embed_tokens.weight", "output.weight", "lm_head.weight")
     ):
         return (
-            f" (vocab_size {config.language.vocab_size}). Embedding and head must both have as "
-            "many rows as the tokenizer has tokens; the config.json or a shard is of another model."
+            f" (vocab_size {config.language.vocab_size}). Embedding and head must both have at "
+            "least as many rows as the tokenizer has tokens; the config.json or a shard belongs to "
+            "another model."
         )
     return ". The config.json belongs to another model, or the file is damaged."
 

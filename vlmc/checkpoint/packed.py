@@ -83,7 +83,7 @@ def gptq_to_compressed(
     inputs, outputs = PER_WORD * qweight.shape[0], qweight.shape[1]
     groups = _groups(scales, inputs, outputs, name)
     if outputs % PER_WORD:
-        raise CheckpointError(f"{name}.qweight has {outputs} outputs, which is no multiple of 8")
+        raise CheckpointError(f"{name}.qweight has {outputs} outputs, which is not a multiple of 8")
     _expect(qzeros, (groups, outputs // PER_WORD), f"{name}.qzeros")
     if "g_idx" in linear:
         _check_order(linear["g_idx"], inputs, groups, f"{name}.g_idx")
@@ -100,7 +100,7 @@ def gptq_to_compressed(
 
 
 def compressed_to_awq(linear: Tensors, *, name: str = "the linear") -> dict[str, Tensor]:
-    """A linear of compressed-tensors in AWQ's GEMM layout; scales become fp16, as its readers want.
+    """A linear of compressed-tensors in AWQ's GEMM layout. Its readers expect fp16 scales.
 
     Raises:
         CheckpointError: a tensor is missing, of another shape or dtype than the others imply, or
@@ -137,11 +137,11 @@ def compressed_to_gptq(
 
 
 def check_compressed(linear: Tensors, *, name: str = "the linear") -> None:
-    """Refuse a linear in compressed-tensors' layout that is not whole; takes no words apart.
+    """Refuse a linear in compressed-tensors' layout that is incomplete; nothing is unpacked.
 
     Raises:
         CheckpointError: a tensor is missing or of another shape or dtype than the others imply,
-            scales are no numbers, or `weight_g_idx` reorders the inputs (act-order).
+            scales are not finite, or `weight_g_idx` reorders the inputs (act-order).
     """
     packed, scales, shape = _take(linear, ("weight_packed", "weight_scale", "weight_shape"), name)
     outputs, inputs = packed.shape[0], PER_WORD * packed.shape[1]
@@ -153,19 +153,6 @@ def check_compressed(linear: Tensors, *, name: str = "the linear") -> None:
         _expect(zeros, (outputs // PER_WORD, groups), f"{name}.weight_zero_point")
     if "weight_g_idx" in linear:
         _check_order(linear["weight_g_idx"], inputs, groups, f"{name}.weight_g_idx")
-
-
-def check_fp8(linear: Tensors, *, name: str = "the linear") -> None:
-    """Refuse a linear of E4M3 values whose values or scales are no numbers.
-
-    Raises:
-        CheckpointError: they are NaN or infinite.
-    """
-    # E4M3 has no infinity; its NaN sets all bits but the sign's.
-    if bool((linear["weight"].view(torch.uint8) & 127 == 127).any()):
-        raise CheckpointError(f"{name}.weight holds NaN")
-    if not bool(torch.isfinite(linear["weight_scale"]).all()):
-        raise CheckpointError(f"{name}.weight_scale holds NaN or infinite scales")
 
 
 def split_rows(linear: Tensors, rows: Tensor) -> dict[str, Tensor]:
@@ -252,11 +239,11 @@ def _bias(linear: Tensors) -> dict[str, Tensor]:
     return {"bias": linear["bias"]} if "bias" in linear else {}
 
 
-def _take(linear: Tensors, wanted: tuple[str, ...], name: str) -> list[Tensor]:
-    missing = [part for part in wanted if part not in linear]
+def _take(linear: Tensors, required: tuple[str, ...], name: str) -> list[Tensor]:
+    missing = [part for part in required if part not in linear]
     if missing:
         raise CheckpointError(f"{name} has no {missing[0]}; it holds {', '.join(sorted(linear))}")
-    for part in wanted:
+    for part in required:
         tensor = linear[part]
         floating = part in ("scales", "weight_scale")
         if part != "weight_shape" and tensor.dim() != 2:
@@ -265,7 +252,7 @@ def _take(linear: Tensors, wanted: tuple[str, ...], name: str) -> list[Tensor]:
             raise CheckpointError(f"{name}.{part} is {tensor.dtype}, not what this layout holds")
         if floating and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{name}.{part} holds NaN or infinite scales")
-    return [linear[part] for part in wanted]
+    return [linear[part] for part in required]
 
 
 def _groups(scales: Tensor, inputs: int, outputs: int, name: str) -> int:

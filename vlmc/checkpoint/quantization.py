@@ -1,4 +1,4 @@
-"""What a config.json says of quantized weights: which linears, in which layout, in what groups.
+"""What a config.json says about quantized weights: which linears, which layout, which groups.
 
 Read from `quantization_config` at the top, under `llm_config` or under `text_config`, as its
 writers place it (INTERNVL2 reference, 9).
@@ -34,7 +34,7 @@ class Quantization:
     symmetric: bool  # no zero points
     targets: tuple[str, ...]
     ignore: tuple[str, ...] = ()
-    act_order: bool = False  # GPTQ's desc_act: which group an input is of, `g_idx` alone tells
+    act_order: bool = False  # GPTQ's desc_act: only `g_idx` has the group of each input
 
     @property
     def scheme(self) -> Literal["w4a16", "fp8"]:
@@ -50,7 +50,7 @@ def find_quantization(values: Mapping[str, Any], path: Path) -> Quantization | N
     """What the parsed `config.json` at `path` says; None where it says nothing.
 
     Raises:
-        CheckpointError: the layout is none that vlmc reads; the message names the key.
+        CheckpointError: vlmc does not read the layout; the message names the key.
     """
     for place in _PLACES:
         section = values.get(place) if place else values
@@ -79,7 +79,7 @@ class _Settings:
     def one_of(self, name: str, allowed: Mapping[Any, Any] | tuple[Any, ...], text: str) -> Any:
         """The value, among those allowed (a mapping also translates it)."""
         found = self.values.get(name)
-        # Of equal type too: True is no 1.
+        # The types must be equal too: True == 1.
         fitting = [item for item in allowed if item == found and type(item) is type(found)]
         if not fitting:
             raise self.fail(name, text)

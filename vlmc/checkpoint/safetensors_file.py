@@ -1,4 +1,4 @@
-"""Safetensors files, opened after their header is known to be small and to mean one thing."""
+"""Safetensors files, opened only if their header is small and unambiguous."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vlmc.errors import CheckpointError
+from vlmc.files.bounded_read import LfsPointerError, refuse_lfs_pointer
 from vlmc.files.strict_json import parse_json
 
 # A shard of the 76B model has 100 KiB; the library takes 100 MB, and many times that to parse it.
@@ -16,17 +17,19 @@ _LENGTH_BYTES = 8
 
 
 def open_safetensors(path: Path, framework: str) -> Any:
-    """The library's handle, on a mapped file whose tensors fill it without gap or overlap.
+    """The library's handle of a mapped file whose tensors fill it without gap or overlap.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        CheckpointError: it is truncated, damaged, or its header is not one that a writer makes.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: it is truncated, damaged, a Git LFS pointer, or its header is too large.
     """
     try:
         _check_header(path)
         return safe_open(path, framework=framework)
     except FileNotFoundError:
         raise
+    except LfsPointerError as error:
+        raise CheckpointError(f"{path}: {error}.") from error
     except (SafetensorError, OSError, ValueError) as error:
         size = path.stat().st_size if path.exists() else 0
         raise CheckpointError(
@@ -36,8 +39,10 @@ def open_safetensors(path: Path, framework: str) -> Any:
 
 
 def _check_header(path: Path) -> None:
-    """What the library leaves open: how large a header may be, and names that are given twice."""
+    """Check what the library does not: the header's size, and names that are given twice."""
     with path.open("rb") as file:
+        refuse_lfs_pointer(file.read(64))
+        file.seek(0)
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if length > MAX_HEADER_BYTES:
             raise ValueError(f"its header would be {length:,} bytes")

@@ -8,26 +8,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from vlmc.checkpoint.finite import is_finite
 from vlmc.checkpoint.lora import LoraPair, resolve
 from vlmc.checkpoint.safetensors_file import open_safetensors
+from vlmc.checkpoint.weight_files import INDEX, find_weight_files
 from vlmc.errors import CheckpointError
-from vlmc.files.strict_json import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-# What trainers leave beside the weights, pickled too.
-_NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
 class Weights:
     """Read-only view of a checkpoint's tensors by name.
 
-    Opening reads headers only. A tensor is mapped from its file when it is asked for, and nothing
-    is kept, so that a model is never held twice. Low-rank pairs (`lora_A`, `lora_B`) appear merged
-    into their base tensor, under the base tensor's plain name.
+    Opening reads headers only. A tensor is mapped from its file on demand, and nothing is kept, so
+    that a model is never held twice. The first time that a tensor is read, its values are checked.
+    Low-rank pairs (`lora_A`, `lora_B`) appear merged into their base tensor, under the base
+    tensor's plain name.
 
     Raises:
         CheckpointError: a file is missing, truncated, pickled, or disagrees with the index.
@@ -38,7 +35,8 @@ class Weights:
         self._stack = ExitStack()
         self._files: dict[str, Path] = {}
         self._handles: dict[Path, Any] = {}
-        self._shapes, self._dtypes = self._read_headers(_shards(folder))
+        self._shapes, self._dtypes = self._read_headers(find_weight_files(folder))
+        self._checked: set[str] = set()
         self._sources = resolve(self._shapes, folder)
 
     def _read_headers(
@@ -97,14 +95,32 @@ class Weights:
         """Shape from the header, without touching the data."""
         return self._shapes[self._base(name)]
 
+    def dtype(self, name: str) -> str:
+        """Dtype of a tensor, or of the base weight that a low-rank pair is merged into."""
+        return self._dtypes[self._base(name)]
+
     def dtypes(self, name: str) -> set[str]:
         """Dtypes of a tensor and of the low-rank pair merged into it, as safetensors names them."""
         source = self._sources[name]
         parts = (source,) if isinstance(source, str) else source.parts
         return {self._dtypes[part] for part in parts}
 
+    def tie(self, name: str, source: str) -> None:
+        """Let `name` stand for the tensor `source` too."""
+        self._sources[name] = self._sources[source]
+
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors have the same values."""
+        if self.shape(name) != self.shape(other):
+            return False
+        return bool((self.tensor(name) == self.tensor(other)).all())
+
     def tensor(self, name: str) -> Tensor:
-        """The tensor, mapped from its file; a merged one is a new fp32 tensor."""
+        """The tensor, mapped from its file; a merged one is a new fp32 tensor.
+
+        Raises:
+            CheckpointError: a value is NaN or infinite; names tensor and file.
+        """
         source = self._sources[name]
         if isinstance(source, str):
             return self._mapped(source)
@@ -127,12 +143,15 @@ class Weights:
         if path not in self._handles:
             self._handles[path] = self._stack.enter_context(_open(path, "pt"))
         tensor: Tensor = self._handles[path].get_tensor(name)
+        if name not in self._checked:
+            if not is_finite(tensor):
+                raise CheckpointError(
+                    f"{path}: tensor {name} holds NaN or infinite values, from which no answer can "
+                    "be computed. Training diverged, or the file is damaged: download it again, or "
+                    "take an earlier checkpoint."
+                )
+            self._checked.add(name)
         return tensor
-
-
-def pickled_weights(folder: Path) -> list[Path]:
-    """Pickled files that can hold weights, sorted; never opened here."""
-    return sorted(path for path in folder.glob("*.bin") if path.name not in _NO_WEIGHTS)
 
 
 def _open(path: Path, framework: str) -> Any:
@@ -142,39 +161,3 @@ def _open(path: Path, framework: str) -> Any:
         raise CheckpointError(
             f"{path} is missing, though {INDEX} names it. Download the shard again."
         ) from None
-
-
-def _shards(folder: Path) -> dict[Path, set[str] | None]:
-    """Weight files, with the tensors that an index places in each."""
-    index = folder / INDEX
-    if index.exists():
-        return _read_index(index)
-    if (folder / SINGLE).exists():
-        return {folder / SINGLE: None}
-    pickled = pickled_weights(folder)
-    if pickled:
-        raise CheckpointError(
-            f"{folder} holds pickled weights ({pickled[0].name}), which can run code when they "
-            f"are loaded. Convert them once: python -m vlmc.checkpoint.convert {folder} OUT_FOLDER"
-        )
-    raise CheckpointError(
-        f"{folder} holds neither {SINGLE} nor {INDEX}. Give the folder of a complete download."
-    )
-
-
-def _read_index(index: Path) -> dict[Path, set[str] | None]:
-    try:
-        placed = read_json(index)["weight_map"]
-        pairs = [(str(name), str(file)) for name, file in placed.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{index} is not a safetensors index with a weight_map: {error!r}. Download it again."
-        ) from error
-    shards: dict[Path, set[str] | None] = {}
-    for name, file in pairs:
-        if Path(file).name != file or file in ("", ".."):
-            raise CheckpointError(f"{index} places {name} outside its folder, in {file!r}")
-        names = shards.setdefault(index.parent / file, set())
-        if names is not None:
-            names.add(name)
-    return shards

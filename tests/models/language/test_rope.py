@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.models.loaded import load
-from vlmc.checkpoint.config import RopeScaling
+from vlmc.checkpoint.rope_config import RopeScaling
 from vlmc.models.language.rope import RotaryEmbedding, rotate
 from vlmc.models.norm import RMSNorm
 

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlmc.checkpoint.finite import to_dtype
 from vlmc.checkpoint.huggingface import language_tensors
 from vlmc.checkpoint.packed import COMPRESSED_KINDS
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.language.fp8 import fp8_tensors
-from vlmc.compile.language.quantization.job import check_finite, layer_tensors, write_job
+from vlmc.compile.language.quantization.job import layer_tensors, write_job
 from vlmc.compile.language.quantization.report import write_report
 from vlmc.compile.language.quantization.result import quantized_tensors, read_report
 from vlmc.compile.language.quantization.run import run_job
@@ -33,20 +34,19 @@ def write_weights(checkpoint: Checkpoint, folder: Path, dtype: Dtype) -> None:
     compressed-tensors layout.
 
     Raises:
-        CheckpointError: quantized weights are not finite, or cannot be converted to that layout.
+        CheckpointError: a value is not finite in the file or in `dtype`, or a quantized linear
+            cannot be converted to that layout.
     """
     config, target = checkpoint.config, getattr(torch, dtype)
-    if config.quantization is not None:
-        check_finite(checkpoint)
     tensors = language_tensors(
         checkpoint.weights, config.language, quantization=config.quantization
     )
 
     def stored(name: str, tensor: Tensor) -> Tensor:
         quantized = name.endswith(COMPRESSED_KINDS) or tensor.dtype == torch.float8_e4m3fn
-        return tensor if quantized else tensor.to(target)
+        return tensor.contiguous() if quantized else to_dtype(name, tensor, target)
 
-    write_shards(folder, ((name, stored(name, tensor).contiguous()) for name, tensor in tensors))
+    write_shards(folder, ((name, stored(name, tensor)) for name, tensor in tensors))
 
 
 def write_fp8(
@@ -55,12 +55,11 @@ def write_fp8(
     """Write the language model with the linears in `quantized` in fp8, and the rest in `dtype`.
 
     Raises:
-        CheckpointError: a weight is not finite.
+        CheckpointError: a value is not finite in the file or in `dtype`.
     """
-    check_finite(checkpoint)
     tensors = language_tensors(checkpoint.weights, checkpoint.config.language)
     target = getattr(torch, dtype)
-    cast = ((name, tensor.to(target).contiguous()) for name, tensor in tensors)
+    cast = ((name, to_dtype(name, tensor, target)) for name, tensor in tensors)
     write_shards(folder, fp8_tensors(cast, quantized))
 
 
@@ -76,10 +75,9 @@ def write_quantized(
         config: config.json of the unquantized model.
 
     Raises:
-        CheckpointError: a weight is not finite.
+        CheckpointError: a value is not finite in the file or in the model's dtype.
         BuildError: the quantization process failed.
     """
-    check_finite(checkpoint)
     # On the same disk as the result, because the job is as large as the model.
     with TemporaryDirectory(dir=folder.parent, prefix=".quantize-") as name:
         job = Path(name)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from vlmc.checkpoint.config import LanguageConfig
+from vlmc.checkpoint.rope_config import attention_factor
 
 
 class RotaryEmbedding(nn.Module):
@@ -22,7 +21,12 @@ class RotaryEmbedding(nn.Module):
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
         self.config = config
-        self.attention_factor = _attention_factor(config)
+        scaling = config.rope_scaling
+        self.attention_factor = (
+            attention_factor(config.max_positions, scaling.original_positions)
+            if scaling.kind == "longrope"
+            else 1.0
+        )
 
     def forward(
         self, positions: Tensor, lengths: Tensor, dtype: torch.dtype
@@ -61,15 +65,6 @@ class RotaryEmbedding(nn.Module):
             bases = config.rope_theta * stretch.double().clamp(min=1.0) ** (dim / (dim - 2))
             return 1.0 / (bases.float()[..., None] ** exponents)
         return (1.0 / (config.rope_theta**exponents))[None, None]
-
-
-def _attention_factor(config: LanguageConfig) -> float:
-    """Phi-3's constant factor on cosines and sines, the same for short and long factors."""
-    scaling = config.rope_scaling
-    if scaling.kind != "longrope" or config.max_positions <= scaling.original_positions:
-        return 1.0
-    ratio = config.max_positions / scaling.original_positions
-    return math.sqrt(1 + math.log(ratio) / math.log(scaling.original_positions))
 
 
 def rotate(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
+from vlmc.checkpoint.finite import is_finite
 from vlmc.checkpoint.packed import PER_WORD
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import CheckpointError
-from vlmc.models.linears.dequantize import ELEMENTS, dequantize_fp8, dequantize_int4
+from vlmc.models.linears.dequantize import dequantize_fp8, dequantize_int4
 from vlmc.models.linears.fp8 import DenseFp8Linear, Fp8Linear
 from vlmc.models.linears.w4a16 import W4A16Linear, choose_kernel
 
@@ -81,7 +82,7 @@ class QuantizedTensors:
         check_shape(source, tensor, (end - first, *shape[1:]))
         if tensor.dtype != dtype and not {tensor.dtype, dtype} <= _FLOATS:
             raise CheckpointError(f"tensor {source} is {tensor.dtype}; its layout needs {dtype}")
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             raise CheckpointError(f"tensor {source} holds NaN or infinite values")
         self.parts.setdefault(kind, {})[start] = tensor
         return last - start
@@ -153,13 +154,3 @@ def check_shape(source: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
             f"tensor {source} has shape {list(tensor.shape)}; the model's configuration needs "
             f"{list(shape)}"
         )
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite. E4M3 has no infinity; NaN sets all bits but the sign."""
-    if tensor.dtype == torch.float8_e4m3fn:
-        rows = max(1, ELEMENTS // tensor.shape[-1])
-        return not any(
-            bool((part.view(torch.uint8) & 127 == 127).any()) for part in torch.split(tensor, rows)
-        )
-    return bool(torch.isfinite(tensor).all())

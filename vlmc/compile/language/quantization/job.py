@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlmc.checkpoint.finite import to_dtype
 from vlmc.checkpoint.huggingface import language_tensors
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.language.quantization.settings import Settings
-from vlmc.errors import CheckpointError
 from vlmc.files.strict_json import write_json
 
 JOB, LAYERS, RESULT, REPORT = "job.json", "layers", "result", "report.json"
@@ -78,30 +78,13 @@ def result_file(folder: Path, index: int) -> Path:
     return folder / RESULT / f"{index:05d}.safetensors"
 
 
-def check_finite(checkpoint: Checkpoint) -> None:
-    """Check that the language model's weights are finite; fp8 values are not checked.
-
-    Raises:
-        CheckpointError: a tensor is not finite; names the tensor and its file.
-    """
-    for name in checkpoint.weights:
-        if name.startswith("language_model."):
-            tensor = checkpoint.weights.tensor(name)
-            # torch does not support `isfinite` for fp8.
-            if tensor.dtype != torch.float8_e4m3fn and not tensor.isfinite().all():
-                raise CheckpointError(
-                    f"tensor {name} in {checkpoint.weights.file(name)} has NaN or infinity, so "
-                    "it cannot be quantized. Download the file again."
-                )
-
-
 def layer_tensors(checkpoint: Checkpoint, settings: Settings) -> Iterator[dict[str, Tensor]]:
     """Tensors of each decoder layer, by name relative to the layer."""
     dtype, config = getattr(torch, settings.dtype), checkpoint.config.language
     for index in range(settings.layers):
         prefix = f"model.layers.{index}."
         tensors = language_tensors(checkpoint.weights, config, prefix)
-        yield {name.removeprefix(prefix): tensor.to(dtype).contiguous() for name, tensor in tensors}
+        yield {name.removeprefix(prefix): to_dtype(name, tensor, dtype) for name, tensor in tensors}
 
 
 def local_keep(keep: Collection[str], index: int) -> frozenset[str]:
