@@ -127,6 +127,21 @@ def test_worst_tile_is_named(value: float) -> None:
         assert found.worst == -1
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_never_agree(bad: float) -> None:
+    tiles = tiles_of(10, 100)
+    expected = features_of(torch.from_numpy(tiles)).numpy()
+    expected[1, 3, 0] = bad
+    with pytest.raises(AccuracyError, match="source model's features of abc are NaN or infinite"):
+        check_features(
+            EngineRecord(bad=0, value=0),
+            tiles,
+            [SampleTile("abc", index) for index in range(2)],
+            expected,
+            [1],
+        )
+
+
 def test_features_of_another_model_are_refused() -> None:
     with pytest.raises(AccuracyError, match=r"made makes \[256, 2\] a tile.*\[256, 3\]"):
         check_features(

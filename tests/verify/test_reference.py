@@ -81,3 +81,18 @@ def test_damaged_is_refused(change: str, made: Reference, tmp_path: Path) -> Non
 def test_place_that_cannot_be_written(made: Reference, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         write_reference(made, tmp_path / "none" / "reference")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["features", "answers"])
+def test_values_that_are_not_finite_are_refused(
+    part: str, bad: float, made: Reference, tmp_path: Path
+) -> None:
+    if part == "features":
+        made.features[1, 5, 3] = bad
+    else:
+        answers = {key: SourceAnswer("x", bad) for key in made.answers}
+        made = dataclasses.replace(made, answers=answers)
+    write_reference(made, tmp_path / "reference")
+    with pytest.raises(UsageError, match="are NaN or infinite"):
+        read_reference(tmp_path / "reference")

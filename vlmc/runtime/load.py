@@ -110,11 +110,15 @@ def _language(
             f"{config.hidden_size}, the tokenizer has {tokenizer.vocab_size} tokens, and the "
             f"manifest's hidden_size is {expected}"
         )
-    return tokenizer, load_language(folder, dtype, device)
+    return tokenizer, load_language(folder, dtype, device, tokens=tokenizer.vocab_size)
 
 
-def load_language(folder: Path, dtype: torch.dtype, device: torch.device) -> Decoder:
+def load_language(
+    folder: Path, dtype: torch.dtype, device: torch.device, *, tokens: int | None = None
+) -> Decoder:
     """The language model of an artifact's folder, quantized as its config.json says.
+
+    `tokens` is the size of the tokenizer's vocabulary.
 
     Raises:
         CheckpointError: the weights and config.json disagree, or values are not finite; the
@@ -131,6 +135,7 @@ def load_language(folder: Path, dtype: torch.dtype, device: torch.device) -> Dec
                 dtype=dtype,
                 device=device,
                 quantization=find_quantization(read_values(path), path),
+                tokens=tokens,
             )
     except CheckpointError as error:
         if tensors.file is None:

@@ -125,7 +125,7 @@ class Model:
             )
         sampling = Sampling(max_new_tokens, temperature, seed)
 
-        def answer(group: list[PreparedRequest]) -> list[Answer]:
+        def answer(group: list[PreparedRequest]) -> list[Answer | VlmcError]:
             start, timings = self._prefill(group, reserve_tokens=max_new_tokens)
             begin = time.perf_counter()
             tokens = reference_loop.generate(self._decoder, start, sampling, self._prompts.stop_id)
@@ -143,6 +143,8 @@ class Model:
                     engine=self.engine,
                     timings=timings(request, decode_ms),
                 )
+                if ids
+                else self._not_finite()
                 for row, (request, ids) in enumerate(zip(group, tokens, strict=True))
             ]
 
@@ -176,14 +178,17 @@ class Model:
             raise UsageError(f"choices must be different texts, at least one; got {choices!r}")
         ids = [self._prompts.choice_ids(choice) for choice in choices]
 
-        def scored(group: list[PreparedRequest]) -> list[Scored]:
+        def scored(group: list[PreparedRequest]) -> list[Scored | VlmcError]:
             start, timings = self._prefill(group, reserve_tokens=0)
             begin = time.perf_counter()
             rows = reference_loop.score(self._decoder, start, ids).tolist()
             decode_ms = (time.perf_counter() - begin) * 1e3
             self._count(group, start, new_tokens=0)
-            results = []
+            results: list[Scored | VlmcError] = []
             for index, (request, row) in enumerate(zip(group, rows, strict=True)):
+                if not all(map(math.isfinite, row)):
+                    results.append(self._not_finite())
+                    continue
                 best = max(range(len(choices)), key=row.__getitem__)
                 answer = Answer(
                     text=choices[best],
@@ -257,7 +262,7 @@ class Model:
     def _run(
         self,
         requests: Iterable[Request],
-        work: Callable[[list[PreparedRequest]], list[Result]],
+        work: Callable[[list[PreparedRequest]], list[Result | VlmcError]],
     ) -> Generator[Result | VlmcError, None, None]:
         """Prepare ahead, group, check, run."""
         self._check_open()
@@ -318,6 +323,9 @@ class Model:
             prompt_tokens_reused=before.prompt_tokens_reused + reused,
             new_tokens=before.new_tokens + new_tokens,
         )
+
+    def _not_finite(self) -> VlmcError:
+        return reference_loop.not_finite_error(self._decoder.embed_tokens.weight.dtype)
 
     def _check_open(self) -> None:
         if self._closed:

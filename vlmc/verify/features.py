@@ -81,8 +81,11 @@ def check_features(
     """Every tile at every number of tiles at once, against `expected` fp32 (N, 256, hidden).
 
     Raises:
-        AccuracyError: the engine's features have another shape.
+        AccuracyError: the engine's features have another shape, or the expected ones are NaN or
+            infinite.
     """
+    for place, features in zip(places, expected, strict=True):
+        check_finite(features, place.image)
     cosines = {}
     given = torch.from_numpy(tiles)
     for count in counts:
@@ -100,3 +103,16 @@ def check_features(
             )
         cosines[count] = tile_cosines(features, torch.from_numpy(expected)).numpy()
     return FeatureCheck(tuple(places), cosines)
+
+
+def check_finite(features: npt.NDArray[np.float32], image: str) -> None:
+    """Check that the source's features can be compared with.
+
+    Raises:
+        AccuracyError: they are NaN or infinite; names the image.
+    """
+    if not np.isfinite(features).all():
+        raise AccuracyError(
+            f"the source model's features of {image} are NaN or infinite, so nothing can be "
+            "compared with them. Its vision tower overflows in fp32: check the checkpoint."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from vlmc.image.tiles import TileRule
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
 from vlmc.verify.dataset import Dataset, Key
+from vlmc.verify.features import check_finite
 from vlmc.verify.pixels import ImageGrid, SampleTile, grid_of, sample_indices, sampled
 from vlmc.verify.source import MAX_NEW_TOKENS, Source, SourceAnswer
 
@@ -75,6 +77,7 @@ def make_reference(
     """Ask the source model every question of the dataset.
 
     Raises:
+        AccuracyError: its features or logits are NaN or infinite.
         VlmcError: an image or a prompt is not usable.
     """
     images = dataset.images
@@ -91,6 +94,7 @@ def make_reference(
                 places.append(SampleTile(digest, index))
                 tiles.append(made[index])
                 features.append(source.tower.features(made[index][None]).cpu().numpy())
+                check_finite(features[-1], str(path))
         report(Progress("images of the reference", done, len(images)))
     answers: dict[Key, SourceAnswer] = {}
     given = source.answers(dataset.questions)
@@ -178,6 +182,9 @@ def _parse(record: Any, tiles: npt.NDArray[Any], features: npt.NDArray[Any]) -> 
         or features.shape != (count, 256, hidden)
     ):
         raise ValueError(f"its tiles are {tiles.shape}, its features {features.shape}")
+    logprobs = [logprob for *_, logprob in record["answers"]]
+    if not np.isfinite(features).all() or not all(map(math.isfinite, logprobs)):
+        raise ValueError("its features or log-probabilities are NaN or infinite")
     return Reference(
         source=dict(record["source"]),
         dtype=str(record["dtype"]),

@@ -20,7 +20,7 @@ from vlmc.checkpoint.huggingface import language_tensors, stored_quantization, t
 from vlmc.checkpoint.layout import quantized_bytes, quantized_linears
 from vlmc.checkpoint.quantized import part_names
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
-from vlmc.errors import HardwareError, VlmcError
+from vlmc.errors import AccuracyError, HardwareError, VlmcError
 from vlmc.files.hashing import files_sha256
 from vlmc.image.tiles import TileRule
 from vlmc.models.disable_tf32 import disable_tf32
@@ -94,6 +94,7 @@ class Source:
             dtype=getattr(torch, dtype),
             device=device,
             quantization=stored_quantization(weights, config),
+            tokens=tokenizer.vocab_size,
         )
         self._encoded: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
 
@@ -102,6 +103,7 @@ class Source:
 
         Raises:
             VlmcError: an image or a prompt is not usable.
+            AccuracyError: the model's scores are NaN or infinite.
         """
         requests = (question.request for question in questions)
         with closing(prefetch(requests, self._preparer.request)) as prepared:
@@ -126,6 +128,12 @@ class Source:
         tokens = reference_loop.generate(
             self._decoder, start, Sampling(MAX_NEW_TOKENS), self._prompts.stop_id
         )
+        if not all(tokens):
+            error = reference_loop.not_finite_error(self._decoder.embed_tokens.weight.dtype)
+            raise AccuracyError(
+                f"the source model cannot be compared with: {error} (Here the dtype is "
+                f"accuracy.reference_dtype, and the source's is {self.dtype}.)"
+            )
         return [
             SourceAnswer(self._prompts.answer_text(ids), logprob)
             for ids, logprob in zip(tokens, logprobs, strict=True)

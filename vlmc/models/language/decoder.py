@@ -18,11 +18,15 @@ from vlmc.models.norm import RMSNorm
 
 
 class Decoder(nn.Module):
-    """Embeddings to hidden states. `logits` is separate, so you compute only the rows you need."""
+    """Embeddings to hidden states. `logits` is separate, so you compute only the rows you need.
+
+    `tokens` is the size of the tokenizer's vocabulary. The model's may be padded beyond it.
+    """
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
         self.config = config
+        self.tokens = config.vocab_size
         self.embed_tokens = TokenEmbedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
@@ -93,9 +97,9 @@ class Decoder(nn.Module):
         return normed
 
     def logits(self, states: Tensor) -> Tensor:
-        """(…, hidden) → (…, vocabulary), cast to fp32 as the original does."""
+        """(…, hidden) → (…, tokens), cast to fp32 as the original does; without padded ids."""
         scores: Tensor = self.lm_head(states)
-        return scores.float()
+        return scores[..., : self.tokens].float()
 
 
 class TokenEmbedding(nn.Embedding):

@@ -22,6 +22,7 @@ def load_decoder(
     dtype: torch.dtype,
     device: torch.device | str,
     quantization: Quantization | None = None,
+    tokens: int | None = None,
 ) -> Decoder:
     """The language model in `dtype` on `device`, in eval mode.
 
@@ -32,6 +33,8 @@ def load_decoder(
         device: where to load the model.
         quantization: the linears that are stored in the compressed-tensors layout, and their
             scheme. On the CPU they are dequantized to `dtype`.
+        tokens: size of the tokenizer's vocabulary; larger ids are never chosen. None is the model's
+            whole vocabulary.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, duplicated, not finite, or has the wrong
@@ -46,6 +49,7 @@ def load_decoder(
     with torch.device("meta"):
         decoder = Decoder(config)
     target = torch.device(device)
+    decoder.tokens = config.vocab_size if tokens is None else tokens
     slices, quantized = build_parameter_map(decoder, config, quantization, dtype, target)
     mapped = (map_tensor(name, tensor, slices) for name, tensor in tensors)
     found = (entry for entry in mapped if entry is not None)

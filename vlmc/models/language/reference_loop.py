@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlmc.errors import VlmcError
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.kv_cache import KVCache
 from vlmc.models.language.splice import splice
+
+# Stands for a token that cannot be chosen.
+_NOT_FINITE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +95,35 @@ def can_share(decoder: Decoder, lengths: Tensor, shared: int) -> bool:
 def generate(
     decoder: Decoder, start: Prefilled, sampling: Sampling, stop_id: int
 ) -> list[tuple[int, ...]]:
-    """Generate tokens for each row, up to and including the stop token."""
+    """Generate tokens for each row, up to and including the stop token.
+
+    A row whose logits are NaN or infinite before it stops has no tokens.
+    """
     rows = len(start.logits)
     answers: list[list[int]] = [[] for _ in range(rows)]
     generators = [torch.Generator().manual_seed(sampling.seed) for _ in range(rows)]
-    logits = start.logits
+    logits, ended = start.logits, (stop_id, _NOT_FINITE)
     for step in range(sampling.max_new_tokens):
         chosen = _choose(logits, sampling, generators)
         for answer, token in zip(answers, chosen.tolist(), strict=True):
-            if not answer or answer[-1] != stop_id:
+            if not answer or answer[-1] not in ended:
                 answer.append(token)
-        finished = all(answer[-1] == stop_id for answer in answers)
+        finished = all(answer[-1] in ended for answer in answers)
         if finished or step == sampling.max_new_tokens - 1:
             break
-        states = decoder(decoder.embed_tokens(chosen[:, None]), start.cache)
+        states = decoder(decoder.embed_tokens(chosen.clamp(min=0)[:, None]), start.cache)
         logits = decoder.logits(states[:, -1])
-    return [tuple(answer) for answer in answers]
+    return [() if answer[-1] == _NOT_FINITE else tuple(answer) for answer in answers]
 
 
 def score(decoder: Decoder, start: Prefilled, choices: Sequence[tuple[int, ...]]) -> Tensor:
-    """Log-probability of every choice, summed over its tokens: (rows, choices) fp32."""
+    """Log-probability of every choice, summed over its tokens: (rows, choices) fp32.
+
+    It is NaN if logits that it depends on are NaN or infinite.
+    """
     device = start.logits.device
     rows, longest = len(start.logits), max(len(choice) for choice in choices)
-    first = start.logits.log_softmax(-1)[:, [choice[0] for choice in choices]]
+    first = _log_softmax(start.logits)[:, [choice[0] for choice in choices]]
     if longest == 1:
         return first
     counts = torch.tensor([len(choice) for choice in choices], device=device)
@@ -124,16 +134,19 @@ def score(decoder: Decoder, start: Prefilled, choices: Sequence[tuple[int, ...]]
     cache = start.cache.select(pairs, int(start.cache.lengths.max()) + longest)
     inputs = padded[:, :-1].repeat(rows, 1)
     states = decoder(decoder.embed_tokens(inputs), cache)
-    following = decoder.logits(states).log_softmax(-1)  # (rows · choices, longest - 1, vocabulary)
+    following = _log_softmax(decoder.logits(states))  # (rows · choices, longest - 1, tokens)
     targets = padded[:, 1:].repeat(rows, 1)
     gathered = following.gather(-1, targets[:, :, None])[:, :, 0]
     real = torch.arange(1, longest, device=device) < counts.repeat(rows)[:, None]
-    return first + (gathered * real).sum(-1).view(rows, len(choices))
+    return first + gathered.where(real, 0.0).sum(-1).view(rows, len(choices))
 
 
 def _choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> Tensor:
+    """The next token of each row, or `_NOT_FINITE`."""
+    finite = _are_finite(logits)
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return logits.argmax(-1).where(finite, _NOT_FINITE)
+    logits = logits.where(finite[:, None], 0.0)
     # On the CPU with one generator per row, so that samples depend neither on batch nor on device.
     # Subtract the maximum and use fp64, because fp32 overflows at small temperatures.
     shifted = (logits - logits.amax(-1, keepdim=True)).double()
@@ -142,4 +155,26 @@ def _choose(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Gener
         torch.multinomial(row, 1, generator=generator)
         for row, generator in zip(probabilities, generators, strict=True)
     ]
-    return torch.cat(sampled).to(logits.device)
+    return torch.cat(sampled).to(logits.device).where(finite, _NOT_FINITE)
+
+
+def _are_finite(logits: Tensor) -> Tensor:
+    """(…, tokens) → (…): whether none is NaN or infinite, which a sum in fp32 keeps."""
+    return logits.sum(-1).isfinite()
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    finite = _are_finite(logits)[..., None]
+    return logits.log_softmax(-1).where(finite, torch.nan)
+
+
+def not_finite_error(dtype: torch.dtype) -> VlmcError:
+    """The error of a prompt that has no answer because its logits are NaN or infinite."""
+    advice = (
+        "The language model computes in fp16, whose values end at 65,504: build it with "
+        "model.dtype bf16, which has fp32's range."
+        if dtype == torch.float16
+        else "The features of its images or the language model overflow; run `vlmc verify "
+        "accuracy`, which compares both with the source model."
+    )
+    return VlmcError(f"the model's scores for this prompt are NaN or infinite. {advice}")

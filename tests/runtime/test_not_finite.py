@@ -1,0 +1,65 @@
+"""A request whose logits are NaN or infinite is its own error; the others are answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from vlmc import Answer, Model
+from vlmc.artifact.manifest import PromptRules
+from vlmc.errors import AccuracyError, VlmcError
+from vlmc.models.language import reference_loop
+from vlmc.models.language.reference_loop import Prefilled
+from vlmc.runtime.requests.request import Request
+from vlmc.text.template import TEMPLATES
+from vlmc.verify.dataset import read_dataset
+from vlmc.verify.source import open_source
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second row of every group has an infinite logit."""
+    prefill = reference_loop.prefill
+
+    def one_bad(*arguments: object, **options: object) -> Prefilled:
+        start = prefill(*arguments, **options)  # type: ignore[arg-type]
+        start.logits[1:2, 3] = float("inf")
+        return start
+
+    monkeypatch.setattr(reference_loop, "prefill", one_bad)
+
+
+def test_the_row_is_an_error_and_the_others_are_answered(
+    model: Model,
+    pictures: list[npt.NDArray[np.uint8]],
+    request: pytest.FixtureRequest,
+) -> None:
+    asked: list[Request] = [(pictures[0], text) for text in ("What is this?", "Is it?", "Why?")]
+    expected = model.generate(asked, max_new_tokens=4)
+    scores = model.score(asked, choices=["yes", "no"])
+    request.getfixturevalue("poisoned")
+    first, second, third = model.try_stream(asked, max_new_tokens=4)
+    assert isinstance(first, Answer) and first.token_ids == expected[0].token_ids
+    assert isinstance(third, Answer) and third.token_ids == expected[2].token_ids
+    assert isinstance(second, VlmcError)
+    assert "scores for this prompt are NaN or infinite" in str(second)
+    one, two, three = model.try_score(asked, choices=["yes", "no"])
+    assert isinstance(two, VlmcError) and not isinstance(one, VlmcError)
+    assert not isinstance(three, VlmcError) and three.scores == pytest.approx(scores[2])
+    with pytest.raises(VlmcError, match="NaN or infinite"):
+        model.generate(asked)
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_source_whose_logits_are_not_finite_is_no_reference(
+    miniature: Path, images: Path, tmp_path: Path
+) -> None:
+    lines = [f'{{"image": "{images}/448x448.jpg", "prompt": "{text}"}}\n' for text in ("a", "b")]
+    (tmp_path / "eval.jsonl").write_text("".join(lines))
+    rules = PromptRules("internlm2-chat", TEMPLATES["internlm2-chat"].system_message)
+    source = open_source(miniature, rules, "float32")
+    with pytest.raises(AccuracyError, match=r"source model cannot be compared .*reference_dtype"):
+        list(source.answers(read_dataset(tmp_path / "eval.jsonl").questions))

@@ -1,0 +1,49 @@
+"""An artifact and a source whose vocabulary is padded answer with the tokenizer's tokens alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tests.artifacts import build_once
+from tests.padded import padded
+from vlmc import load
+from vlmc.artifact.manifest import PromptRules
+from vlmc.models.language import reference_loop
+from vlmc.text.template import TEMPLATES
+from vlmc.verify.dataset import read_dataset
+from vlmc.verify.source import open_source
+
+PADDING = 24
+
+
+def test_answers_are_tokens_of_the_tokenizer(
+    miniature: Path, images: Path, pictures: list[npt.NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    folder = padded(miniature, tmp_path / "padded", PADDING)
+    requests = [(picture, text) for picture in pictures[:3] for text in ("What?", "Is it?", "x")]
+    with load(build_once(folder, tmp_path / "artifact"), device="cpu", tiles="single") as model:
+        size = model._prompts._tokenizer.vocab_size
+        head = model._decoder.lm_head
+        # In half of the prompts the best of all ids would be one of the padding.
+        chosen = []
+        with torch.inference_mode():
+            for request in requests:
+                prepared = model._preparer.request(request)
+                features = model._encoder.encode(prepared.images)
+                row = reference_loop.embed(
+                    model._decoder, prepared.prompt_ids, prepared.image_token_id, features
+                )
+                chosen.append(int(head(model._decoder(row[None]))[0, -1].argmax()))
+        assert max(chosen) >= size == head.out_features - PADDING, "else this shows nothing"
+        answers = model.generate(requests, max_new_tokens=8)
+        assert max(token for answer in answers for token in answer.token_ids) < size
+    line = f'{{"image": "{images}/448x448.jpg", "prompt": "x"}}\n'
+    (tmp_path / "eval.jsonl").write_text(line)
+    rules = PromptRules("internlm2-chat", TEMPLATES["internlm2-chat"].system_message)
+    source = open_source(folder, rules, "float32")
+    assert source._decoder.tokens == size
+    assert len(list(source.answers(read_dataset(tmp_path / "eval.jsonl").questions))) == 1
