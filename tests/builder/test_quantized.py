@@ -278,6 +278,7 @@ def test_calibration_is_recorded(images: Path, miniature: Path, tmp_path: Path) 
 def test_the_quickstart_by_both_methods(method: str) -> None:
     """The shipped model, with images and prompts: few, since a search takes a while."""
     overrides = (
+        "model.dtype=bf16",  # scales of 16 bits
         "language.scheme=w4a16",
         f"language.method={method}",
         "calibration={dataset: calibration.jsonl, samples: 4}",

@@ -39,7 +39,7 @@ def test_a_damaged_tensor_is_named_with_its_file(tmp_path: Path) -> None:
         load_language(tmp_path, torch.float32, CPU)
     del tensors[SCALE]
     save_file(tensors, path)
-    with pytest.raises(CheckpointError, match=rf"^{tmp_path}: 1 of the model's"):
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path}: the weights lack 1 of the model's"):
         load_language(tmp_path, torch.float32, CPU)
 
 

@@ -160,7 +160,7 @@ def test_tool_that_is_not_installed(
         raise step_key.PackageNotFoundError(name)
 
     monkeypatch.setattr(step_key, "version", missing)
-    with pytest.raises(UsageError, match=r"needs the package torch.*vlmc\[build\]"):
+    with pytest.raises(UsageError, match=r"needs the package torch.*\[build\]"):
         steps_of(miniature, tmp_path / "recipe.yaml")
 
 

@@ -202,7 +202,7 @@ def test_missing_package_is_told(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(UsageError, match=r"needs the package tensorrt_rtx.*'vlmc\[tensorrt-rtx\]'"):
+    with pytest.raises(UsageError, match=r"needs the package tensorrt_rtx.*\[tensorrt-rtx\]'"):
         built(artifact / "vision" / "model.onnx", tmp_path / "plan", "sm89")
 
 

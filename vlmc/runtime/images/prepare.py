@@ -115,11 +115,12 @@ class Preparer:
         return self._kept.get_or_compute(digest, prepared)
 
     def _read(self, content: Content, name: str) -> Picture:
-        with self._counting:
-            self.images_decoded += 1
-        return read_picture(
+        picture = read_picture(
             content, exif=self._rules.exif, high_bit_depth=self._rules.high_bit_depth, name=name
         )
+        with self._counting:
+            self.images_decoded += 1
+        return picture
 
 
 def _digest(content: bytes | Pixels, notes: frozenset[ImageNote]) -> bytes:
