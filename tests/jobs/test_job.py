@@ -26,7 +26,7 @@ from vlmc.progress.events import Event, Progress
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
     if out.suffix == ".parquet":
-        rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(out).to_pylist(maps_as_pydicts="strict")
         return rows
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
@@ -89,6 +89,21 @@ def test_choices_are_scored(suffix: str, tmp_path: Path) -> None:
         else:
             assert set(line["scores"]) == {"yes", "no"}
             assert line["answer"] == max(line["scores"], key=line["scores"].get)
+
+
+def test_parquet_has_one_schema_with_and_without_choices(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 2, damaged=[1])
+    generated, scored = tmp_path / "generated.parquet", tmp_path / "scored.parquet"
+    run(tmp_path / "images", generated)
+    run(tmp_path / "images", scored, choices=["yes", "no"])
+    assert pq.read_schema(generated).equals(pq.read_schema(scored))
+    assert pq.read_schema(scored).field("scores").type == pa.map_(pa.string(), pa.float64())
+    assert pa.concat_tables(map(pq.read_table, (generated, scored))).num_rows == 12
+    # Read again for a retry, the scores stay what they are.
+    write_images(tmp_path / "images", 2)
+    before = lines_of(scored)
+    run(tmp_path / "images", scored, choices=["yes", "no"], retry_errors=True)
+    assert lines_of(scored)[:3] == before[:3]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

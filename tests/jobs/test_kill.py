@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -92,3 +93,25 @@ def test_a_full_disk_is_reported_and_leaves_whole_lines(tmp_path: Path) -> None:
     assert [json.loads(line)["row"] for line in lines] == list(range(len(lines)))
     assert len(lines) == 20
     assert recover(path, lambda index, line: line["row"] == index).lines == 20
+
+
+def test_lines_of_a_failed_write_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were reported as lost, so that a later flush must not write them."""
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.append({"row": 0})
+        journal.flush()
+        journal.append({"row": 1})
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", _no_space)
+            with pytest.raises(VlmcError, match="No space left"):
+                journal.flush()
+        assert path.read_text() == '{"row": 0}\n'
+        journal.append({"row": 1})
+    assert path.read_text() == '{"row": 0}\n{"row": 1}\n'
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -88,7 +88,7 @@ def run_job(
         files = _Files.of(out)
         ledger_file.bind(ledger, out, started=files.started)
         files.remove_leftovers()
-        with files.opened(rows, choices):
+        with files.opened(rows):
             passage = _Passage(questions, asking, files)
             resumed = passage.done
             if retry_errors:
@@ -142,7 +142,7 @@ class _Files:
             self.corrections.unlink(missing_ok=True)
 
     @contextmanager
-    def opened(self, rows: Rows, choices: Sequence[str] | None) -> Iterator[None]:
+    def opened(self, rows: Rows) -> Iterator[None]:
         """Have the journal within, and the output in its own form once all is done."""
         if self.journal == self.out:
             yield
@@ -153,7 +153,7 @@ class _Files:
             as_unpacked = _version(self.journal)
         yield
         if _version(self.journal) != as_unpacked:
-            write_parquet(self.out, read_journal(self.journal), rows, choices)
+            write_parquet(self.out, read_journal(self.journal), rows)
         self.journal.unlink()
 
 

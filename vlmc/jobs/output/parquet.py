@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,7 @@ def check_passed_on_to_json(rows: ParquetRows) -> None:
             )
 
 
-def write_parquet(
-    out: Path, lines: Iterator[dict[str, Any]], rows: Rows, choices: Sequence[str] | None
-) -> None:
+def write_parquet(out: Path, lines: Iterator[dict[str, Any]], rows: Rows) -> None:
     """Write `lines`, each joined with the other columns of its row, and rename into place.
 
     `lines` are in the order of their rows and hold every row at least once.
@@ -61,7 +59,7 @@ def write_parquet(
     arrow, parquet = import_pyarrow(out)
     passed_on = passed_on_schema(rows, out)
     lists = _has_image_lists(arrow, rows)
-    own = _own_schema(arrow, lists, choices)
+    own = _own_schema(arrow, lists)
     grouped = itertools.groupby(lines, key=lambda line: line["row"])
     schema = arrow.schema([*own, *passed_on])
     with atomic_path(out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
@@ -80,12 +78,11 @@ def read_parquet_lines(out: Path) -> Iterator[dict[str, Any]]:
     names = ["row", "image", "question", "prompt", "answer", "scores", "image_tokens", "error"]
     with parquet.ParquetFile(out) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=names):
-            yield from batch.select(names).to_pylist()
+            yield from batch.select(names).to_pylist(maps_as_pydicts="strict")
 
 
-def _own_schema(arrow: Any, lists: bool, choices: Sequence[str] | None) -> Any:
+def _own_schema(arrow: Any, lists: bool) -> Any:
     text = arrow.string()
-    scores = arrow.struct([(c, arrow.float64()) for c in choices]) if choices else arrow.null()
     return arrow.schema(
         [
             ("row", arrow.int64()),
@@ -93,7 +90,7 @@ def _own_schema(arrow: Any, lists: bool, choices: Sequence[str] | None) -> Any:
             ("question", text),
             ("prompt", text),
             ("answer", text),
-            ("scores", scores),
+            ("scores", arrow.map_(text, arrow.float64())),
             ("image_tokens", arrow.int64()),
             ("error", text),
         ]
@@ -132,7 +129,7 @@ def _batched(rows: Rows) -> Iterator[list[InputRow]]:
 
 
 def _storable(line: dict[str, Any], lists: bool) -> dict[str, Any]:
-    """A line whose image is a list if the column is, and whose texts are Unicode."""
+    """A line as Arrow takes it: lists where the column has lists, pairs for a map, Unicode."""
     image = line["image"]
     if lists and isinstance(image, str):
         image = [image]
@@ -143,6 +140,8 @@ def _unicode(value: Any) -> Any:
     """Show the bytes of file names that are not UTF-8 as escapes; Arrow has no place for them."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return [(_unicode(key), part) for key, part in value.items()]
     return [_unicode(part) for part in value] if isinstance(value, list) else value
 
 
