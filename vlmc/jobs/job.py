@@ -76,8 +76,7 @@ def run_job(
     ledger = Ledger(
         artifact=artifact,
         tiles=tiles,
-        input_digest=rows.digest,
-        input_rows=len(rows),
+        input=rows.identity,
         prompts=None if rows.prompted else [[p.question, p.text] for p in prompts],
         choices=list(choices) if choices else None,
         max_new_tokens=None if choices else max_new_tokens,

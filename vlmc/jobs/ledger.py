@@ -15,7 +15,7 @@ from vlmc.errors import UsageError
 from vlmc.files.atomic import sync
 from vlmc.files.units import shorten
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class Ledger:
 
     artifact: str
     tiles: str
-    input_digest: str
-    input_rows: int
+    input: str
     prompts: list[list[str]] | None
     choices: list[str] | None
     max_new_tokens: int | None

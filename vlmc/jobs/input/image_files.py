@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import stat
 from collections import Counter
@@ -26,11 +25,11 @@ class ImageFiles:
         self._paths = paths
 
     @property
-    def digest(self) -> str:
-        names = b"\0".join(
-            path.as_posix().encode("utf-8", "surrogateescape") for path in self._paths
-        )
-        return hashlib.sha256(names).hexdigest()
+    def identity(self) -> str:
+        return self.source
+
+    def image_counts(self) -> frozenset[int]:
+        return frozenset({1})
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -48,7 +47,8 @@ def image_file(path: Path) -> ImageFiles:
     """
     if kind_left_out(path) is not None:
         raise UsageError(
-            f"{path}: is neither a table (.jsonl, .parquet) nor an image that can be read"
+            f"{path}: is neither a table (.jsonl, .ndjson, .csv, .parquet) nor an image that can "
+            "be read"
         )
     return ImageFiles(str(path), [path], {})
 

@@ -12,6 +12,7 @@ from vlmc.errors import UsageError
 from vlmc.image.source import describe
 from vlmc.jobs.input.prompts import prompt_text, question_id
 from vlmc.jobs.input.rows import ImageInput, InputRow, image_at
+from vlmc.jobs.input.table_errors import TableErrors
 
 # Rows may hold whole image files, so that few are in memory at once.
 BATCH_ROWS = 64
@@ -51,11 +52,12 @@ class ParquetRows:
                 self.schema = file.schema_arrow
                 self._count: int = file.metadata.num_rows
             with path.open("rb") as content:
-                self.digest = hashlib.file_digest(content, "sha256").hexdigest()
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
         except FileNotFoundError:
             raise UsageError(f"{path}: there is no such file; check the path") from None
         except (OSError, arrow.ArrowException) as error:
             raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
+        self.identity = f"{digest}, {self._count} rows"
         names = self.schema.names
         self.prompted, self.text_only = "prompt" in names, "image" not in names
         if self.text_only and not self.prompted:
@@ -73,6 +75,20 @@ class ParquetRows:
 
     def __len__(self) -> int:
         return self._count
+
+    def image_counts(self) -> frozenset[int]:
+        arrow, _ = import_pyarrow(self.path)
+        if self.text_only:
+            return frozenset({0})
+        kind = self.schema.field("image").type
+        if not (arrow.types.is_list(kind) or arrow.types.is_large_list(kind)):
+            return frozenset({1})
+        return frozenset(
+            length
+            for _, batch in self.batches(0, ["image"])
+            for length in batch.column("image").value_lengths().to_pylist()
+            if length
+        )
 
     def read(self, start: int = 0) -> Iterator[InputRow]:
         for first, batch in self.batches(start, self.schema.names):
@@ -99,10 +115,14 @@ class ParquetRows:
 
     def _check_prompts(self) -> None:
         columns = [name for name in ("prompt", "question") if name in self.schema.names]
+        errors = TableErrors(self.path)
         for first, batch in self.batches(0, columns):
             for number, values in enumerate(batch.to_pylist(), first):
-                prompt_text(values["prompt"], f"{self.path}, row {number}")
-                question_id(values.get("question"), 0, f"{self.path}, row {number}")
+                with errors.collecting():
+                    where = f"{self.path}, row {number}"
+                    prompt = prompt_text(values["prompt"], where)
+                    question_id(values.get("question"), prompt, where)
+        errors.raise_if_any()
 
     def _row(self, number: int, values: dict[str, Any]) -> InputRow:
         image, name = self._image(values.pop("image", None))
@@ -110,7 +130,9 @@ class ParquetRows:
         prompt = question = None
         if self.prompted:
             prompt = values.pop("prompt")
-            question = question_id(values.pop("question", None), 0, f"{self.path}, row {number}")
+            question = question_id(
+                values.pop("question", None), prompt, f"{self.path}, row {number}"
+            )
         return InputRow(number, image, name, prompt, question, values, missing)
 
     def _image(self, value: Any) -> tuple[ImageInput | None, str | list[str] | None]:

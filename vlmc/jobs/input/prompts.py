@@ -10,62 +10,74 @@ from typing import Any
 
 from vlmc.errors import UsageError
 from vlmc.files.units import shorten
+from vlmc.jobs.input.table_errors import TableErrors
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question's id, as the output's column `question` has it, and its text."""
+    """A question's id, which is the output's column `question`, and its text."""
 
     question: str
     text: str
 
 
 def prompts_from_texts(texts: Sequence[str]) -> list[Prompt]:
-    """Questions "0", "1", … in the order given. `UsageError` for an empty text."""
-    return [_prompt(str(number), text, "--prompt") for number, text in enumerate(texts)]
+    """Questions in the order given, each its own id.
+
+    `UsageError` for an empty or repeated text.
+    """
+    prompts = [Prompt(text, prompt_text(text, "--prompt")) for text in texts]
+    _refuse_doubles(prompts, ["--prompt"] * len(prompts))
+    return prompts
 
 
 def prompts_from_file(path: Path) -> list[Prompt]:
     """Read a text file with one prompt a line, or JSONL objects {"question": id, "prompt": text}.
 
-    Empty lines are left out; a question without an id is called by its position. `UsageError`
-    names the file and line that cannot be read.
+    Empty lines are left out. The id of a question without one is its text. `UsageError` names
+    the file and every line that is wrong.
     """
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
-        raise UsageError(f"{path}: holds no prompt; write one a line")
-    if path.suffix == ".jsonl":
-        prompts = [
-            _prompt_from_json(parse_object(line, f"{path}:{number}"), position, f"{path}:{number}")
-            for position, (number, line) in enumerate(lines)
-        ]
-    else:
-        prompts = [
-            _prompt(str(position), line.strip(), f"{path}:{number}")
-            for position, (number, line) in enumerate(lines)
-        ]
-    seen: set[str] = set()
-    for (number, _), prompt in zip(lines, prompts, strict=True):
-        if prompt.question in seen:
-            raise UsageError(
-                f"{path}:{number}: the question id {prompt.question!r} is taken by an earlier "
-                "line; give each question its own"
+        raise UsageError(f"{path}: has no prompt; write one on each line")
+    as_json = path.suffix.lower() in {".jsonl", ".ndjson"}
+    prompts, errors = [], TableErrors(path)
+    for number, line in lines:
+        where = f"{path}:{number}"
+        with errors.collecting():
+            prompts.append(
+                _prompt_from_json(parse_object(line, where), where)
+                if as_json
+                else Prompt(line.strip(), line.strip())
             )
-        seen.add(prompt.question)
+    errors.raise_if_any()
+    _refuse_doubles(prompts, [f"{path}:{number}" for number, _ in lines])
     return prompts
 
 
-def _prompt_from_json(values: dict[str, Any], position: int, where: str) -> Prompt:
+def _refuse_doubles(prompts: Sequence[Prompt], places: Sequence[str]) -> None:
+    ids: set[str] = set()
+    texts: set[str] = set()
+    for prompt, where in zip(prompts, places, strict=True):
+        if prompt.text in texts:
+            raise UsageError(
+                f"{where}: the prompt {shorten(repr(prompt.text))} is given twice; remove one"
+            )
+        if prompt.question in ids:
+            raise UsageError(
+                f"{where}: the question id {shorten(repr(prompt.question))} is given twice; give "
+                "each question its own id"
+            )
+        texts.add(prompt.text)
+        ids.add(prompt.question)
+
+
+def _prompt_from_json(values: dict[str, Any], where: str) -> Prompt:
     unknown = sorted(set(values) - {"question", "prompt"})
     if unknown:
         raise UsageError(f'{where}: unknown key {unknown[0]!r}; use "question" and "prompt"')
-    return _prompt(
-        question_id(values.get("question"), position, where), values.get("prompt"), where
-    )
-
-
-def _prompt(question: str, text: object, where: str) -> Prompt:
-    return Prompt(question, prompt_text(text, where))
+    text = prompt_text(values.get("prompt"), where)
+    return Prompt(question_id(values.get("question"), text, where), text)
 
 
 def prompt_text(text: object, where: str) -> str:
@@ -77,10 +89,10 @@ def prompt_text(text: object, where: str) -> str:
     return text
 
 
-def question_id(value: object, default: int, where: str) -> str:
-    """The id as text; `default` where there is none."""
+def question_id(value: object, default: str, where: str) -> str:
+    """The id as text, or `default` if there is none."""
     if value is None:
-        return str(default)
+        return default
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UsageError(
             f"{where}: the question id is {shorten(repr(value))}; it must be text or a number"

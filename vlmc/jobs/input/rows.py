@@ -54,13 +54,24 @@ class Rows(Protocol):
         """Kind of file, such as `.txt` → how many of it the input holds that are not rows."""
 
     @property
-    def digest(self) -> str:
-        """sha256 over what identifies the input; image files count by their path alone."""
+    def identity(self) -> str:
+        """What a resumed job's input must have in common with the former: a table's sha256, or
+        the folder or pattern of image files."""
+
+    def image_counts(self) -> frozenset[int]:
+        """How many images the rows have; rows whose image is missing do not count."""
 
     def __len__(self) -> int: ...
 
     def read(self, start: int = 0) -> Iterator[InputRow]:
         """The rows from number `start` on."""
+
+
+def images_in(row: InputRow) -> int:
+    """The number of images of a row."""
+    if row.image is None:
+        return 0
+    return len(row.image) if isinstance(row.image, list) else 1
 
 
 def image_at(folder: Path, text: str) -> tuple[Path | str, str]:
