@@ -27,6 +27,7 @@ class FakeAnswer:
     text: str
     image_tokens: int = 256
     image_notes: Notes = ()
+    token_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class FakeModel:
     ) -> Iterator[FakeAnswer | VlmcError]:
         def answer(total: int, prompt: str, notes: Notes) -> FakeAnswer:
             text = f"{total % 97} für {prompt}?"[: 4 * max_new_tokens]
-            return FakeAnswer(text, image_notes=notes)
+            logprobs = tuple(-0.1 * place for place in range(1, 1 + total % 3))
+            return FakeAnswer(text, image_notes=notes, token_logprobs=logprobs)
 
         yield from self._each(requests, answer)
 

@@ -15,11 +15,12 @@ import pytest
 
 from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
 from tests.jobs.input.write import jpeg, write_jsonl
-from tests.jobs.small_job import PROMPTS, run
+from tests.jobs.small_job import PROMPTS, output_files, run
 from vlmc.errors import IntegrityError, UsageError, VlmcError
+from vlmc.jobs.columns import OUTPUT_COLUMNS
 from vlmc.jobs.input.prompts import prompts_from_texts
 from vlmc.jobs.ledger import locked_ledger
-from vlmc.jobs.question_runner import OUTPUT_COLUMNS, Request
+from vlmc.jobs.question_runner import Request
 from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, Progress
 
@@ -43,7 +44,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path, suffix: str) -
         (tmp_path / f".{name}.0123abcd.tmp").write_bytes(b"half")
     run(tmp_path / "images", out)
     left = {".answers.parquet.partial.jsonl.0123abcd.tmp"} if suffix == ".jsonl" else set()
-    assert files_in(tmp_path) == {"images", out.name, f"{out.name}.ledger.json"} | left
+    assert files_in(tmp_path) == {"images", *output_files(out)} | left
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -68,14 +69,14 @@ def test_every_question_of_every_image_has_a_line(suffix: str, tmp_path: Path) -
         assert line["image_tokens"] == (None if damaged else 256)
         assert line["scores"] is None
         assert damaged == (str(line["error"]).startswith(line["image"]))
-    assert files_in(out.parent) == {out.name, f"{out.name}.ledger.json"}
+    assert files_in(out.parent) == output_files(out)
     assert (seen[0], seen[-1]) == (Progress("answers", 0, 27), Progress("answers", 27, 27, 9))
     again = FakeModel()
     content = out.read_bytes()
     summary = run(tmp_path / "images", out, model=again)
     assert (summary.answers, summary.errors, summary.resumed) == (18, 9, 27)
     assert not again.asked and out.read_bytes() == content
-    assert files_in(out.parent) == {out.name, f"{out.name}.ledger.json"}
+    assert files_in(out.parent) == output_files(out)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -194,10 +195,10 @@ def test_jobs_that_cannot_run_are_refused_before_the_model_is_asked(tmp_path: Pa
         tmp_path / "mixed.jsonl", {"image": "a", "tag": "x"}, {"image": "a", "tag": 1}
     )
     cases: list[tuple[Path, str, dict[str, Any], str]] = [
-        (prompted, "out.jsonl", {}, "bring their own prompts"),
+        (prompted, "out.jsonl", {}, "have their own prompts"),
         (plain, "out.jsonl", {"prompts": []}, "has no column prompt"),
         (clash, "out.jsonl", {}, "the column 'answer'"),
-        (plain, "out.csv", {}, r"must end in \.jsonl or \.parquet"),
+        (plain, "out.csv", {}, r"must end in \.jsonl, \.ndjson or \.parquet"),
         (plain, "plain.jsonl", {}, "the input itself"),
         (plain, "images", {}, "must end in"),
         (plain, "out.jsonl", {"choices": ["yes"]}, "at least two"),
@@ -283,9 +284,7 @@ def test_errors_are_retried_only_when_asked(suffix: str, tmp_path: Path) -> None
     fresh = tmp_path / f"fresh{suffix}"
     run(tmp_path / "images", fresh)
     assert lines_of(out) == lines_of(fresh)
-    assert files_in(tmp_path) == {
-        "images", out.name, fresh.name, f"{out.name}.ledger.json", f"{fresh.name}.ledger.json"
-    }  # fmt: skip
+    assert files_in(tmp_path) == {"images", *output_files(out), *output_files(fresh)}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

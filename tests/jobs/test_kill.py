@@ -16,7 +16,7 @@ from random import Random
 import pytest
 
 from tests.jobs.fake import write_images
-from tests.jobs.small_job import run
+from tests.jobs.small_job import output_files, run
 from vlmc.errors import VlmcError
 from vlmc.jobs.output.journal import Journal, recover
 
@@ -54,10 +54,7 @@ def test_a_killed_job_goes_on_to_the_same_file(suffix: str, tmp_path: Path) -> N
     run(tmp_path / "images", out)
     assert out.read_bytes() == undisturbed.read_bytes()
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {
-        "images", out.name, undisturbed.name, f"{out.name}.ledger.json",
-        f"{undisturbed.name}.ledger.json",
-    }  # fmt: skip
+    assert names == {"images", *output_files(out), *output_files(undisturbed)}
 
 
 def test_every_cut_of_the_last_lines_is_recovered(tmp_path: Path) -> None:

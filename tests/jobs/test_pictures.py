@@ -18,7 +18,8 @@ from tests.jobs.fake import FakeModel
 from vlmc.errors import UsageError
 from vlmc.jobs.input.open import open_input
 from vlmc.jobs.input.prompts import prompts_from_texts
-from vlmc.jobs.job import JobSummary, run_job
+from vlmc.jobs.job import run_job
+from vlmc.jobs.summary import JobSummary
 
 PHOTO = Image.fromarray(pattern(61, 43))
 PNG = encoded(PHOTO, "PNG")

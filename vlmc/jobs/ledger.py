@@ -22,8 +22,8 @@ SCHEMA = 2
 class Ledger:
     """Everything that decides an output's lines.
 
-    `artifact` is the artifact's identity, `tiles` the tile rule as text, `prompts` pairs of
-    question id and text or None where the rows bring their own.
+    `artifact` is the artifact's identity, `tiles` the tile rule as text, `input` what identifies
+    the input, and `prompts` pairs of question id and text, or None where the rows have their own.
     """
 
     artifact: str
@@ -32,6 +32,7 @@ class Ledger:
     prompts: list[list[str]] | None
     choices: list[str] | None
     max_new_tokens: int | None
+    confidence: bool
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """What is not as the stored ledger says, in words."""

@@ -1,4 +1,4 @@
-"""What a job refuses before the model is asked anything."""
+"""The checks of a job before its first row."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlmc.errors import UsageError
+from vlmc.files.units import shorten
+from vlmc.jobs.columns import output_columns
 from vlmc.jobs.input.parquet import ParquetRows
 from vlmc.jobs.input.prompts import Prompt
 from vlmc.jobs.input.rows import Rows
 from vlmc.jobs.output.parquet import check_passed_on_to_json, passed_on_schema
-from vlmc.jobs.question_runner import OUTPUT_COLUMNS
+from vlmc.text.prompt import IMAGE_PLACEHOLDER, IMAGE_TOKEN
 
 
 def check_job(
     rows: Rows,
     prompts: Sequence[Prompt],
-    out: Path,
+    out: Path | None,
     choices: Sequence[str] | None,
     max_new_tokens: int,
+    confidence: bool,
 ) -> None:
-    """Raise `UsageError` for a job that cannot run, or whose output could not hold its lines."""
+    """Raise `UsageError` for a job that cannot run, or whose output cannot hold its lines.
+
+    `out` is None for JSON lines to a stream.
+    """
     if rows.prompted and prompts:
         raise UsageError(
-            f"{rows.source}: its rows bring their own prompts, so that --prompt and --prompts "
-            "have no place; leave them out, or remove the column prompt"
+            f"{rows.source}: its rows have their own prompts, so --prompt and --prompts cannot "
+            "be used; leave them out, or remove the column prompt"
         )
     if not rows.prompted and not prompts:
         raise UsageError(f"{rows.source}: has no column prompt; give --prompt or --prompts")
-    clashes = [name for name in rows.columns if name in OUTPUT_COLUMNS]
+    _check_placeholders(rows, prompts)
+    clashes = [name for name in rows.columns if name in output_columns(confidence)]
     if clashes:
         raise UsageError(
             f"{rows.source}: the column {clashes[0]!r} has the name of one that the output adds; "
@@ -40,13 +47,41 @@ def check_job(
                 f"the choices are {', '.join(map(repr, choices)) or 'none'}; give at least two, "
                 "different and not empty"
             )
+        if confidence:
+            raise UsageError(
+                "--confidence is of generated answers; leave it out, since scores has the "
+                "log-probability of every choice"
+            )
     elif max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be 1 or more")
-    if out.suffix not in {".jsonl", ".parquet"}:
-        raise UsageError(f"{out}: the output must end in .jsonl or .parquet")
+    if out is None:
+        if isinstance(rows, ParquetRows):
+            check_passed_on_to_json(rows)
+        return
+    if out.suffix not in {".jsonl", ".ndjson", ".parquet"}:
+        raise UsageError(f"{out}: the output must end in .jsonl, .ndjson or .parquet")
     if out.is_dir() or (out.exists() and Path(rows.source).exists() and out.samefile(rows.source)):
         raise UsageError(f"{out}: is a folder or the input itself; choose another output")
     if out.suffix == ".parquet":
         passed_on_schema(rows, out)
     elif isinstance(rows, ParquetRows):
         check_passed_on_to_json(rows)
+
+
+def _check_placeholders(rows: Rows, prompts: Sequence[Prompt]) -> None:
+    """Refuse a prompt that fits no row: it names more or fewer images than any row has."""
+    for prompt in prompts:
+        text = shorten(repr(prompt.text))
+        if IMAGE_TOKEN in prompt.text:
+            raise UsageError(
+                f"the prompt {text} has {IMAGE_TOKEN}, which stands for image features; write "
+                f"{IMAGE_PLACEHOLDER} where an image belongs"
+            )
+        marks = prompt.text.count(IMAGE_PLACEHOLDER)
+        if marks and marks not in (counts := rows.image_counts()):
+            have = " or ".join(map(str, sorted(counts))) or "0"
+            raise UsageError(
+                f"the prompt {text} has {marks} {IMAGE_PLACEHOLDER} placeholder(s), but the rows "
+                f"of {rows.source} have {have} image(s); write {IMAGE_PLACEHOLDER} once for each "
+                "image of a row, or leave it out"
+            )

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from vlmc.errors import VlmcError
+from vlmc.errors import HardwareError, VlmcError
 from vlmc.files.units import shorten
 from vlmc.image.decode import ImageNote
+from vlmc.jobs.columns import output_columns
 from vlmc.jobs.input.questions import Question
 from vlmc.jobs.input.rows import ImageInput, InputRow
 from vlmc.jobs.picture_notes import PictureNotes
 
 Request = tuple[ImageInput | None, str]
-OUTPUT_COLUMNS = (
-    "row",
-    "image",
-    "question",
-    "prompt",
-    "answer",
-    "scores",
-    "image_tokens",
-    "error",
-)
 
 MAX_ERROR_CHARACTERS = 1000
+MAX_FAILED_ROWS = 20
 
 
 class Answer(Protocol):
@@ -42,6 +35,14 @@ class Answer(Protocol):
 
     @property
     def image_notes(self) -> Sequence[Collection[ImageNote]]: ...
+
+
+@runtime_checkable
+class WithConfidence(Protocol):
+    """An answer with the log-probability of each of its tokens."""
+
+    @property
+    def token_logprobs(self) -> Sequence[float]: ...
 
 
 class Scored(Protocol):
@@ -74,57 +75,114 @@ class Model(Protocol):
 class QuestionRunner:
     """Runs questions: answers of up to `max_new_tokens`, or scores of `choices`.
 
-    `other_columns` says whether a line also holds the input's other columns. `notes` counts the
-    pictures as they are answered.
+    `other_columns` says whether a line also holds the input's other columns, `confidence`
+    whether it holds the probabilities of a generated answer's tokens. `notes` counts the pictures
+    as they are answered.
     """
 
     model: Model
     choices: Sequence[str] | None
     max_new_tokens: int
     other_columns: bool
+    confidence: bool = False
     notes: PictureNotes = field(default_factory=PictureNotes)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a line before the input's other columns."""
+        return output_columns(self.confidence)
 
     def lines(
         self, questions: Iterable[Question]
     ) -> Generator[tuple[Question, dict[str, Any]], None, None]:
-        """Each question with its line of the output, in order."""
-        # The model may read ahead, so what it was asked waits here for its outcome; questions
-        # without an image never reach it and wait with their error.
-        waiting: deque[tuple[Question, VlmcError | None]] = deque()
+        """Each question with its line of the output, in order.
 
+        A request that raises because it does not fit in memory or fails on the device is run
+        again alone. If it fails again it becomes its own error line, and the questions after it
+        go on.
+
+        Raises:
+            HardwareError: `MAX_FAILED_ROWS` rows in succession failed on the device.
+        """
+        remaining = iter(questions)
+        failed_rows: set[int] = set()
+        while True:
+            waiting: deque[Question] = deque()
+            try:
+                for question, line in self._run(remaining, waiting):
+                    if line["error"] is None:
+                        failed_rows.clear()
+                    yield question, line
+                return
+            except (HardwareError, MemoryError, RuntimeError) as raised:
+                if _request_error(raised) is None or not waiting:
+                    raise
+            # The model may have read ahead: what waits is asked again.
+            question = waiting.popleft()
+            remaining = itertools.chain(waiting, remaining)
+            # Alone, since questions on the same images run together and need more memory.
+            line = self._alone(question)
+            if line["error"] is None:
+                failed_rows.clear()
+            else:
+                failed_rows.add(question.row.number)
+            yield question, line
+            if len(failed_rows) == MAX_FAILED_ROWS:
+                raise HardwareError(
+                    f"{MAX_FAILED_ROWS} rows in succession failed on the device, the last with: "
+                    f"{line['error']}\nThe lines so far are kept. Run the same command again to "
+                    "resume, with --retry-errors to repeat the rows that failed."
+                )
+
+    def _alone(self, question: Question) -> dict[str, Any]:
+        """The line of one question, with its error if it raises."""
+        try:
+            ((_, line),) = self._run(iter([question]), deque())
+            return line
+        except (HardwareError, MemoryError, RuntimeError) as raised:
+            error = _request_error(raised)
+            if error is None:
+                raise
+            return self._line(question, error)
+
+    def _run(
+        self, questions: Iterator[Question], waiting: deque[Question]
+    ) -> Iterator[tuple[Question, dict[str, Any]]]:
+        """Each question with its line; `waiting` holds those that were read and not yielded."""
+
+        # Questions without an image never reach the model and wait for their turn.
         def requests() -> Iterator[Request]:
             for question in questions:
-                if question.row.missing:
-                    waiting.append((question, _no_image(question.row)))
-                else:
-                    waiting.append((question, None))
+                waiting.append(question)
+                if not question.row.missing:
                     yield question.row.image, question.prompt.text
 
         def without_image() -> Iterator[tuple[Question, dict[str, Any]]]:
-            while waiting:
-                question, error = waiting[0]
-                if error is None:
-                    return
-                waiting.popleft()
-                yield question, self._line(question, error)
+            while waiting and waiting[0].row.missing:
+                question = waiting.popleft()
+                yield question, self._line(question, _no_image(question.row))
 
         with closing(self._outcomes(requests())) as outcomes:
-            for outcome in outcomes:
+            try:
+                for outcome in outcomes:
+                    yield from without_image()
+                    if not waiting:
+                        raise VlmcError("the model gave more answers than it was asked questions")
+                    question = waiting.popleft()
+                    if isinstance(outcome, VlmcError):
+                        yield question, self._line(question, outcome)
+                    else:
+                        answer, columns = outcome
+                        self.notes.add(question.row, answer.image_notes)
+                        yield question, self._line(question, columns)
+            except (HardwareError, MemoryError, RuntimeError):
                 yield from without_image()
-                if not waiting:
-                    raise VlmcError("the model gave more answers than it was asked questions")
-                question, _ = waiting.popleft()
-                if isinstance(outcome, VlmcError):
-                    yield question, self._line(question, outcome)
-                else:
-                    answer, columns = outcome
-                    self.notes.add(question.row, answer.image_notes)
-                    yield question, self._line(question, columns)
+                raise
         yield from without_image()
         if waiting:
             raise VlmcError(
                 f"the model ended with {len(waiting)} questions unanswered; the lines before "
-                "are safe, run the same command to go on"
+                "are kept, run the same command again to resume"
             )
 
     def _outcomes(
@@ -136,7 +194,7 @@ class QuestionRunner:
                 if isinstance(outcome, VlmcError):
                     yield outcome
                 else:
-                    yield outcome, _answered(outcome)
+                    yield outcome, {**_answered(outcome), **self._confidence(outcome)}
         else:
             for result in self.model.try_score(requests, choices=self.choices):
                 if isinstance(result, VlmcError):
@@ -144,8 +202,22 @@ class QuestionRunner:
                 else:
                     yield result.answer, _scored(result)
 
+    def _confidence(self, answer: Answer) -> dict[str, float]:
+        """Mean and least probability of the answer's tokens, the stop token included."""
+        if not self.confidence:
+            return {}
+        if not isinstance(answer, WithConfidence):
+            raise VlmcError("this model gives no token probabilities; leave --confidence out")
+        probabilities = [math.exp(logprob) for logprob in answer.token_logprobs]
+        if not probabilities:
+            return {}
+        return {
+            "mean_probability": math.fsum(probabilities) / len(probabilities),
+            "least_probability": min(probabilities),
+        }
+
     def _line(self, question: Question, outcome: dict[str, Any] | VlmcError) -> dict[str, Any]:
-        line: dict[str, Any] = dict.fromkeys(OUTPUT_COLUMNS)
+        line: dict[str, Any] = dict.fromkeys(self.columns)
         line["row"] = question.row.number
         line["image"] = question.row.name
         line["question"] = question.prompt.question
@@ -168,6 +240,20 @@ def _scored(result: Scored) -> dict[str, Any] | VlmcError:
     if not all(map(math.isfinite, result.scores.values())):
         return VlmcError("a choice's log-probability is not a finite number")
     return {"scores": result.scores, **_answered(result.answer)}
+
+
+def _request_error(error: Exception) -> VlmcError | None:
+    """The error as that of one request, or None if it is of another kind."""
+    if isinstance(error, HardwareError):
+        return error
+    # torch raises a RuntimeError where a CPU or GPU has too little memory.
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        said = shorten(str(error).strip().partition("\n")[0]) or type(error).__name__
+        return HardwareError(
+            f"the request does not fit in memory ({said}). Use fewer images, or a tile rule with "
+            "fewer tiles"
+        )
+    return None
 
 
 def _no_image(row: InputRow) -> VlmcError:

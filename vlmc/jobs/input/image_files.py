@@ -22,7 +22,11 @@ class ImageFiles:
 
     def __init__(self, source: str, paths: list[Path], left_out: Mapping[str, int]) -> None:
         self.source, self.left_out = source, left_out
-        self._paths = paths
+        self.paths = paths
+
+    def of(self, paths: list[Path]) -> ImageFiles:
+        """The same input with other files."""
+        return ImageFiles(self.source, paths, self.left_out)
 
     @property
     def identity(self) -> str:
@@ -32,10 +36,10 @@ class ImageFiles:
         return frozenset({1})
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def read(self, start: int = 0) -> Iterator[InputRow]:
-        for number, path in enumerate(self._paths[start:], start):
+        for number, path in enumerate(self.paths[start:], start):
             yield InputRow(number, path, path.as_posix())
 
 

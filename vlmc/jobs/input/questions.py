@@ -12,7 +12,7 @@ from vlmc.jobs.input.rows import InputRow, Rows
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Line `line` of the output, to be."""
+    """The question that line `line` of the output answers."""
 
     line: int
     row: InputRow
@@ -35,6 +35,10 @@ class Questions:
                 line = row.number * self._per_row + place
                 if line >= start:
                     yield Question(line, row, prompt)
+
+    def lines_of(self, row: int) -> range:
+        """The output's lines of a row."""
+        return range(row * self._per_row, (row + 1) * self._per_row)
 
     def belongs(self, line: int, values: Mapping[str, Any]) -> bool:
         """Whether `values` can be the output's line `line`."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from vlmc.errors import IntegrityError, VlmcError
 from vlmc.files.atomic import atomic_path, sync
+from vlmc.jobs.failures import Failures
 
 BATCH_LINES = 256
 BATCH_SECONDS = 1.0
@@ -69,10 +70,10 @@ class Journal:
 
 @dataclass(slots=True)
 class Finished:
-    """How many lines are done, and which of them, counted from 0, hold an error."""
+    """How many lines are done, and which of them hold an error."""
 
     lines: int = 0
-    failed: set[int] = field(default_factory=set)
+    failures: Failures = field(default_factory=Failures)
 
 
 def recover(path: Path, check: Callable[[int, Mapping[str, Any]], bool]) -> Finished:
@@ -105,8 +106,7 @@ def recover(path: Path, check: Callable[[int, Mapping[str, Any]], bool]) -> Fini
                 )
             good += len(raw)
             finished.lines += 1
-            if values.get("error") is not None:
-                finished.failed.add(index)
+            finished.failures.add(index, values)
         if damaged is not None:
             file.truncate(good)
             os.fsync(file.fileno())

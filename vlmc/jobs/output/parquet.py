@@ -9,6 +9,7 @@ from typing import Any
 
 from vlmc.errors import UsageError
 from vlmc.files.atomic import atomic_path
+from vlmc.jobs.columns import CONFIDENCE_COLUMNS
 from vlmc.jobs.input.parquet import ParquetRows, import_pyarrow
 from vlmc.jobs.input.rows import InputRow, Rows
 
@@ -51,15 +52,17 @@ def check_passed_on_to_json(rows: ParquetRows) -> None:
             )
 
 
-def write_parquet(out: Path, lines: Iterator[dict[str, Any]], rows: Rows) -> None:
+def write_parquet(
+    out: Path, lines: Iterator[dict[str, Any]], rows: Rows, columns: tuple[str, ...]
+) -> None:
     """Write `lines`, each joined with the other columns of its row, and rename into place.
 
-    `lines` are in the order of their rows and hold every row at least once.
+    `lines` are in the order of their rows and hold every row at least once; `columns` are theirs.
     """
     arrow, parquet = import_pyarrow(out)
     passed_on = passed_on_schema(rows, out)
     lists = _has_image_lists(arrow, rows)
-    own = _own_schema(arrow, lists)
+    own = _own_schema(arrow, lists, columns)
     grouped = itertools.groupby(lines, key=lambda line: line["row"])
     schema = arrow.schema([*own, *passed_on])
     with atomic_path(out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
@@ -67,34 +70,30 @@ def write_parquet(out: Path, lines: Iterator[dict[str, Any]], rows: Rows) -> Non
             answered = [list(next(grouped)[1]) for _ in range(count)]
             places = [place for place, group in enumerate(answered) for _ in group]
             flat = [_storable(line, lists) for group in answered for line in group]
-            columns = [arrow.array([line[p.name] for line in flat], p.type) for p in own]
-            columns += [column.take(arrow.array(places)) for column in others]
-            writer.write_table(arrow.table(columns, schema=schema))
+            values = [arrow.array([line[p.name] for line in flat], p.type) for p in own]
+            values += [column.take(arrow.array(places)) for column in others]
+            writer.write_table(arrow.table(values, schema=schema))
 
 
-def read_parquet_lines(out: Path) -> Iterator[dict[str, Any]]:
+def read_parquet_lines(out: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """The lines that `write_parquet` wrote, without the other columns."""
     _, parquet = import_pyarrow(out)
-    names = ["row", "image", "question", "prompt", "answer", "scores", "image_tokens", "error"]
+    names = list(columns)
     with parquet.ParquetFile(out) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=names):
             yield from batch.select(names).to_pylist(maps_as_pydicts="strict")
 
 
-def _own_schema(arrow: Any, lists: bool) -> Any:
-    text = arrow.string()
-    return arrow.schema(
-        [
-            ("row", arrow.int64()),
-            ("image", arrow.list_(text) if lists else text),
-            ("question", text),
-            ("prompt", text),
-            ("answer", text),
-            ("scores", arrow.map_(text, arrow.float64())),
-            ("image_tokens", arrow.int64()),
-            ("error", text),
-        ]
-    )
+def _own_schema(arrow: Any, lists: bool, columns: tuple[str, ...]) -> Any:
+    text, number = arrow.string(), arrow.float64()
+    types = {
+        "row": arrow.int64(),
+        "image": arrow.list_(text) if lists else text,
+        "scores": arrow.map_(text, number),
+        "image_tokens": arrow.int64(),
+        **dict.fromkeys(CONFIDENCE_COLUMNS, number),
+    }
+    return arrow.schema([(name, types.get(name, text)) for name in columns])
 
 
 def _passed_on_columns(arrow: Any, rows: Rows, schema: Any) -> Iterator[tuple[int, list[Any]]]:
