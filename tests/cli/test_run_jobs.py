@@ -32,7 +32,10 @@ def folder(images: Path, tmp_path: Path) -> Path:
     ("options", "said"),
     [
         (("--choices", "yes,no", "--max-new-tokens", "3", *PROMPT), "choices are scored whole"),
-        (("--choices", "yes,no", "--confidence", *PROMPT), "--confidence is of generated answers"),
+        (
+            ("--choices", "yes,no", "--confidence", *PROMPT),
+            "works for generated answers only",
+        ),
         ((*PROMPT, *PROMPT), "the prompt 'A room?' is given twice"),
         (("--prompt", "<image> or <image>?"), "has 2 <image> placeholder(s), but the rows of"),
         (("--prompt", "<IMG_CONTEXT>?"), "stands for image features"),

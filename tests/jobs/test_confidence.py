@@ -16,7 +16,7 @@ from tests.jobs.fake import FakeAnswer, FakeModel, write_images
 from tests.jobs.input.write import write_jsonl
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import UsageError, VlmcError
-from vlmc.jobs.columns import CONFIDENCE_COLUMNS, OUTPUT_COLUMNS
+from vlmc.jobs.output.columns import CONFIDENCE_COLUMNS, OUTPUT_COLUMNS
 from vlmc.jobs.question_runner import Request
 
 

@@ -12,8 +12,8 @@ from tests.jobs.fake import FakeModel, write_images
 from tests.jobs.input.write import jpeg
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import IntegrityError, UsageError, VlmcError
-from vlmc.jobs.columns import OUTPUT_COLUMNS
 from vlmc.jobs.file_index import InputChanges
+from vlmc.jobs.output.columns import OUTPUT_COLUMNS
 from vlmc.jobs.output.parquet import read_parquet_lines
 
 
@@ -103,10 +103,14 @@ def test_an_interrupted_job_goes_on_when_files_come_and_change(tmp_path: Path) -
     paths[0].write_bytes(jpeg(30))  # answered
     paths[1].write_bytes(jpeg(31))  # one of two questions answered
     paths[2].write_bytes(jpeg(32))  # not answered yet
+    paths[3].unlink()
     with pytest.raises(VlmcError, match="gone"):
         run(folder, out, PROMPTS[:2], FakeModel(fail_after=2))
     summary = run(folder, out, PROMPTS[:2])
-    assert summary.changes == InputChanges(changed=(str(paths[0]), str(paths[1])))
+    assert summary.changes == InputChanges(
+        removed=(str(paths[3]),), changed=(str(paths[0]), str(paths[1]))
+    )
+    assert (summary.answers, summary.errors) == (8, 2)
     names = ["000.jpg", "001.jpg", "002.jpg", "003.jpg", "000-new.jpg"]
     assert images_of(out) == [(row, name) for row, name in enumerate(names) for _ in range(2)]
 

@@ -17,9 +17,9 @@ from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
 from tests.jobs.input.write import jpeg, write_jsonl
 from tests.jobs.small_job import PROMPTS, output_files, run
 from vlmc.errors import IntegrityError, UsageError, VlmcError
-from vlmc.jobs.columns import OUTPUT_COLUMNS
 from vlmc.jobs.input.prompts import prompts_from_texts
 from vlmc.jobs.ledger import locked_ledger
+from vlmc.jobs.output.columns import OUTPUT_COLUMNS
 from vlmc.jobs.question_runner import Request
 from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, Progress

@@ -78,7 +78,7 @@ def test_a_full_disk_is_reported_and_leaves_whole_lines(tmp_path: Path) -> None:
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        with pytest.raises(VlmcError, match="make room"), Journal(path) as journal:
+        with pytest.raises(VlmcError, match="Make room"), Journal(path) as journal:
             for row in range(100):
                 journal.append({"row": row, "answer": "x" * 50})
                 if row % 10 == 9:

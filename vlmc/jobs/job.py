@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from vlmc.jobs.failures import Failures
 from vlmc.jobs.file_index import FileIndex, InputChanges, refuse_changes
 from vlmc.jobs.input.image_files import ImageFiles
 from vlmc.jobs.input.prompts import Prompt
 from vlmc.jobs.input.questions import Questions
 from vlmc.jobs.input.rows import Rows
 from vlmc.jobs.ledger import Ledger, locked_ledger
+from vlmc.jobs.output.failures import Failures
 from vlmc.jobs.output.files import OutputFiles
 from vlmc.jobs.output.journal import Journal, encode_line, recover, replace_lines
 from vlmc.jobs.preflight import check_job

@@ -1,4 +1,4 @@
-"""What an output was made from, kept beside it so that a job never goes on with another."""
+"""What an output is made from, kept beside it so that only the same job resumes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ledger:
     confidence: bool
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
-        """What is not as the stored ledger says, in words."""
+        """What differs from the stored ledger, in words."""
         lines = []
         for key, now in asdict(self).items():
             was = stored.get(key)
@@ -69,8 +69,8 @@ class LedgerFile:
             if not content:
                 self._path.unlink()
             raise UsageError(
-                f"{out}: exists, but its ledger {self._path.name} is missing or damaged, so that "
-                "what it was made from is unknown; choose another output or remove it"
+                f"{out}: exists, but its ledger {self._path.name} is missing or damaged, so "
+                "what it was made from is unknown; choose another output or remove this one"
             )
         if stored.get("schema") != SCHEMA:
             raise UsageError(
@@ -87,8 +87,8 @@ class LedgerFile:
 
     def _store(self, ledger: Ledger) -> None:
         text = json.dumps({"schema": SCHEMA, **asdict(ledger)}, ensure_ascii=False, indent=1)
-        # In place, because the lock belongs to this file; before the output has a line, a
-        # ledger that was cut off binds nothing and is rewritten.
+        # In place, because the lock belongs to this file. A ledger that a kill cut off is
+        # rewritten, because the output has no line yet.
         self._file.seek(0)
         self._file.truncate()
         self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")
@@ -99,7 +99,7 @@ class LedgerFile:
 
 @contextmanager
 def locked_ledger(out: Path) -> Iterator[LedgerFile]:
-    """The ledger of `out`, held by this process alone; `UsageError` if another job holds it."""
+    """The locked ledger of `out`; `UsageError` if another job holds the lock."""
     path = out.with_name(out.name + ".ledger.json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

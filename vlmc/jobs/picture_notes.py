@@ -1,4 +1,4 @@
-"""How many pictures of a job were decoded with something left unused."""
+"""The number of pictures of a job whose rotation or bit depth was not used."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from vlmc.errors import UsageError
 from vlmc.files.units import shorten
-from vlmc.jobs.columns import output_columns
 from vlmc.jobs.input.parquet import ParquetRows
 from vlmc.jobs.input.prompts import Prompt
 from vlmc.jobs.input.rows import Rows
+from vlmc.jobs.output.columns import output_columns
 from vlmc.jobs.output.parquet import check_passed_on_to_json, passed_on_schema
 from vlmc.text.prompt import IMAGE_PLACEHOLDER, IMAGE_TOKEN
 
@@ -49,23 +49,24 @@ def check_job(
             )
         if confidence:
             raise UsageError(
-                "--confidence is of generated answers; leave it out, since scores has the "
+                "--confidence works for generated answers only; leave it out, since scores has the "
                 "log-probability of every choice"
             )
     elif max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be 1 or more")
-    if out is None:
-        if isinstance(rows, ParquetRows):
-            check_passed_on_to_json(rows)
-        return
+    if out is not None:
+        _check_output(out, rows)
+    if out is not None and out.suffix == ".parquet":
+        passed_on_schema(rows, out)
+    elif isinstance(rows, ParquetRows):
+        check_passed_on_to_json(rows)
+
+
+def _check_output(out: Path, rows: Rows) -> None:
     if out.suffix not in {".jsonl", ".ndjson", ".parquet"}:
         raise UsageError(f"{out}: the output must end in .jsonl, .ndjson or .parquet")
     if out.is_dir() or (out.exists() and Path(rows.source).exists() and out.samefile(rows.source)):
         raise UsageError(f"{out}: is a folder or the input itself; choose another output")
-    if out.suffix == ".parquet":
-        passed_on_schema(rows, out)
-    elif isinstance(rows, ParquetRows):
-        check_passed_on_to_json(rows)
 
 
 def _check_placeholders(rows: Rows, prompts: Sequence[Prompt]) -> None:

@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.files.units import shorten
 from vlmc.image.decode import ImageNote
-from vlmc.jobs.columns import output_columns
 from vlmc.jobs.input.questions import Question
 from vlmc.jobs.input.rows import ImageInput, InputRow
+from vlmc.jobs.output.columns import output_columns
 from vlmc.jobs.picture_notes import PictureNotes
 
 Request = tuple[ImageInput | None, str]

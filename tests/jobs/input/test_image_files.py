@@ -103,7 +103,7 @@ def test_what_a_folder_without_images_holds_is_said(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt", "c.pdf"):
         (tmp_path / name).write_text("text")
     for text, part in {
-        str(tmp_path): "holds no image file, at any depth (left out: 2 .txt, 1 .pdf)",
+        str(tmp_path): "has no image file, at any depth (left out: 2 .txt, 1 .pdf)",
         f"{tmp_path}/*": "none of the 3 matches is an image file (left out: 2 .txt, 1 .pdf)",
         str(tmp_path / "a.txt"): "neither a table (.jsonl, .ndjson, .csv, .parquet) nor an image",
     }.items():

@@ -62,7 +62,7 @@ def test_globs_and_single_images(tmp_path: Path) -> None:
         ("absent.jsonl", "no such file"),
         ("absent.parquet", "no such file"),
         ("*.jpg", "none of the 0 matches"),
-        ("empty", "holds no image file"),
+        ("empty", "has no image file"),
         ("notes.txt", "neither a table"),
         ("empty.jsonl", "has no row"),
         ("broken.parquet", "cannot be read as Parquet"),

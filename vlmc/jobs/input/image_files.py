@@ -1,4 +1,4 @@
-"""Image files by path: those of a folder or a glob, known by their content, or a single one."""
+"""Image files of a folder or a glob, recognized by their content, or a single one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def image_file(path: Path) -> ImageFiles:
     """A single image file.
 
     Raises:
-        UsageError: the file is neither named an image nor begins as one.
+        UsageError: neither its suffix nor its first bytes are those of an image.
     """
     if kind_left_out(path) is not None:
         raise UsageError(
@@ -60,8 +60,8 @@ def image_file(path: Path) -> ImageFiles:
 def images_under(folder: Path) -> ImageFiles:
     """All images in a folder, at any depth.
 
-    Taken are files that are named an image, and those of other names that begin as one. Files
-    and folders whose name begins with a dot are left out.
+    A file counts as an image by its suffix or by its first bytes. Files and folders whose name
+    begins with a dot are left out.
 
     Raises:
         UsageError: there is no image, or a folder cannot be listed.
@@ -69,15 +69,15 @@ def images_under(folder: Path) -> ImageFiles:
     left_out: Counter[str] = Counter()
     paths = sorted(_walk(folder, (), left_out))
     if not paths:
-        raise UsageError(f"{folder}: holds no image file, at any depth{_but(left_out)}")
+        raise UsageError(f"{folder}: has no image file, at any depth{_but(left_out)}")
     return ImageFiles(str(folder), paths, left_out)
 
 
 def images_matching(pattern: str) -> ImageFiles:
     """All images that a glob pattern matches.
 
-    A pattern that ends in `*` or `**`, with nothing else between the slashes, takes what a folder
-    takes. Any other names its files, and takes every one.
+    A pattern whose last part is `*` or `**` takes what a folder takes. Any other pattern takes
+    every file that it matches.
 
     Raises:
         UsageError: no file matches.
@@ -108,7 +108,7 @@ def kinds_text(left_out: Mapping[str, int]) -> str:
 
 
 def kind_left_out(path: Path) -> str | None:
-    """None for a file that is taken as an image, else the kind that it is counted as."""
+    """The kind under which a file is left out, or None for an image."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return None
@@ -125,7 +125,7 @@ def kind_left_out(path: Path) -> str | None:
 
 
 def _walk(folder: Path, above: tuple[Path, ...], left_out: Counter[str]) -> Iterator[Path]:
-    """Image files at any depth; links to folders are followed, but not in circles."""
+    """Image files at any depth; links to folders are followed, except in circles."""
     place = folder.resolve()
     if place in above:
         return

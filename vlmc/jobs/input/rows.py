@@ -1,4 +1,4 @@
-"""The rows of a job: an image, perhaps a prompt, and columns that are passed on."""
+"""The rows of a job: images, perhaps a prompt, and other columns."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ImageInput = Path | str | bytes | list[Path | str | bytes]
 
 @dataclass(frozen=True, slots=True)
 class InputRow:
-    """`number` counts from 0; `name` is what the output's column `image` will hold.
+    """`number` counts from 0; `name` is the value of the output's column `image`.
 
-    `image` is None for a row of text alone, and where `missing` says that the row's column `image`
-    is empty. `prompt` and `question` are set where the input has its own prompts.
+    `image` is None for a row of text alone. It is also None if `missing`: the input has a column
+    `image`, and it is empty in this row. `prompt` and `question` are set if the input has prompts.
     """
 
     number: int
@@ -39,7 +39,7 @@ class Rows(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that are passed on to the output."""
+        """The other columns, which the output has too."""
 
     @property
     def prompted(self) -> bool:
@@ -51,7 +51,7 @@ class Rows(Protocol):
 
     @property
     def left_out(self) -> Mapping[str, int]:
-        """Kind of file, such as `.txt` → how many of it the input holds that are not rows."""
+        """Kind of file, such as `.txt` → number of files that are left out."""
 
     @property
     def identity(self) -> str:

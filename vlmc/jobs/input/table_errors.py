@@ -20,7 +20,7 @@ class TableErrors:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Keep a `UsageError` that is raised within, and go on."""
+        """Collect a `UsageError` that is raised within."""
         try:
             yield
         except UsageError as error:

@@ -1,4 +1,4 @@
-"""The output's lines on disk: appended in whole batches, so that a killed job can go on."""
+"""The output's lines on disk, appended in whole batches, so that a killed job can resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from vlmc.errors import IntegrityError, VlmcError
 from vlmc.files.atomic import atomic_path, sync
-from vlmc.jobs.failures import Failures
+from vlmc.jobs.output.failures import Failures
 
 BATCH_LINES = 256
 BATCH_SECONDS = 1.0
@@ -23,7 +23,7 @@ class Journal:
     """A JSONL file that grows by whole, fsynced batches of lines.
 
     A kill can cut off the last line at most; `recover` removes it. A failed write, as on a
-    full disk, is taken back before `VlmcError` is raised.
+    full disk, is undone before `VlmcError` is raised, and its lines are dropped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,8 +51,8 @@ class Journal:
         except OSError as error:
             os.ftruncate(self._file.fileno(), size)
             raise VlmcError(
-                f"{self._path}: cannot be written ({error.strerror}); the lines before are safe, "
-                "make room and run the same command to go on"
+                f"{self._path}: cannot be written ({error.strerror}); the lines before are kept. "
+                "Make room, and run the same command again to resume"
             ) from error
         finally:
             self._pending = []
@@ -77,10 +77,10 @@ class Finished:
 
 
 def recover(path: Path, check: Callable[[int, Mapping[str, Any]], bool]) -> Finished:
-    """Cut off what a kill left half-written and count the rest; no file counts as no line.
+    """Remove a half-written tail and count the whole lines; a missing file has none.
 
-    `check(index, line)` says whether a line is the one that belongs there. `IntegrityError`
-    where lines before the end are damaged or others.
+    `check(index, line)` says whether a line belongs there. `IntegrityError` if a line before the
+    end is damaged or does not belong.
     """
     finished = Finished()
     if not path.exists():
@@ -96,13 +96,13 @@ def recover(path: Path, check: Callable[[int, Mapping[str, Any]], bool]) -> Fini
                 continue
             if damaged is not None:
                 raise IntegrityError(
-                    f"{path}:{damaged}: is damaged although later lines are whole, which a killed "
-                    "job does not leave; restore the file or start over with another output"
+                    f"{path}:{damaged}: is damaged although later lines are whole, so the job was "
+                    "not just killed; restore the file or choose another output"
                 )
             if not check(index, values):
                 raise IntegrityError(
-                    f"{path}:{index + 1}: is not the line this job writes there; the file was "
-                    "changed, restore it or start over with another output"
+                    f"{path}:{index + 1}: is not the line that this job writes there, so the file "
+                    "was changed; restore it or choose another output"
                 )
             good += len(raw)
             finished.lines += 1
@@ -121,9 +121,9 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def replace_lines(path: Path, corrections: Path) -> None:
-    """Put the lines of `corrections` in place of those of `path` with the same question.
+    """Replace the lines of `path` by those of `corrections` with the same row and question.
 
-    Both hold their lines in the same order. The new file replaces the old at once, then
+    Both hold their lines in the same order. The file is replaced in one step, and then
     `corrections` is removed.
     """
 
@@ -136,7 +136,7 @@ def replace_lines(path: Path, corrections: Path) -> None:
             yield encode_line(values)
         if correction is not None:
             raise IntegrityError(
-                f"{corrections}: holds lines that {path.name} has no place for; remove it"
+                f"{corrections}: has lines that {path.name} does not have; remove it"
             )
 
     write_chunks(path, merged())

@@ -9,9 +9,9 @@ from typing import Any
 
 from vlmc.errors import UsageError
 from vlmc.files.atomic import atomic_path
-from vlmc.jobs.columns import CONFIDENCE_COLUMNS
 from vlmc.jobs.input.parquet import ParquetRows, import_pyarrow
 from vlmc.jobs.input.rows import InputRow, Rows
+from vlmc.jobs.output.columns import CONFIDENCE_COLUMNS
 
 ROWS_AT_ONCE = 1024
 

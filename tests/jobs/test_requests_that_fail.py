@@ -113,6 +113,13 @@ def test_a_device_that_always_fails_ends_the_job(tmp_path: Path) -> None:
     assert (summary.resumed, summary.errors) == (MAX_FAILED_ROWS, MAX_FAILED_ROWS + 2)
 
 
+def test_failures_between_answers_do_not_end_the_job(tmp_path: Path) -> None:
+    paths = write_images(tmp_path / "images", 2 * MAX_FAILED_ROWS + 2)
+    model = SmallMemory(paths[::2], ERRORS[1])
+    summary = run(tmp_path / "images", tmp_path / "answers.jsonl", PROMPTS[:1], model)
+    assert summary.answers == summary.errors == MAX_FAILED_ROWS + 1
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), VlmcError("the disk is full")])
 def test_other_errors_end_the_job(error: Exception, tmp_path: Path) -> None:
     paths = write_images(tmp_path / "images", 2)
