@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
@@ -105,21 +104,31 @@ class QuestionRunner:
             HardwareError: `MAX_FAILED_ROWS` rows in succession failed on the device.
         """
         remaining = iter(questions)
+        again: deque[Question] = deque()
         failed_rows: set[int] = set()
+
+        def upcoming() -> Iterator[Question]:
+            while again:
+                yield again.popleft()
+            # Not `yield from`, which would close `remaining` with this generator.
+            for question in remaining:  # noqa: UP028
+                yield question
+
         while True:
             waiting: deque[Question] = deque()
             try:
-                for question, line in self._run(remaining, waiting):
-                    if line["error"] is None:
-                        failed_rows.clear()
-                    yield question, line
+                with closing(self._run(upcoming(), waiting)) as answered:
+                    for question, line in answered:
+                        if line["error"] is None:
+                            failed_rows.clear()
+                        yield question, line
                 return
             except (HardwareError, MemoryError, RuntimeError) as raised:
                 if _request_error(raised) is None or not waiting:
                     raise
-            # The model may have read ahead: what waits is asked again.
             question = waiting.popleft()
-            remaining = itertools.chain(waiting, remaining)
+            # The model may have read ahead: what waits is asked again.
+            again.extendleft(reversed(waiting))
             # Alone, since questions on the same images run together and need more memory.
             line = self._alone(question)
             if line["error"] is None:
@@ -147,7 +156,7 @@ class QuestionRunner:
 
     def _run(
         self, questions: Iterator[Question], waiting: deque[Question]
-    ) -> Iterator[tuple[Question, dict[str, Any]]]:
+    ) -> Generator[tuple[Question, dict[str, Any]], None, None]:
         """Each question with its line; `waiting` holds those that were read and not yielded."""
 
         # Questions without an image never reach the model and wait for their turn.
