@@ -131,14 +131,14 @@ def test_other_errors_end_the_job(error: Exception, tmp_path: Path) -> None:
 def test_the_most_frequent_errors_are_in_the_summary(suffix: str, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 3, damaged=[1, 2])
     rows: list[dict[str, Any]] = [{"image": f"images/00{number}.jpg"} for number in range(3)]
-    rows += [{"image": f"absent-{number}.jpg"} for number in range(3)] + [{"image": None}]
+    rows += [{"image": f"absent-{letter}.jpg"} for letter in "abc"] + [{"image": None}]
     source = write_jsonl(tmp_path / "rows.jsonl", *rows)
     out = tmp_path / f"answers{suffix}"
     for _ in range(2):
         summary = run(source, out, PROMPTS[:1])
         assert [count for _, count in summary.reasons] == [3, 2, 1]
         for (text, _), part in zip(
-            summary.reasons, ("absent-0.jpg: there is no such", "damaged", "names no"), strict=True
+            summary.reasons, ("absent-a.jpg: there is no such", "damaged", "names no"), strict=True
         ):
             assert part in text
     write_images(tmp_path / "images", 3)
