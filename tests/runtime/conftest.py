@@ -12,14 +12,13 @@ import pytest
 
 from vlmc import Model, load
 
-PREPARER = "vlmc-prepare"
-
 
 @pytest.fixture(scope="module")
 def model(artifact: Path) -> Iterator[Model]:
     """The InternLM2 miniature in fp32, one tile an image: the quickest there is."""
     with load(artifact, device="cpu", tiles="single") as loaded:
         yield loaded
+    assert own_threads() == [], "a closed model leaves no thread"
 
 
 @pytest.fixture
@@ -34,13 +33,6 @@ def pictures() -> list[npt.NDArray[np.uint8]]:
     ]
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """Whatever a test does with a model, nothing prepares on after it."""
-    yield
-    assert preparing_threads() == []
-
-
-def preparing_threads() -> list[str]:
-    """Names of the threads that prepare requests."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(PREPARER)]
+def own_threads() -> list[str]:
+    """Names of the threads that models have started."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("vlmc-")]

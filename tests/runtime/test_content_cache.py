@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 from vlmc.runtime.images.cache import ContentCache
 
 
@@ -20,3 +23,18 @@ def test_a_value_is_computed_once_while_it_is_kept() -> None:
     found = [cache.get_or_compute(digest, lambda: next(values)) for digest in (b"a", b"a", b"b")]
     assert found == ["first", "first", "second"]
     assert cache.get_or_compute(b"a", lambda: next(values)) == "third"
+
+
+def test_threads_that_miss_together_compute_once() -> None:
+    cache: ContentCache[int] = ContentCache(1)
+    computed: list[int] = []
+
+    def compute() -> int:
+        time.sleep(0.05)
+        computed.append(1)
+        return len(computed)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cache.get_or_compute(b"a", compute), range(4)))
+    assert found == [1] * 4
+    assert len(computed) == 1

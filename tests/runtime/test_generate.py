@@ -149,6 +149,7 @@ def test_row_that_stops_beside_rows_that_go_on(
     stop = free[1][2]
     assert any(stop not in whole for whole in free)
     monkeypatch.setattr(model._prompts, "stop_id", stop)
+    monkeypatch.setattr(model._dispatcher.loop, "stop_id", stop)
     answers = model.generate(requests, max_new_tokens=8)
     for answer, whole in zip(answers, free, strict=True):
         end = whole.index(stop) + 1 if stop in whole else 8

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from vlmc import Answer, Model
 from vlmc.artifact.manifest import PromptRules
@@ -33,22 +35,21 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_row_is_an_error_and_the_others_are_answered(
-    model: Model,
-    pictures: list[npt.NDArray[np.uint8]],
-    request: pytest.FixtureRequest,
+    model: Model, pictures: list[npt.NDArray[np.uint8]]
 ) -> None:
-    asked: list[Request] = [(pictures[0], text) for text in ("What is this?", "Is it?", "Why?")]
-    expected = model.generate(asked, max_new_tokens=4)
-    scores = model.score(asked, choices=["yes", "no"])
-    request.getfixturevalue("poisoned")
+    good = model.prepare_image(pictures[0])
+    bad = replace(good, features=torch.full((256, 64), torch.inf))
+    asked: list[Request] = [(good, "What is this?"), (bad, "Is it?"), (good, "Why?")]
+    expected = [model.generate([one], max_new_tokens=4)[0] for one in (asked[0], asked[2])]
+    scores = model.score([asked[2]], choices=["yes", "no"])
     first, second, third = model.try_stream(asked, max_new_tokens=4)
     assert isinstance(first, Answer) and first.token_ids == expected[0].token_ids
-    assert isinstance(third, Answer) and third.token_ids == expected[2].token_ids
+    assert isinstance(third, Answer) and third.token_ids == expected[1].token_ids
     assert isinstance(second, VlmcError)
     assert "scores for this prompt are NaN or infinite" in str(second)
     one, two, three = model.try_score(asked, choices=["yes", "no"])
     assert isinstance(two, VlmcError) and not isinstance(one, VlmcError)
-    assert not isinstance(three, VlmcError) and three.scores == pytest.approx(scores[2])
+    assert not isinstance(three, VlmcError) and three.scores == pytest.approx(scores[0])
     with pytest.raises(VlmcError, match="NaN or infinite"):
         model.generate(asked)
 

@@ -25,25 +25,25 @@ def test_answers_are_tokens_of_the_tokenizer(
 ) -> None:
     folder = padded(miniature, tmp_path / "padded", PADDING)
     requests = [(picture, text) for picture in pictures[:3] for text in ("What?", "Is it?", "x")]
+    rules = PromptRules("internlm2-chat", TEMPLATES["internlm2-chat"].system_message)
+    source = open_source(folder, rules, "float32")
     with load(build_once(folder, tmp_path / "artifact"), device="cpu", tiles="single") as model:
         size = model._prompts._tokenizer.vocab_size
-        head = model._decoder.lm_head
+        decoder = source._decoder
         # In half of the prompts the best of all ids would be one of the padding.
         chosen = []
         with torch.inference_mode():
-            for request in requests:
-                prepared = model._preparer.request(request)
-                features = model._encoder.encode(prepared.images)
-                row = reference_loop.embed(
-                    model._decoder, prepared.prompt_ids, prepared.image_token_id, features
-                )
-                chosen.append(int(head(model._decoder(row[None]))[0, -1].argmax()))
-        assert max(chosen) >= size == head.out_features - PADDING, "else this shows nothing"
+            for (picture, _), answer in zip(
+                requests, model.generate(requests, max_new_tokens=1), strict=True
+            ):
+                features = model.encode([picture])
+                ids = answer.prompt_token_ids
+                row = reference_loop.embed(decoder, ids, max(set(ids), key=ids.count), features)
+                chosen.append(int(decoder.lm_head(decoder(row[None]))[0, -1].argmax()))
+        assert max(chosen) >= size == decoder.lm_head.out_features - PADDING, "else no test"
         answers = model.generate(requests, max_new_tokens=8)
         assert max(token for answer in answers for token in answer.token_ids) < size
     line = f'{{"image": "{images}/448x448.jpg", "prompt": "x"}}\n'
     (tmp_path / "eval.jsonl").write_text(line)
-    rules = PromptRules("internlm2-chat", TEMPLATES["internlm2-chat"].system_message)
-    source = open_source(folder, rules, "float32")
     assert source._decoder.tokens == size
     assert len(list(source.answers(read_dataset(tmp_path / "eval.jsonl").questions))) == 1

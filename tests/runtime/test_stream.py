@@ -12,16 +12,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from tests.runtime.conftest import preparing_threads
 from vlmc import Answer, Model, load
 from vlmc.errors import ImageError, PromptError, UsageError, VlmcError
+from vlmc.runtime.dispatcher import MOST_AHEAD
 from vlmc.runtime.requests.request import Request
 
 Pictures = list[npt.NDArray[np.uint8]]
-
-
-# Requests that are prepared or run at once, and the one that begins the next group.
-LOOK_AHEAD = 40
 
 
 class Counted:
@@ -91,7 +87,6 @@ def test_stream_raises_when_its_turn_comes(model: Model, pictures: Pictures) -> 
         next(stream)
     # Even while the traceback is kept, which holds the frames.
     assert caught.value.__traceback__ is not None
-    assert preparing_threads() == []
     with pytest.raises(ImageError):
         model.generate(requests)
     with pytest.raises(ImageError):
@@ -100,7 +95,7 @@ def test_stream_raises_when_its_turn_comes(model: Model, pictures: Pictures) -> 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["one image", "many images"])
 def test_look_ahead_is_bounded(alike: bool, model: Model, pictures: Pictures) -> None:
-    total = 3 * LOOK_AHEAD
+    total = 3 * MOST_AHEAD // 2
     prepared = [model.prepare_image(picture) for picture in pictures]
     # Of few tokens, and without the tower: how far it reads does not depend on what it reads.
     images = [replace(image, features=torch.zeros(256, 64)) for image in prepared]
@@ -111,23 +106,25 @@ def test_look_ahead_is_bounded(alike: bool, model: Model, pictures: Pictures) ->
     stream = model.stream(counted, max_new_tokens=1)
     assert counted.taken == 0, "nothing happens before the first answer is asked for"
     for done, _ in enumerate(stream, 1):
-        assert counted.taken - done <= LOOK_AHEAD
+        assert counted.taken - done <= MOST_AHEAD
     assert done == counted.taken == total
     assert counted.threads == {threading.get_ident()}, "inputs are read on the caller's thread"
 
 
 @pytest.mark.parametrize("how", ["closed", "dropped", "failed input", "score"])
-def test_stream_left_early_leaves_no_thread(how: str, model: Model, pictures: Pictures) -> None:
+def test_stream_left_early_is_not_computed(how: str, model: Model, pictures: Pictures) -> None:
+    taken = []
+
     def requests() -> Iterator[Request]:
         for index in range(1000):
             if how == "failed input" and index == 40:
                 raise LookupError("the caller's own")
+            taken.append(index)
             yield pictures[0], f"What is {index}?"
 
     if how == "score":
         scores = model.try_score(requests(), choices=["yes", "no"])
         next(scores)
-        assert len(preparing_threads()) == 1
         scores.close()
     elif how == "failed input":
         with pytest.raises(LookupError, match="the caller's own") as caught:
@@ -136,13 +133,13 @@ def test_stream_left_early_leaves_no_thread(how: str, model: Model, pictures: Pi
     else:
         stream = model.try_stream(requests(), max_new_tokens=1)
         next(stream)
-        assert len(preparing_threads()) == 1
         if how == "closed":
             stream.close()
         else:
             del stream
-    assert preparing_threads() == []
+    read = len(taken)
     assert len(model.generate([(pictures[0], "What?")])) == 1
+    assert len(taken) == read < 1000
 
 
 def test_two_streams_of_one_thread_take_turns(model: Model, pictures: Pictures) -> None:
@@ -204,10 +201,11 @@ def test_closed_model_refuses(artifact: Path, pictures: Pictures) -> None:
         lambda: list(model.stream(requests)),
         lambda: model.score(requests, choices=["yes", "no"]),
         lambda: model.encode(pictures),
-        model.close,
+        lambda: model.submit(requests[0]),
     ):
         with pytest.raises(UsageError, match="closed; load the artifact again"):
             call()
+    model.close()
 
 
 @pytest.mark.parametrize(

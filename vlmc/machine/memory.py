@@ -1,7 +1,8 @@
-"""Measure peak memory of this process."""
+"""Memory of this machine, and peak memory of this process."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -26,3 +27,14 @@ class MemoryPeak:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
         return None
+
+
+def available_bytes() -> int:
+    """Memory that can be taken without swapping, as Linux estimates it."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass  # another system
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -21,7 +21,9 @@ from vlmc.progress.channel import notes_on_stderr
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.images.encoder import ImageEncoder
+from vlmc.runtime.memory_plan import cache_tokens
 from vlmc.runtime.model import Model
+from vlmc.runtime.scheduler.service import RuntimeOptions, serve
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import Tokenizer, load_tokenizer
@@ -70,14 +72,27 @@ def load(
     vision = open_engine(opened, chosen, target)
     if self_test:
         check_golden(opened, chosen, vision)
+    encoder = ImageEncoder(
+        vision, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
+    )
+    options = RuntimeOptions()
+    with notes_on_stderr():
+        loop = serve(
+            decoder,
+            encoder,
+            stop_id=prompts.stop_id,
+            vocabulary=tokenizer.vocab_size,
+            options=options,
+            cache_tokens=cache_tokens(decoder.config, dtype, target, options.max_batch_tokens),
+        )
     return Model(
         opened,
         tiles=rule,
         prompts=prompts,
-        encoder=ImageEncoder(
-            vision, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
-        ),
-        decoder=decoder,
+        encoder=encoder,
+        config=decoder.config,
+        loop=loop,
+        prefix_cache=options.prefix_cache,
         engine=f"{vision.name} on {vision.device}",
         chosen=chosen,
     )

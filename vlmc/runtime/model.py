@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import math
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
-from vlmc.errors import PromptError, UsageError, VlmcError
+from vlmc.checkpoint.config import LanguageConfig
+from vlmc.errors import UsageError, VlmcError
 from vlmc.image.source import ImageSource, is_image_source
 from vlmc.image.tiles import TileRule
-from vlmc.models.language import reference_loop
-from vlmc.models.language.decoder import Decoder
-from vlmc.models.language.reference_loop import Prefilled, Sampling
+from vlmc.runtime.cache.block_key import PrefixCachePolicy
+from vlmc.runtime.dispatcher import Dispatcher
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.encoder import ImageEncoder
-from vlmc.runtime.images.prefetch import group_by_images, prefetch
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
-from vlmc.runtime.requests.answer import Answer, Timings
+from vlmc.runtime.requests.answer import Answer, FinishReason, Timings
 from vlmc.runtime.requests.request import PreparedImage, Request
 from vlmc.runtime.requests.statistics import Statistics
+from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
+from vlmc.runtime.scheduler.loop import ServingLoop
+from vlmc.runtime.scheduler.sequence import ChoiceScores, Generated, Sampling, Spent
+from vlmc.runtime.scheduler.sequence import Result as LoopResult
 from vlmc.text.prompt import PromptBuilder
 
 Result = TypeVar("Result")
@@ -42,10 +47,11 @@ class Scored:
 
 
 class Model:
-    """One loaded artifact. It serves one thread at a time, and says so when misused.
+    """One loaded artifact. Its streams serve one thread at a time, and say so when misused;
+    `submit` may be called from any thread.
 
-    Greedy decoding is the default. Requests that follow each other on the same images are run
-    together: their images and the prompt up to the last image are computed once.
+    All requests share one loop: their images are encoded in batches, their prompts and answers run
+    together, and what their prompts have in common is computed once.
     """
 
     def __init__(
@@ -55,7 +61,9 @@ class Model:
         tiles: TileRule,
         prompts: PromptBuilder,
         encoder: ImageEncoder,
-        decoder: Decoder,
+        config: LanguageConfig,
+        loop: ServingLoop,
+        prefix_cache: PrefixCachePolicy,
         engine: str,
         chosen: EngineRecord,
     ) -> None:
@@ -63,10 +71,15 @@ class Model:
         self.tiles = tiles
         self.engine = engine
         self.chosen = chosen
-        self._prompts, self._encoder, self._decoder = prompts, encoder, decoder
-        self._language = decoder.config
+        self._prompts, self._encoder = prompts, encoder
         self._preparer = Preparer(artifact.manifest.image, tiles, prompts)
-        self._tokens = Statistics()
+        self._dispatcher = Dispatcher(
+            self._preparer,
+            loop,
+            config,
+            prefix_cache=prefix_cache,
+            salt=f"{artifact.identity} {tiles}".encode(),
+        )
         self._busy = threading.Lock()
         self._closed = False
 
@@ -76,6 +89,7 @@ class Model:
         *,
         max_new_tokens: int = 5,
         temperature: float = 0.0,
+        top_p: float = 1.0,
         seed: int = 0,
     ) -> list[Answer]:
         """Answers to all requests, in order.
@@ -84,7 +98,13 @@ class Model:
             VlmcError: a request, an image or a prompt is not usable; `try_stream` goes on instead.
         """
         return list(
-            self.stream(requests, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+            self.stream(
+                requests,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+            )
         )
 
     def stream(
@@ -93,15 +113,20 @@ class Model:
         *,
         max_new_tokens: int = 5,
         temperature: float = 0.0,
+        top_p: float = 1.0,
         seed: int = 0,
     ) -> Iterator[Answer]:
-        """Answers in order, while `requests` is read at most a few ahead.
+        """Answers in order, while `requests` is read at most `MOST_AHEAD` ahead.
 
         Raises:
             VlmcError: as `generate`, when its turn comes.
         """
         results = self.try_stream(
-            requests, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+            requests,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
         )
         with closing(results):
             for result in results:
@@ -115,45 +140,36 @@ class Model:
         *,
         max_new_tokens: int = 5,
         temperature: float = 0.0,
+        top_p: float = 1.0,
         seed: int = 0,
     ) -> Generator[Answer | VlmcError, None, None]:
         """As `stream`, but an unusable request comes back as its error, in its place."""
-        if max_new_tokens < 1 or not 0 <= temperature < math.inf:
-            raise UsageError(
-                f"max_new_tokens is {max_new_tokens} and temperature {temperature}; they must be "
-                "at least 1 and 0"
-            )
-        sampling = Sampling(max_new_tokens, temperature, seed)
+        sampling = _sampling(max_new_tokens, temperature, top_p, seed)
+        return self._stream(requests, lambda request: self._answer(request, sampling))
 
-        def answer(group: list[PreparedRequest]) -> list[Answer | VlmcError]:
-            start, timings = self._prefill(group, reserve_tokens=max_new_tokens)
-            begin = time.perf_counter()
-            tokens = reference_loop.generate(self._decoder, start, sampling, self._prompts.stop_id)
-            decode_ms = (time.perf_counter() - begin) * 1e3
-            self._count(group, start, new_tokens=sum(len(ids) for ids in tokens))
-            return [
-                Answer(
-                    text=self._prompts.answer_text(ids),
-                    token_ids=ids,
-                    prompt_token_ids=request.prompt_ids,
-                    finish_reason="stop" if ids[-1] == self._prompts.stop_id else "length",
-                    image_tokens=request.image_tokens,
-                    image_notes=request.image_notes,
-                    prompt_tokens_reused=start.shared if row else 0,
-                    engine=self.engine,
-                    timings=timings(request, decode_ms),
-                )
-                if ids
-                else self._not_finite()
-                for row, (request, ids) in enumerate(zip(group, tokens, strict=True))
-            ]
+    def submit(
+        self,
+        request: Request,
+        *,
+        max_new_tokens: int = 5,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Future[Answer]:
+        """Answer one request, from any thread; it shares batches with everything else.
 
-        return self._run(requests, answer)
+        The future raises what `generate` would raise for this request.
+        """
+        self._check_open()
+        sampling = _sampling(max_new_tokens, temperature, top_p, seed)
+        return self._answer(request, sampling)
 
     def score(
         self, requests: Iterable[Request], *, choices: Sequence[str]
     ) -> list[dict[str, float]]:
         """For each request, the log-probability of every choice's tokens as the answer's first.
+
+        Where the tokens of one choice begin another, the end of the answer counts for all choices.
 
         Raises:
             VlmcError: as `generate`.
@@ -172,39 +188,22 @@ class Model:
         """Scores and best choice of each request, in order; an unusable one as its error.
 
         Raises:
-            UsageError: there are no choices, or one is given twice.
+            UsageError: there are no choices, or one stands twice.
         """
-        if not choices or len(set(choices)) != len(choices) or isinstance(choices, str):
-            raise UsageError(f"choices must be different texts, at least one; got {choices!r}")
+        texts = not isinstance(choices, str) and all(isinstance(text, str) for text in choices)
+        if not texts or not choices or len(set(choices)) != len(choices):
+            raise UsageError(f"choices must be different texts, at least one; got {choices!r:.200}")
         ids = [self._prompts.choice_ids(choice) for choice in choices]
+        trie = ChoiceTrie(ids, self._prompts.stop_id)
 
-        def scored(group: list[PreparedRequest]) -> list[Scored | VlmcError]:
-            start, timings = self._prefill(group, reserve_tokens=0)
-            begin = time.perf_counter()
-            rows = reference_loop.score(self._decoder, start, ids).tolist()
-            decode_ms = (time.perf_counter() - begin) * 1e3
-            self._count(group, start, new_tokens=0)
-            results: list[Scored | VlmcError] = []
-            for index, (request, row) in enumerate(zip(group, rows, strict=True)):
-                if not all(map(math.isfinite, row)):
-                    results.append(self._not_finite())
-                    continue
-                best = max(range(len(choices)), key=row.__getitem__)
-                answer = Answer(
-                    text=choices[best],
-                    token_ids=ids[best],
-                    prompt_token_ids=request.prompt_ids,
-                    finish_reason="choice",
-                    image_tokens=request.image_tokens,
-                    image_notes=request.image_notes,
-                    prompt_tokens_reused=start.shared if index else 0,
-                    engine=self.engine,
-                    timings=timings(request, decode_ms),
-                )
-                results.append(Scored(dict(zip(choices, row, strict=True)), answer))
-            return results
+        def scored(prepared: PreparedRequest, result: LoopResult, spent: Spent) -> Scored:
+            if not isinstance(result, ChoiceScores):
+                raise TypeError(f"the loop gave {result!r} for a score")
+            best = max(range(len(choices)), key=result.logprobs.__getitem__)
+            answer = self._made(prepared, choices[best], ids[best], "choice", spent, ())
+            return Scored(dict(zip(choices, result.logprobs, strict=True)), answer)
 
-        return self._run(requests, scored)
+        return self._stream(requests, lambda request: self._dispatcher.run(request, trie, scored))
 
     def encode(self, images: Iterable[ImageSource]) -> list[Tensor]:
         """Vision features of each image, (256 · tiles, hidden) on the device.
@@ -215,10 +214,13 @@ class Model:
         """
         if is_image_source(images):
             raise UsageError("encode takes a list of images; write encode([image])")
-        features = []
+        features: list[Tensor] = []
         for source in images:
             with self._exclusively():
-                features += self._encoder.encode([self._preparer.image(source)])
+                image = self._preparer.image(source)
+                features += self._dispatcher.loop.call(
+                    partial(self._encoder.encode, [image])
+                ).result()
         return features
 
     def prepare_image(self, source: ImageSource) -> PreparedImage:
@@ -241,106 +243,135 @@ class Model:
         """What this model has computed so far."""
         self._check_open()
         return replace(
-            self._tokens,
+            self._dispatcher.statistics,
             images_decoded=self._preparer.images_decoded,
             tiles_encoded=self._encoder.tiles_encoded,
         )
 
     def close(self) -> None:
-        """Free weights and engines; further calls are refused."""
+        """Free weights and engines; further calls are refused, closing again is not."""
+        if self._closed:
+            return
         with self._exclusively():
             self._closed = True
-            del self._decoder, self._encoder
+            self._dispatcher.close()
+            self._encoder.engine.close()
+            del self._dispatcher, self._encoder
 
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if not self._closed:
-            self.close()
-
-    def _run(
+    def __exit__(
         self,
-        requests: Iterable[Request],
-        work: Callable[[list[PreparedRequest]], list[Result | VlmcError]],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _stream(
+        self, requests: Iterable[Request], start: Callable[[Request], Future[Result]]
     ) -> Generator[Result | VlmcError, None, None]:
-        """Prepare ahead, group, check, run."""
+        """Start requests ahead, and yield their results in order."""
         self._check_open()
-        # Closed by name: a traceback that someone keeps would keep the preparing thread alive.
-        with closing(prefetch(requests, self._prepare)) as prepared:
-            for group in group_by_images(prepared):
-                if isinstance(group, VlmcError):
-                    yield group
-                    continue
+        if not isinstance(requests, Iterable) or isinstance(requests, str | bytes):
+            raise UsageError(
+                f"requests are an iterable of (image, prompt), got {type(requests).__name__}"
+            )
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for request in requests:
                 with self._exclusively():
-                    results = work(group)
-                yield from results
+                    waiting.append(start(request))
+                while waiting and (waiting[0].done() or len(waiting) >= self._dispatcher.ahead):
+                    with self._exclusively():
+                        result = _outcome(waiting.popleft())
+                    yield result
+            while waiting:
+                with self._exclusively():
+                    result = _outcome(waiting.popleft())
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
 
-    def _prepare(self, request: object) -> PreparedRequest:
-        prepared = self._preparer.request(request)
-        limit = self._language.max_positions
-        if len(prepared.prompt_ids) > limit and self._language.rope_scaling.kind != "dynamic":
-            raise PromptError(
-                f"the prompt has {len(prepared.prompt_ids)} tokens, {prepared.image_tokens} of "
-                f"them for images, and the model's context ends at {limit}. Use fewer images, or "
-                "a tile rule with fewer tiles."
-            )
-        return prepared
+    def _answer(self, request: Request, sampling: Sampling) -> Future[Answer]:
+        def answered(prepared: PreparedRequest, result: LoopResult, spent: Spent) -> Answer:
+            if not isinstance(result, Generated):
+                raise TypeError(f"the loop gave {result!r} for an answer")
+            ids = result.token_ids
+            reason: FinishReason = "stop" if ids[-1] == self._prompts.stop_id else "length"
+            text = self._prompts.answer_text(ids)
+            return self._made(prepared, text, ids, reason, spent, result.logprobs)
 
-    def _prefill(
-        self, group: list[PreparedRequest], reserve_tokens: int
-    ) -> tuple[Prefilled, Callable[[PreparedRequest, float], Timings]]:
-        begin = time.perf_counter()
-        features = self._encoder.encode(group[0].images)
-        encoded = time.perf_counter()
-        rows = [
-            reference_loop.embed(
-                self._decoder, request.prompt_ids, request.image_token_id, features
-            )
-            for request in group
-        ]
-        start = reference_loop.prefill(
-            self._decoder, rows, group[0].prefix_length, reserve_tokens=reserve_tokens
-        )
-        prefilled = time.perf_counter()
+        return self._dispatcher.run(request, sampling, answered)
 
-        def timings(request: PreparedRequest, decode_ms: float) -> Timings:
-            return Timings(
+    def _made(
+        self,
+        request: PreparedRequest,
+        text: str,
+        ids: tuple[int, ...],
+        reason: FinishReason,
+        spent: Spent,
+        logprobs: tuple[float, ...],
+    ) -> Answer:
+        return Answer(
+            text=text,
+            token_ids=ids,
+            token_logprobs=logprobs,
+            prompt_token_ids=request.prompt_ids,
+            finish_reason=reason,
+            image_tokens=request.image_tokens,
+            image_notes=request.image_notes,
+            prompt_tokens_reused=spent.reused_tokens,
+            engine=self.engine,
+            timings=Timings(
                 prepare_ms=request.prepare_ms,
-                vision_ms=(encoded - begin) * 1e3,
-                prefill_ms=(prefilled - encoded) * 1e3,
-                decode_ms=decode_ms,
-            )
-
-        return start, timings
-
-    def _count(self, group: list[PreparedRequest], start: Prefilled, *, new_tokens: int) -> None:
-        reused = start.shared * (len(group) - 1)
-        prompts = sum(len(request.prompt_ids) for request in group)
-        before = self._tokens
-        self._tokens = Statistics(
-            prompt_tokens_computed=before.prompt_tokens_computed + prompts - reused,
-            prompt_tokens_reused=before.prompt_tokens_reused + reused,
-            new_tokens=before.new_tokens + new_tokens,
+                vision_ms=spent.vision_ms,
+                prefill_ms=spent.prefill_ms,
+                decode_ms=spent.decode_ms,
+            ),
         )
-
-    def _not_finite(self) -> VlmcError:
-        return reference_loop.not_finite_error(self._decoder.embed_tokens.weight.dtype)
 
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("this model is closed; load the artifact again")
+        self._dispatcher.check_process()
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise UsageError(
                 "this model is in use by another thread. One model serves one thread at a time: "
-                "send it all requests through one `stream`, or load a second model."
+                "send it all requests through one `stream`, use `submit`, or load a second model."
             )
         try:
             self._check_open()
-            with torch.inference_mode():
-                yield
+            yield
         finally:
             self._busy.release()
+
+
+def _sampling(max_new_tokens: int, temperature: float, top_p: float, seed: int) -> Sampling:
+    for name, value, kinds in (
+        ("max_new_tokens", max_new_tokens, int),
+        ("seed", seed, int),
+        ("temperature", temperature, int | float),
+        ("top_p", top_p, int | float),
+    ):
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            kind = "a whole number" if kinds is int else "a number"
+            raise UsageError(f"{name} is {value!r:.100}; it must be {kind}")
+    if max_new_tokens < 1 or not 0 <= temperature < math.inf or not 0 < top_p <= 1:
+        raise UsageError(
+            f"max_new_tokens is {max_new_tokens}, temperature {temperature} and top_p {top_p}; "
+            "they must be at least 1, at least 0, and above 0 up to 1"
+        )
+    return Sampling(max_new_tokens, float(temperature), float(top_p), seed)
+
+
+def _outcome(future: Future[Result]) -> Result | VlmcError:
+    try:
+        return future.result()
+    except VlmcError as error:
+        return error

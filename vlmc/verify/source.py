@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.errors import AccuracyError, HardwareError, VlmcError
 from vlmc.files.hashing import files_sha256
 from vlmc.image.tiles import TileRule
+from vlmc.machine.memory import available_bytes
 from vlmc.models.disable_tf32 import disable_tf32
 from vlmc.models.language import reference_loop
 from vlmc.models.language.load import load_decoder
@@ -201,7 +201,7 @@ def fitting_device(checkpoint: Checkpoint, dtype: torch.dtype | None) -> torch.d
         needed += language_bytes(checkpoint, dtype, unpacked=True)
     if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] >= on_gpu:
         return torch.device("cuda", torch.cuda.current_device())
-    free = _available_bytes()
+    free = available_bytes()
     if free >= needed:
         return torch.device("cpu")
     raise HardwareError(
@@ -222,14 +222,3 @@ def language_bytes(checkpoint: Checkpoint, dtype: torch.dtype, *, unpacked: bool
     if unpacked:
         return dtype.itemsize * (dense + sum(map(math.prod, quantized.values())))
     return dtype.itemsize * dense + quantized_bytes(weights, config)
-
-
-def _available_bytes() -> int:
-    """Memory that can be taken without swapping, as Linux estimates it."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass  # another system
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -27,6 +27,7 @@ class RotaryEmbedding(nn.Module):
             if scaling.kind == "longrope"
             else 1.0
         )
+        self._both: Tensor | None = None
 
     def forward(
         self, positions: Tensor, lengths: Tensor, dtype: torch.dtype
@@ -51,13 +52,21 @@ class RotaryEmbedding(nn.Module):
         cosine, sine = angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
         return cosine.to(dtype), sine.to(dtype)
 
+    def _factors(self, device: torch.device) -> Tensor:
+        """Short and long factors (2, head_dim / 2), made once: a CUDA graph cannot hold the copy
+        from the host."""
+        if self._both is None or self._both.device != device:
+            scaling = self.config.rope_scaling
+            factors = [scaling.short_factor, scaling.long_factor]
+            self._both = torch.tensor(factors, dtype=torch.float32, device=device)
+        return self._both
+
     def _inverse_frequencies(self, lengths: Tensor) -> Tensor:
         config, scaling = self.config, self.config.rope_scaling
         dim, device = config.head_dim, lengths.device
         exponents = torch.arange(0, dim, 2, dtype=torch.int64, device=device).float() / dim
         if scaling.kind == "longrope":
-            factors = torch.tensor([scaling.short_factor, scaling.long_factor], device=device)
-            rows = factors[(lengths > scaling.original_positions).long()]
+            rows = self._factors(device)[(lengths > scaling.original_positions).long()]
             return 1.0 / (rows * config.rope_theta**exponents)
         if scaling.kind == "dynamic":
             stretch = scaling.factor * lengths / config.max_positions - (scaling.factor - 1)

@@ -56,6 +56,11 @@ class Fp8Linear(nn.Module):
         product = multiply_fp8(states, self.weight, self.scales)
         return product if self.bias is None else product + self.bias
 
+    def multiply(self, values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """E4M3 values (tokens, inputs) with scales (tokens, 1) → (tokens, outputs) in `dtype`."""
+        product = scaled_product(values, scales, self.weight, self.scales).to(dtype)
+        return product if self.bias is None else product + self.bias
+
 
 class DenseFp8Linear(nn.Module):
     """fp8 linear on the CPU: a dequantized weight, and activations rounded to fp8."""
@@ -86,9 +91,19 @@ def multiply_fp8(states: Tensor, weight: Tensor, weight_scales: Tensor) -> Tenso
         (…, outputs) in the dtype of `states`.
     """
     values, scales = _quantize(states.reshape(-1, states.shape[-1]))
-    # Row-wise scales support bf16 output only. The precision lost against fp16 is far below the
-    # error of fp8.
-    product = torch._scaled_mm(
+    product = scaled_product(values, scales, weight, weight_scales)
+    return product.to(states.dtype).view(*states.shape[:-1], -1)
+
+
+def scaled_product(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor) -> Tensor:
+    """Multiply E4M3 values (tokens, inputs) by a weight (outputs, inputs).
+
+    Scales are (tokens, 1) and (1, outputs).
+
+    Row-wise scales support bf16 output only. The precision lost against fp16 is far below the
+    error of fp8.
+    """
+    return torch._scaled_mm(
         values,
         weight.T,
         scale_a=scales,
@@ -96,7 +111,6 @@ def multiply_fp8(states: Tensor, weight: Tensor, weight_scales: Tensor) -> Tenso
         out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
-    return product.to(states.dtype).view(*states.shape[:-1], -1)
 
 
 def _quantize(rows: Tensor) -> tuple[Tensor, Tensor]:

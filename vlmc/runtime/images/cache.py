@@ -16,14 +16,14 @@ KEPT_IMAGES = 8
 class ContentCache(Generic[Value]):
     """At most `capacity` values by digest; the one unused for longest is dropped first.
 
-    Threads may share it. A value is computed outside the lock, so two threads that miss the same
-    digest at once both compute it.
+    Threads may share it.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._values: OrderedDict[bytes, Value] = OrderedDict()
+        self._computing: dict[bytes, threading.Lock] = {}
 
     def get(self, digest: bytes) -> Value | None:
         """The value, which counts as used, or None."""
@@ -41,9 +41,20 @@ class ContentCache(Generic[Value]):
                 self._values.popitem(last=False)
 
     def get_or_compute(self, digest: bytes, compute: Callable[[], Value]) -> Value:
-        """The value, computed and kept where it is missing."""
+        """The value, computed and kept where it is missing; threads that miss it together wait for
+        the first of them."""
         value = self.get(digest)
-        if value is None:
-            value = compute()
-            self.put(digest, value)
+        if value is not None:
+            return value
+        with self._lock:
+            own = self._computing.setdefault(digest, threading.Lock())
+        with own:
+            try:
+                value = self.get(digest)
+                if value is None:
+                    value = compute()
+                    self.put(digest, value)
+            finally:
+                with self._lock:
+                    self._computing.pop(digest, None)
         return value

@@ -14,6 +14,8 @@ from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
 from vlmc.runtime.requests.request import PreparedImage
 
+_BATCH_TILES = 13  # of an engine without profiles
+
 
 class ImageEncoder:
     """Runs the vision engine on what it has not just seen, by the images' content."""
@@ -35,6 +37,11 @@ class ImageEncoder:
     def engine(self) -> VisionEngine:
         """What computes the features."""
         return self._engine
+
+    @property
+    def batch_tiles(self) -> int:
+        """Tiles that fill a batch: the most that a profile runs at once."""
+        return max((profile.max for profile in self._engine.profiles), default=_BATCH_TILES)
 
     def encode(self, images: Sequence[PreparedImage]) -> list[Tensor]:
         """Features of each image, (256 · tiles, hidden) in the language model's dtype.

@@ -7,11 +7,15 @@ from typing import Literal
 
 from vlmc.image.decode import ImageNote
 
+FinishReason = Literal["stop", "length", "choice"]
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds. Vision, prefill and decode are those of the group of requests on the same
-    images that ran together; vision is about 0 where the features were cached."""
+    """Milliseconds. Vision is that of the batch that the request's images were encoded in, about 0
+    where their features were cached; prefill is from the first step to the first token, and decode
+    from there to the last. Steps serve other requests too, so these do not add up over requests.
+    """
 
     prepare_ms: float
     vision_ms: float
@@ -19,11 +23,12 @@ class Timings:
     decode_ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """The answer to one request.
 
-    `token_ids` are the new tokens, with the stop token if it came. `finish_reason` is `stop`,
+    `token_ids` are the new tokens, with the stop token if it came, and `token_logprobs` their
+    log-probabilities, empty for a choice. `finish_reason` is `stop`,
     `length`, or `choice` when the answer is the best of given choices. `image_notes` is, for each
     image, what decoding left unused of it: `rotation_ignored`, `clipped_to_8_bits`.
     `prompt_tokens_reused` of the prompt's tokens were not computed for this request: an earlier
@@ -32,10 +37,17 @@ class Answer:
 
     text: str
     token_ids: tuple[int, ...]
+    token_logprobs: tuple[float, ...]
     prompt_token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length", "choice"]
+    finish_reason: FinishReason
     image_tokens: int
     image_notes: tuple[frozenset[ImageNote], ...]
     prompt_tokens_reused: int
     engine: str
     timings: Timings
+
+    def __repr__(self) -> str:
+        return (
+            f"Answer({self.text!r:.80}, {self.finish_reason}, {len(self.prompt_token_ids)} prompt "
+            f"tokens, {self.image_tokens} of images)"
+        )

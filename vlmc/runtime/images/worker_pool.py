@@ -1,0 +1,35 @@
+"""Threads that prepare requests ahead of the model."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+THREAD_NAME = "vlmc-prepare"
+# Decoding and resizing release the interpreter's lock, the rest does not: more threads only wait.
+_MOST_THREADS = 16
+
+
+class WorkerPool:
+    """A pool that starts with its first work, and ends with `close`."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work`, which handles its own errors, on one of the threads."""
+        with self._lock:
+            if self._pool is None:
+                threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+                self._pool = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAME)
+            self._pool.submit(work)
+
+    def close(self) -> None:
+        """Drop what waits, and end the threads."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+                self._pool = None

@@ -1,0 +1,65 @@
+"""How many tokens the KV cache of a loaded model holds."""
+
+from __future__ import annotations
+
+import torch
+
+from vlmc.checkpoint.config import LanguageConfig
+from vlmc.errors import HardwareError
+from vlmc.image.tiles import TOKENS_PER_TILE
+from vlmc.machine.memory import available_bytes
+from vlmc.models.language.paged_cache import PAGE_TOKENS, PagedCache
+
+# One image of the published rule's 13 tiles with a question: what every model must be able to run.
+_LEAST_TOKENS = 14 * TOKENS_PER_TILE
+# Of the memory that is free after loading, for what is not counted: libraries, fragmentation.
+_CUDA_SHARE, _CPU_SHARE = 0.9, 0.25
+# Steps whose prompts the cache holds beside the one that runs.
+_STEPS = 4
+
+
+def cache_tokens(
+    config: LanguageConfig, dtype: torch.dtype, device: torch.device, max_batch_tokens: int
+) -> int:
+    """Tokens that the KV cache gets: a few steps' prompts, and the longest single sequence.
+
+    Less where memory is short; what a step computes beside the cache is left free.
+
+    Raises:
+        HardwareError: not even one image with a question fits.
+    """
+    a_token = PagedCache.bytes_per_page(config, dtype) / PAGE_TOKENS
+    wanted = max(_STEPS * max_batch_tokens, context_limit(config) + max_batch_tokens)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        usable = int(_CUDA_SHARE * free) - activation_bytes(config, dtype, max_batch_tokens)
+    else:
+        free = available_bytes()
+        usable = int(_CPU_SHARE * free)
+    fitting = int(usable / a_token)
+    if fitting < _LEAST_TOKENS:
+        raise HardwareError(
+            f"{free:,} bytes are free on {device} after loading the weights. The KV cache takes "
+            f"{a_token:,.0f} bytes a token, and one image with a question up to {_LEAST_TOKENS:,} "
+            "tokens. Free memory, lower runtime.max_batch_tokens, or use language.scheme: w4a16."
+        )
+    return min(wanted, fitting)
+
+
+def activation_bytes(config: LanguageConfig, dtype: torch.dtype, tokens: int) -> int:
+    """Memory that a step of so many tokens takes beside weights and cache, at most."""
+    widths = (
+        4 * config.hidden_size
+        + 2 * (config.heads + 2 * config.kv_heads) * config.head_dim
+        + 3 * config.intermediate_size
+    )
+    return tokens * widths * dtype.itemsize
+
+
+def context_limit(config: LanguageConfig) -> int:
+    """Positions that the model was made for; dynamic rope stretches them by its factor."""
+    scaling = config.rope_scaling
+    if scaling.kind == "dynamic":
+        return int(config.max_positions * scaling.factor)
+    return config.max_positions

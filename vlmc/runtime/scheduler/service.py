@@ -1,0 +1,65 @@
+"""A language model ready to serve: cache, scheduler, step runner and loop, made to fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.packed_decoder import PackedDecoder
+from vlmc.models.language.paged_cache import PagedCache, pages_for
+from vlmc.runtime.cache.block_key import PrefixCachePolicy
+from vlmc.runtime.cache.page_pool import PagePool
+from vlmc.runtime.scheduler.decode_graphs import DecodeGraphs
+from vlmc.runtime.scheduler.loop import Encoder, ServingLoop
+from vlmc.runtime.scheduler.scheduler import Scheduler
+from vlmc.runtime.scheduler.step_runner import StepRunner
+
+# A core's caches are small: larger steps gain nothing on a CPU and hold more memory.
+_CPU_BATCH_TOKENS = 4096
+_LANES = 256
+# Longer sequences decode without a graph.
+_MAX_GRAPH_TOKENS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """How an artifact is served; the recipe's `runtime`."""
+
+    cuda_graphs: bool = True
+    prefix_cache: PrefixCachePolicy = "content"
+    max_batch_tokens: int = 16384
+
+
+def serve(
+    decoder: Decoder,
+    encoder: Encoder,
+    *,
+    stop_id: int,
+    vocabulary: int,
+    options: RuntimeOptions,
+    cache_tokens: int,
+) -> ServingLoop:
+    """Start the loop of a decoder, with a KV cache of `cache_tokens`."""
+    weight = decoder.embed_tokens.weight
+    device = weight.device
+    budget = options.max_batch_tokens
+    if device.type == "cpu":
+        budget = min(budget, _CPU_BATCH_TOKENS)
+    pages = pages_for(cache_tokens)
+    with torch.inference_mode():
+        # One page more, for the rows that only pad a graph.
+        cache = PagedCache(decoder.config, pages + 1, dtype=weight.dtype, device=device)
+        packed = PackedDecoder(decoder, cache)
+        runner = StepRunner(packed, vocabulary, _LANES)
+        if options.cuda_graphs and device.type == "cuda":
+            runner.graphs = DecodeGraphs(
+                packed,
+                runner.last_tokens,
+                spare_page=pages,
+                spare_lane=_LANES,
+                max_pages=pages_for(min(cache_tokens, _MAX_GRAPH_TOKENS)),
+            )
+    scheduler = Scheduler(PagePool(pages), budget, _LANES)
+    return ServingLoop(scheduler, runner, encoder, stop_id=stop_id)
