@@ -45,6 +45,21 @@ def test_second_question_computes_its_own_tokens(miniature: Path) -> None:
         service.loop.close()
 
 
+def test_what_follows_a_reused_beginning_is_reused_too(miniature: Path) -> None:
+    """Every picture's prompt begins with the same system message of several pages."""
+    service = start(load(miniature).decoder)
+    system = list(range(8, 60))
+    try:
+        for seed in range(3):
+            service.ask([(request([picture(seed)], [9] * 20, system), Sampling(1))])
+            ((_, spent),) = service.ask(
+                [(request([picture(seed)], [10] * 20, system), Sampling(1))]
+            )
+            assert spent.computed_tokens <= 20 + 1 + 16
+    finally:
+        service.loop.close()
+
+
 def test_pictures_of_equal_size_never_mix(miniature: Path) -> None:
     service = start(load(miniature).decoder)
     try:

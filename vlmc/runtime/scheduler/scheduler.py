@@ -185,7 +185,8 @@ class Scheduler:
                 break
             sequence.pages = found + self.pool.take(needed)
             sequence.spare_pages = self.pool.take(_fork_pages(sequence))
-            sequence.computed = sequence.published = len(found) * PAGE_TOKENS
+            sequence.published = len(found)
+            sequence.computed = len(found) * PAGE_TOKENS
             sequence.spent.reused_tokens = sequence.computed
             sequence.spent.computed_tokens = sequence.prompt_length - sequence.computed
             self._computing.update(sequence.keys[len(found) :])

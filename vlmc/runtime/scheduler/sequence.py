@@ -76,7 +76,7 @@ class LiveSequence:
     pages: list[int] = field(default_factory=list)
     spare_pages: list[int] = field(default_factory=list)  # that its forks will write to
     computed: int = 0
-    published: int = 0
+    published: int = 0  # pages
     scheduled: int = 0  # new tokens whose step has been planned
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
