@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from tests.runtime.conftest import own_threads
 from vlmc import Answer, Model, load
 from vlmc.errors import ImageError, PromptError, UsageError, VlmcError
 from vlmc.runtime.dispatcher import MOST_AHEAD
@@ -228,3 +230,13 @@ def test_no_request_is_no_answer(model: Model) -> None:
     assert model.generate([]) == []
     assert model.score([], choices=["yes"]) == []
     assert model.encode([]) == []
+
+
+def test_a_model_that_nobody_holds_leaves_no_thread(artifact: Path, pictures: Pictures) -> None:
+    before = set(own_threads())
+    model = load(artifact, device="cpu", tiles="single")
+    assert len(model.generate([(pictures[0], "What?")])) == 1
+    assert len(own_threads()) > len(before)
+    del model
+    gc.collect()
+    assert len(own_threads()) == len(before)

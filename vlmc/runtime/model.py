@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -80,6 +81,8 @@ class Model:
             prefix_cache=prefix_cache,
             salt=f"{artifact.identity} {tiles}".encode(),
         )
+        # A model that nobody holds any more ends its threads too.
+        self._end = weakref.finalize(self, self._dispatcher.close)
         self._busy = threading.Lock()
         self._closed = False
 
@@ -254,7 +257,7 @@ class Model:
             return
         with self._exclusively():
             self._closed = True
-            self._dispatcher.close()
+            self._end()
             self._encoder.engine.close()
             del self._dispatcher, self._encoder
 

@@ -31,5 +31,6 @@ class WorkerPool:
         """Drop what waits, and end the threads."""
         with self._lock:
             if self._pool is not None:
-                self._pool.shutdown(cancel_futures=True)
+                own = threading.current_thread().name.startswith(THREAD_NAME)
+                self._pool.shutdown(wait=not own, cancel_futures=True)
                 self._pool = None

@@ -102,7 +102,9 @@ class ServingLoop:
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        # The last reference may go on the loop's own thread.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _put(self, item: LiveSequence | Callable[[], None]) -> None:
         with self._wake:
