@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.models.loaded import load
 from tests.runtime.scheduler.serving import drawn, picture, request, start
+from vlmc.runtime.scheduler.scheduler import Share
 from vlmc.runtime.scheduler.sequence import Generated, Sampling
+from vlmc.runtime.scheduler.step_runner import StepResult
 
 Folder = Callable[[str], Path]
 NO_STOP = -1
@@ -103,5 +105,33 @@ def test_stop_token_ends_an_answer(miniature: Path) -> None:
         ((result, _),) = service.ask([(prepared, Sampling(5))])
         assert isinstance(result, Generated)
         assert result.token_ids == tokens[:end]
+    finally:
+        service.loop.close()
+
+
+def test_memory_that_runs_out_makes_steps_smaller_and_loses_nothing(
+    miniature: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start(load(miniature).decoder, max_batch_tokens=2048)
+    runner, sizes = service.loop._runner, []
+    run = runner.run
+
+    def short(shares: Sequence[Share]) -> StepResult:
+        tokens = sum(share.count for share in shares)
+        if tokens > 400 or any(len(share.sequence.images) == 2 for share in shares):
+            raise MemoryError("short")
+        sizes.append(tokens)
+        return run(shares)
+
+    monkeypatch.setattr(runner, "run", short)
+    try:
+        asked = drawn(5, 12)
+        assert {len(prepared.images) for prepared, _ in asked} >= {0, 1, 2}
+        for (prepared, work), (result, _) in zip(asked, service.ask(asked), strict=True):
+            if len(prepared.images) == 2:
+                assert "does not fit in memory, not even alone" in str(result)
+            else:
+                service.check(prepared, work, result)
+        assert max(sizes) <= 400
     finally:
         service.loop.close()

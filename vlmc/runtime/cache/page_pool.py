@@ -76,10 +76,3 @@ class PagePool:
                     self._unheld[page] = None
                 else:
                     self._free.append(page)
-
-    def clear(self) -> None:
-        """Forget all content that nobody holds."""
-        while self._unheld:
-            page, _ = self._unheld.popitem()
-            del self._page_of[self._key_of.pop(page)]
-            self._free.append(page)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vlmc.errors import HardwareError, UsageError, VlmcError
+from vlmc.models.language.paged_cache import PAGE_TOKENS
 from vlmc.models.language.reference_loop import not_finite_error
 from vlmc.progress.channel import report
 from vlmc.progress.events import Note
@@ -182,7 +183,7 @@ class ServingLoop:
         chosen: dict[bytes, PreparedImage] = {}
         takers: list[tuple[LiveSequence, int]] = []
         for sequence in scheduler.waiting:
-            reused = 16 * len(scheduler.reusable(sequence))
+            reused = PAGE_TOKENS * len(scheduler.reusable(sequence))
             if not sequence.is_encoded(reused):
                 for index, image in enumerate(sequence.images):
                     if sequence.features[index] is None and image.start + image.tokens > reused:

@@ -40,6 +40,7 @@ class Scheduler:
         self.waiting: deque[LiveSequence] = deque()
         self.prefilling: list[LiveSequence] = []
         self.decoding: list[LiveSequence] = []
+        self._lane_count = lanes
         self._lanes = list(range(lanes - 1, -1, -1))
         self._computing: set[bytes] = set()
         self._live: dict[LiveSequence, None] = {}  # requests without an answer, by arrival
@@ -142,15 +143,17 @@ class Scheduler:
         sequence.pages = []
 
     def restart(self) -> None:
-        """Put every request without an answer back in the queue, to begin again; none is reused."""
-        for sequence in [*self.decoding, *self.prefilling]:
-            self.finish(sequence)
+        """Put every request without an answer back in the queue, to begin again.
+
+        Pages are taken back from everything, forks and sequences between two steps included, and
+        nothing is reused: a step that failed may have left pages unwritten that count as computed.
+        """
+        self.pool = PagePool(self.pool.pages)
+        self._lanes = list(range(self._lane_count - 1, -1, -1))
         self._computing.clear()
-        self.pool.clear()
+        self.decoding, self.prefilling = [], []
         self.waiting = deque(self._live)
         for sequence in self.waiting:
-            self.pool.release(sequence.spare_pages)
-            sequence.spare_pages = []
             sequence.restart()
 
     def drop_all(self) -> list[LiveSequence]:

@@ -104,6 +104,7 @@ class LiveSequence:
     def restart(self) -> None:
         """Forget what was computed and generated, to begin again."""
         self.computed = self.published = self.scheduled = 0
+        self.pages, self.spare_pages, self.lane = [], [], -1
         self.tokens, self.logprobs, self.generator = [], [], None
         self.node_logprobs = {}
 
