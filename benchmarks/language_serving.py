@@ -21,13 +21,14 @@ from torch import Tensor
 
 from benchmarks.language_gpu import load, w4a16
 from benchmarks.random_language_model import DEVICE, DTYPE, FP8, MODEL
+from vlmc.artifact.manifest import RuntimeRules
 from vlmc.models.language.decoder import Decoder
 from vlmc.runtime.images.prepare import PreparedRequest
 from vlmc.runtime.requests.request import PreparedImage
 from vlmc.runtime.scheduler.loop import ServingLoop
 from vlmc.runtime.scheduler.requests import make_sequence
 from vlmc.runtime.scheduler.sequence import Result, Sampling, Spent
-from vlmc.runtime.scheduler.service import RuntimeOptions, serve
+from vlmc.runtime.scheduler.service import serve
 
 TEXT_TOKENS, NEW_TOKENS, TILE_TOKENS = 78, 5, 256
 IMAGE_TOKEN = 5
@@ -95,7 +96,7 @@ def measure(decoder: Decoder, max_batch_tokens: int) -> dict[str, float]:
         RandomFeatures(),
         stop_id=-1,
         vocabulary=MODEL.vocab_size,
-        options=RuntimeOptions(prefix_cache="off", max_batch_tokens=max_batch_tokens),
+        rules=RuntimeRules(prefix_cache="off", max_batch_tokens=max_batch_tokens),
         cache_tokens=4 * max_batch_tokens,
     )
     found = {"start_seconds": round(time.perf_counter() - begin, 1)}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.artifact.conftest import FILES, manifest
 from vlmc.artifact.identity import IDENTITY
-from vlmc.artifact.manifest import MANIFEST, read_manifest
+from vlmc.artifact.manifest import MANIFEST, RuntimeRules, read_manifest
 from vlmc.artifact.write import seal
 from vlmc.errors import IntegrityError
 from vlmc.files.bounded_read import MAX_BYTES
@@ -213,4 +213,23 @@ def test_a_manifest_without_high_bit_depth_is_of_the_original_rule(made: Path) -
     assert read_manifest(made).image.high_bit_depth == "scale"
     _edit(made, lambda values: values["image"].update(high_bit_depth="16"))
     with pytest.raises(IntegrityError, match="not one of original, scale"):
+        read_manifest(made)
+
+
+def test_rules_of_the_runtime_are_kept_and_the_defaults_left_out(made: Path) -> None:
+    assert "runtime" not in values_of(made)
+    assert read_manifest(made).runtime == RuntimeRules()
+    rules = RuntimeRules(cuda_graphs=False, prefix_cache="text", max_batch_tokens=4096)
+    seal(made, replace(manifest(), runtime=rules))
+    assert read_manifest(made).runtime == rules
+
+
+@pytest.mark.parametrize(
+    "change", [{"cuda_graphs": 0}, {"prefix_cache": "images"}, {"max_batch_tokens": 255}]
+)
+def test_rules_that_no_runtime_has_are_refused(made: Path, change: dict[str, object]) -> None:
+    seal(made, replace(manifest(), runtime=RuntimeRules(max_batch_tokens=4096)))
+    _edit(made, lambda values: values["runtime"].update(change))
+    (made / IDENTITY).unlink()
+    with pytest.raises(IntegrityError, match="malformed"):
         read_manifest(made)

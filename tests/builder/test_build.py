@@ -106,6 +106,7 @@ def test_recipe_in_the_artifact_is_a_whole_recipe(quick_build: Build, miniature:
             "profiles": [{"min": 1, "opt": 4, "max": 13}],
         },
         "language": {"scheme": "none"},
+        "runtime": {"cuda_graphs": True, "prefix_cache": "content", "max_batch_tokens": 16384},
         "accuracy": {
             "dataset": None,
             "reference_dtype": "auto",

@@ -13,7 +13,6 @@ from safetensors import safe_open
 
 from vlmc.artifact.manifest import read_manifest
 from vlmc.errors import RecipeError, TokenizerError
-from vlmc.recipe.pending_keys import PENDING_KEYS
 from vlmc.recipe.schema import Recipe
 from vlmc.text.template import TEMPLATES
 
@@ -66,6 +65,13 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
         "image.tiles.tolerance",
         0.2,
     ),
+    "runtime.cuda_graphs": ("runtime.cuda_graphs=false", "runtime.cuda_graphs", False),
+    "runtime.prefix_cache": ("runtime.prefix_cache=text", "runtime.prefix_cache", "text"),
+    "runtime.max_batch_tokens": (
+        "runtime.max_batch_tokens=512",
+        "runtime.max_batch_tokens",
+        512,
+    ),
     "vision.precision": ("vision.precision=fp16", "engines.0.precision", "fp16"),
     "accuracy.min_feature_cosine": (
         "accuracy.min_feature_cosine=0.5",
@@ -100,12 +106,8 @@ ELSEWHERE = {
 
 
 def acting() -> dict[str, Any]:
-    """Keys that this version acts on; the others are refused, which `tests/recipe` shows."""
-    return {
-        key: annotation
-        for key, annotation in leaves(Recipe)
-        if not any(f"{key}.".startswith(f"{held}.") for held in PENDING_KEYS)
-    }
+    """Every key of a recipe."""
+    return dict(leaves(Recipe))
 
 
 def leaves(part: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,6 +124,8 @@ def leaves(part: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
 def at(values: Any, place: str) -> Any:
     """The value at a place, None where a mapping leaves the key out."""
     for part in place.split("."):
+        if values is None:
+            break
         values = values.get(part) if isinstance(values, dict) else values[int(part)]
     return values
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from recipes.publish import PUBLISHED, ROOT
 from tests.recipes.released import RELEASED
-from vlmc.errors import RecipeError
-from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.fit import check_fit
 from vlmc.recipe.read import read_recipe
 
@@ -41,17 +38,6 @@ def test_figures_are_those_of_the_shapes(path: Path) -> None:
     assert figures == {name: pytest.approx(count, abs=0.006) for name, count in expected.items()}
     (card,) = re.findall(r"of (\d+) GB; the engines' workspaces", text)
     assert figures["sum"] < 0.8 * int(card)
-
-
-@pytest.mark.parametrize("path", WORKED, ids=lambda path: path.stem)
-def test_recipe_says_whether_it_is_built(path: Path) -> None:
-    later = "does not build it yet" in path.read_text(encoding="utf-8")
-    with pytest.raises(RecipeError) if later else nullcontext():
-        check_buildable(read_recipe(path))
-
-
-def test_the_quickstart_is_built() -> None:
-    check_buildable(read_recipe(QUICKSTART))
 
 
 @pytest.mark.parametrize("path", [*WORKED, QUICKSTART], ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from vlmc.artifact.identity import check_identity
 from vlmc.errors import IntegrityError, UsageError
@@ -25,6 +25,9 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 CALIBRATED_PRECISIONS = ("fp16", "int8", "fp8")
 """Precisions that a tower is measured for: their artifacts hold `vision/ranges.json`."""
 SCHEMES = ("none", "w4a16", "fp8")
+PrefixCachePolicy = Literal["off", "text", "content"]
+LEAST_BATCH_TOKENS = 256
+"""The least that `runtime.max_batch_tokens` may be: a tile has as many tokens."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -90,6 +93,20 @@ class PromptRules:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeRules:
+    """How the runtime serves the artifact: the recipe's `runtime`.
+
+    `prefix_cache` says which pages of a prompt's keys and values another request reuses: none,
+    those before the first image, or those up to the last equal image. `max_batch_tokens` is the
+    most that a step takes, of all requests together.
+    """
+
+    cuda_graphs: bool = True
+    prefix_cache: PrefixCachePolicy = "content"
+    max_batch_tokens: int = 16384
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a loader needs to know before it opens another file."""
 
@@ -105,6 +122,7 @@ class Manifest:
     calibration: Mapping[str, str]  # "vision", "language" → SHA-256 of the samples it was made on
     engines: tuple[EngineRecord, ...]
     payload: Mapping[str, PayloadFile]
+    runtime: RuntimeRules = RuntimeRules()
 
     @property
     def identity(self) -> str:
@@ -112,9 +130,12 @@ class Manifest:
         return hashlib.sha256(canonical(self.to_json())).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form."""
+        """The JSON form; `runtime` is left out where it is the default, so that manifests from
+        before it keep their identity."""
         values = asdict(self)
         values["schema"] = SCHEMA
+        if self.runtime == RuntimeRules():
+            del values["runtime"]
         if self.image.high_bit_depth == "original":
             del values["image"]["high_bit_depth"]
         # Lists, as JSON reads them back.
@@ -206,6 +227,19 @@ def _parse(values: dict[str, Any]) -> Manifest:
             _relative(path): PayloadFile(_digest(entry["sha256"]), _count(entry["size"]))
             for path, entry in values["payload"].items()
         },
+        runtime=_runtime(values["runtime"]) if "runtime" in values else RuntimeRules(),
+    )
+
+
+def _runtime(values: dict[str, Any]) -> RuntimeRules:
+    if type(values["cuda_graphs"]) is not bool:
+        raise ValueError("runtime.cuda_graphs is neither true nor false")
+    if _count(values["max_batch_tokens"]) < LEAST_BATCH_TOKENS:
+        raise ValueError(f"runtime.max_batch_tokens is below {LEAST_BATCH_TOKENS}")
+    return RuntimeRules(
+        cuda_graphs=values["cuda_graphs"],
+        prefix_cache=cast(Any, _one_of(values["prefix_cache"], get_args(PrefixCachePolicy))),
+        max_batch_tokens=values["max_batch_tokens"],
     )
 
 

@@ -29,7 +29,6 @@ from vlmc.errors import BuildError, UsageError
 from vlmc.files.staging import staging_folder
 from vlmc.progress.channel import report
 from vlmc.progress.events import Note, StepsPlanned
-from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.resolve import resolve
 from vlmc.recipe.schema import Recipe
 from vlmc.version import __version__
@@ -57,7 +56,6 @@ def build(
             nothing is left behind but finished steps in the cache.
     """
     cache = StepCache() if cache is None else cache
-    check_buildable(recipe)
     parent = ARTIFACTS if output is None else output.parent
     # What would be refused at the end is refused before the work.
     if output is None:
@@ -206,4 +204,5 @@ def _manifest(context: BuildContext, reports: Path) -> Manifest:
             for engine_target in engine_targets(recipe.vision.engines)
         ),
         payload={},
+        runtime=resolved.runtime_rules,
     )

@@ -21,8 +21,7 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read and check a recipe; `overrides` are `a.b=value` texts. Paths in it come back absolute,
     resolved relative to the recipe.
 
-    Whether the checkpoint fits, `vlmc.recipe.fit` says; whether this version builds it,
-    `vlmc.recipe.buildable`.
+    Whether the checkpoint fits, `vlmc.recipe.fit` says.
 
     Raises:
         RecipeError: unknown keys, wrong values, impossible combinations. Every problem is listed,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from vlmc.artifact.manifest import ImageRules, Profile, PromptRules
+from vlmc.artifact.manifest import ImageRules, Profile, PromptRules, RuntimeRules
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.errors import RecipeError
 from vlmc.image.tiles import TileRule
@@ -51,6 +51,12 @@ class Resolved:
     def prompt_rules(self) -> PromptRules:
         """How a question becomes a prompt."""
         return PromptRules(self.template, self.system_message)
+
+    @property
+    def runtime_rules(self) -> RuntimeRules:
+        """How the artifact is served."""
+        runtime = self.recipe.runtime
+        return RuntimeRules(runtime.cuda_graphs, runtime.prefix_cache, runtime.max_batch_tokens)
 
 
 def resolve(recipe: Recipe, config: ModelConfig) -> Resolved:

@@ -22,9 +22,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from vlmc.artifact.manifest import LEAST_BATCH_TOKENS
 from vlmc.machine.support import EngineName, Precision, Target
 from vlmc.recipe.document import Document, KeyPath, Problem
-from vlmc.recipe.pending_keys import PENDING_KEYS
 
 LANGUAGE_KEYS: dict[str, tuple[str, ...]] = {
     "method": ("w4a16",),
@@ -183,7 +183,7 @@ class RuntimePart(Part):
         "content"
     )
     """content: shares prompts up to the last equal image; text: only what precedes images."""
-    max_batch_tokens: Annotated[int, Field(ge=256)] = 16384
+    max_batch_tokens: Annotated[int, Field(ge=LEAST_BATCH_TOKENS)] = 16384
     """Tokens of all requests of a batch; a tile has 256."""
 
 
@@ -225,14 +225,11 @@ class Recipe(Part):
     _document: Document | None = PrivateAttr(default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values as an artifact keeps them: every default that this version acts on written
-        out, and no key that it does not."""
+        """Plain values as an artifact keeps them: every default that acts is written out."""
         values = self.model_dump(mode="json")
         for engine in values["vision"]["engines"]:
             if not engine["targets"]:  # no recipe may write an empty list
                 del engine["targets"]
-        for key in PENDING_KEYS:
-            _drop(values, key.split("."))
         for name, schemes in LANGUAGE_KEYS.items():
             if self.language.scheme not in schemes:
                 del values["language"][name]
@@ -283,13 +280,3 @@ def _items(key: KeyPath, value: object) -> Iterator[tuple[KeyPath, BaseModel]]:
         for index, item in enumerate(value):
             if isinstance(item, BaseModel):
                 yield (*key, index), item
-
-
-def _drop(values: Any, key: list[str]) -> None:
-    if isinstance(values, list):
-        for item in values:
-            _drop(item, key)
-    elif len(key) == 1:
-        values.pop(key[0], None)
-    elif key[0] in values:
-        _drop(values[key[0]], key[1:])

@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
+from vlmc.artifact.manifest import PrefixCachePolicy
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.errors import PromptError, UsageError, VlmcError
-from vlmc.runtime.cache.block_key import PrefixCachePolicy
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.images.worker_pool import WorkerPool
 from vlmc.runtime.memory_plan import context_limit

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact, open_artifact
+from vlmc.artifact.manifest import RuntimeRules
 from vlmc.checkpoint.config import read_language_config, read_values
 from vlmc.checkpoint.quantization import find_quantization
 from vlmc.checkpoint.safetensors_file import open_safetensors
@@ -23,7 +24,7 @@ from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.memory_plan import cache_tokens
 from vlmc.runtime.model import Model
-from vlmc.runtime.scheduler.service import RuntimeOptions, serve
+from vlmc.runtime.scheduler.service import serve
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import Tokenizer, load_tokenizer
@@ -35,6 +36,7 @@ def load(
     device: str = "auto",
     tiles: str | TileRule | None = None,
     engine: str | None = None,
+    runtime: RuntimeRules | None = None,
     self_test: bool = True,
 ) -> Model:
     """Load an artifact folder.
@@ -48,6 +50,7 @@ def load(
         engine: the vision engine by name; without, the first of the artifact that runs on the
             device. `onnxruntime` runs the artifact's graph on the CPU, beside a language model
             on the GPU too.
+        runtime: other rules for CUDA graphs, reuse and batches than the artifact's.
         self_test: whether the engine must reproduce the golden features before its first use on
             a machine; without, for who measures how far off it is.
 
@@ -75,15 +78,15 @@ def load(
     encoder = ImageEncoder(
         vision, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
     )
-    options = RuntimeOptions()
+    serving = opened.manifest.runtime if runtime is None else runtime
     with notes_on_stderr():
         loop = serve(
             decoder,
             encoder,
             stop_id=prompts.stop_id,
             vocabulary=tokenizer.vocab_size,
-            options=options,
-            cache_tokens=cache_tokens(decoder.config, dtype, target, options.max_batch_tokens),
+            rules=serving,
+            cache_tokens=cache_tokens(decoder.config, dtype, target, serving.max_batch_tokens),
         )
     return Model(
         opened,
@@ -92,7 +95,7 @@ def load(
         encoder=encoder,
         config=decoder.config,
         loop=loop,
-        prefix_cache=options.prefix_cache,
+        prefix_cache=serving.prefix_cache,
         engine=f"{vision.name} on {vision.device}",
         chosen=chosen,
     )

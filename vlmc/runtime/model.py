@@ -17,12 +17,11 @@ from typing import TypeVar
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
-from vlmc.artifact.manifest import EngineRecord
+from vlmc.artifact.manifest import EngineRecord, PrefixCachePolicy
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.errors import UsageError, VlmcError
 from vlmc.image.source import ImageSource, is_image_source
 from vlmc.image.tiles import TileRule
-from vlmc.runtime.cache.block_key import PrefixCachePolicy
 from vlmc.runtime.dispatcher import Dispatcher
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.encoder import ImageEncoder

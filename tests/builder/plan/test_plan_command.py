@@ -62,11 +62,12 @@ def test_what_this_machine_cannot_run_is_named(
     assert "compared with the most similar steps in the cache" in done.stdout
 
 
-def test_what_this_version_does_not_build_is_planned_and_said(recipe: Path) -> None:
-    done = plan(recipe, "--set", "runtime.cuda_graphs=false")
+def test_what_build_refuses_is_planned_and_said(recipe: Path) -> None:
+    quantized = ("language={scheme: w4a16, group_size: 32}", "calibration.dataset=none.jsonl")
+    done = plan(recipe, *(word for override in quantized for word in ("--set", override)))
     assert done.exit_code == 0
     assert "`vlmc build` refuses the recipe" in done.stdout
-    assert "runtime.cuda_graphs is not supported by this version" in done.stdout
+    assert "none.jsonl" in done.stdout
 
 
 @pytest.mark.parametrize("size", ["480", "480x", "0x320", "480x320x3", "-1x5", "480×320"])

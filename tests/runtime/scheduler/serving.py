@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmc.artifact.manifest import RuntimeRules
 from vlmc.models.language import reference_loop
 from vlmc.models.language.decoder import Decoder
 from vlmc.runtime.images.prepare import PreparedRequest
@@ -25,7 +26,7 @@ from vlmc.runtime.scheduler.sequence import (
     Sampling,
     Spent,
 )
-from vlmc.runtime.scheduler.service import RuntimeOptions, serve
+from vlmc.runtime.scheduler.service import serve
 
 IMAGE_TOKEN = 5
 NO_STOP = -1
@@ -160,7 +161,7 @@ def start(
         encoder,
         stop_id=stop_id,
         vocabulary=decoder.config.vocab_size,
-        options=RuntimeOptions(cuda_graphs=cuda_graphs, max_batch_tokens=max_batch_tokens),
+        rules=RuntimeRules(cuda_graphs=cuda_graphs, max_batch_tokens=max_batch_tokens),
         cache_tokens=cache_tokens,
     )
     return Service(decoder, loop, encoder, stop_id, policy)

@@ -33,7 +33,6 @@ from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.errors import RecipeError, UsageError
 from vlmc.image.tiles import TileRule
-from vlmc.recipe.buildable import check_buildable
 from vlmc.recipe.resolve import resolve, tile_rule
 from vlmc.recipe.schema import Recipe
 
@@ -69,7 +68,7 @@ class Plan:
 
     name: str
     checkpoint: Path
-    refusals: tuple[str, ...]  # why this version would refuse to build the recipe
+    refusals: tuple[str, ...]  # why `vlmc build` would refuse the recipe
     obstacles: tuple[Obstacle, ...]  # steps that this machine cannot run
     unknown: tuple[str, ...]  # what the plan cannot say, and what it assumes
     steps: tuple[PlannedStep, ...]
@@ -116,8 +115,8 @@ def make_plan(
 ) -> Plan:
     """Plan the build of a recipe; reads headers and configuration, and writes nothing.
 
-    A recipe that this version cannot build is planned as far as it can be, with the reasons. If
-    the checkpoint does not exist, the plan holds the images' tiles and tokens.
+    A recipe whose calibration samples cannot be read is planned as far as it can be, with the
+    reasons. If the checkpoint does not exist, the plan holds the images' tiles and tokens.
 
     Raises:
         VlmcError: the checkpoint is damaged, or an image size is not positive.
@@ -181,7 +180,7 @@ def make_plan(
     return Plan(
         name=recipe.name,
         checkpoint=checkpoint.folder,
-        refusals=_refusals(recipe) + refused,
+        refusals=refused,
         obstacles=obstacles(step for step in made if step.name in missing),
         unknown=(),
         steps=tuple(steps),
@@ -211,7 +210,7 @@ def _without_checkpoint(recipe: Recipe, folder: Path, sizes: Iterable[tuple[int,
     return Plan(
         name=recipe.name,
         checkpoint=folder,
-        refusals=_refusals(recipe),
+        refusals=(),
         obstacles=(),
         unknown=tuple(unknown),
         steps=(),
@@ -233,14 +232,6 @@ def _samples(recipe: Recipe) -> tuple[CalibrationSet | None, tuple[str, ...]]:
         return read_samples(recipe, decode_images=False), ()
     except RecipeError as error:
         return CalibrationSet((), UNKNOWN, ()), tuple(str(error).splitlines())
-
-
-def _refusals(recipe: Recipe) -> tuple[str, ...]:
-    try:
-        check_buildable(recipe)
-    except RecipeError as error:
-        return tuple(str(error).splitlines())
-    return ()
 
 
 def _plan_steps(

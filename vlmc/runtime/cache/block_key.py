@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from vlmc.artifact.manifest import PrefixCachePolicy
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.models.language.paged_cache import PAGE_TOKENS
-
-PrefixCachePolicy = Literal["off", "text", "content"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vlmc.artifact.manifest import PrefixCachePolicy
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.image.tiles import TOKENS_PER_TILE
-from vlmc.runtime.cache.block_key import ImageRun, PrefixCachePolicy, block_keys
+from vlmc.runtime.cache.block_key import ImageRun, block_keys
 from vlmc.runtime.images.prepare import PreparedRequest
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
 from vlmc.runtime.scheduler.sequence import LiveSequence, OnDone, Sampling

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
+from vlmc.artifact.manifest import RuntimeRules
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.packed_decoder import PackedDecoder
 from vlmc.models.language.paged_cache import PagedCache, pages_for
-from vlmc.runtime.cache.block_key import PrefixCachePolicy
 from vlmc.runtime.cache.page_pool import PagePool
 from vlmc.runtime.scheduler.decode_graphs import DecodeGraphs
 from vlmc.runtime.scheduler.loop import Encoder, ServingLoop
@@ -23,28 +21,19 @@ _LANES = 256
 _MAX_GRAPH_TOKENS = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeOptions:
-    """How an artifact is served; the recipe's `runtime`."""
-
-    cuda_graphs: bool = True
-    prefix_cache: PrefixCachePolicy = "content"
-    max_batch_tokens: int = 16384
-
-
 def serve(
     decoder: Decoder,
     encoder: Encoder,
     *,
     stop_id: int,
     vocabulary: int,
-    options: RuntimeOptions,
+    rules: RuntimeRules,
     cache_tokens: int,
 ) -> ServingLoop:
     """Start the loop of a decoder, with a KV cache of `cache_tokens`."""
     weight = decoder.embed_tokens.weight
     device = weight.device
-    budget = options.max_batch_tokens
+    budget = rules.max_batch_tokens
     if device.type == "cpu":
         budget = min(budget, _CPU_BATCH_TOKENS)
     pages = pages_for(cache_tokens)
@@ -53,7 +42,7 @@ def serve(
         cache = PagedCache(decoder.config, pages + 1, dtype=weight.dtype, device=device)
         packed = PackedDecoder(decoder, cache)
         runner = StepRunner(packed, vocabulary, _LANES)
-        if options.cuda_graphs and device.type == "cuda":
+        if rules.cuda_graphs and device.type == "cuda":
             runner.graphs = DecodeGraphs(
                 packed,
                 runner.last_tokens,
