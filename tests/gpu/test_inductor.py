@@ -113,25 +113,49 @@ def test_a_fresh_process_loads_it_without_compiling(
     assert worst_cosine(found, expected) >= LEAST[precision]
 
 
-def test_one_tile_through_a_cuda_graph(
+def test_small_batches_through_cuda_graphs(
     package: Callable[[str, str], Path], miniatures: Folder
 ) -> None:
+    """One graph after another, padded or exact, and a batch that no graph takes."""
+    from vlmc.runtime.engines.graphed_engine import GraphedEngine
     from vlmc.runtime.engines.inductor_engine import InductorEngine
 
     tower = tower_of(miniatures(TOWERS[0]))
-    engine = InductorEngine(
+    plain = InductorEngine(
         package(TOWERS[0], "fp16"), entry_of("fp16"), tower, plan_of("fp16", tower), CUDA
     )
-    tiles = some_tiles(1).to(CUDA)
-    engine.infer(tiles)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = engine.infer(tiles, stream=torch.cuda.current_stream())
-    other = some_tiles(3)[2:]
-    tiles.copy_(other)
-    graph.replay()
-    assert worst_cosine(found, reference(tower, other)) >= LEAST["fp16"]
+    engine = GraphedEngine(plain, [1, 2, 3, 16])
+    tiles = some_tiles(24)
+    kept = []
+    for first, count in ((0, 1), (1, 3), (4, 1), (2, 2), (5, 15), (0, 16), (0, 5), (0, 20)):
+        batch = tiles[first : first + count]
+        kept.append((engine.infer(batch.to(CUDA)), batch))
+    for found, batch in kept:
+        assert len(found) == len(batch)
+        assert worst_cosine(found, reference(tower, batch)) >= LEAST["fp16"]
+    given = torch.empty_like(kept[1][0])
+    assert engine.infer(kept[1][1].to(CUDA), out=given) is given
+    assert worst_cosine(given, reference(tower, kept[1][1])) >= LEAST["fp16"]
+    engine.close()
+
+
+def test_tiles_are_copied_beside_what_runs() -> None:
+    """Each batch arrives as it was when given, however much later the GPU reads it."""
+    from vlmc.runtime.images.upload import TileUpload
+
+    upload, sums, expected = TileUpload(CUDA, 13), [], []
+    busy = torch.randn(4096, 4096, device=CUDA)
+    for seed in range(12):
+        images = [some_tiles(count + seed)[seed:].numpy() for count in (1, 4, seed % 8 + 1)]
+        expected.append(sum(int(image.astype("int64").sum()) for image in images))
+        for _ in range(4):
+            busy = busy @ busy
+        batch = upload.copy(images)
+        sums.append(batch.long().sum())
+        upload.release()
+        for image in images:
+            image[:] = 0
+    assert [int(one) for one in sums] == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -13,7 +13,7 @@ from vlmc.artifact.bundled_graph import bundled_graph
 from vlmc.artifact.engine_summary import engine_json, engine_rows
 from vlmc.artifact.identity import NOT_RECORDED, is_recorded
 from vlmc.artifact.integrity import check_files, resolve_folder
-from vlmc.artifact.manifest import Manifest, read_manifest
+from vlmc.artifact.manifest import Manifest, RuntimeRules, read_manifest
 from vlmc.artifact.signature import is_signed
 
 
@@ -74,6 +74,7 @@ class Summary:
             ("language", f"{manifest.language_dtype}, scheme {manifest.language_scheme}"),
             ("template", manifest.prompt.template),
             ("tiles", f"{manifest.image.tiles}, resampler {manifest.image.resampler}"),
+            ("runtime", _serving(manifest.runtime)),
             *self._engine_rows(),
             *(("report", said) for said in self.accuracy.ignored),
             ("size", f"{len(manifest.payload)} files, {self.payload_bytes:,} bytes"),
@@ -110,3 +111,8 @@ def summarize(folder: Path) -> Summary:
 
 def _versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _serving(rules: RuntimeRules) -> str:
+    graphs = "CUDA graphs" if rules.cuda_graphs else "no CUDA graphs"
+    return f"{graphs}, prefix cache {rules.prefix_cache}, {rules.max_batch_tokens:,} tokens a step"

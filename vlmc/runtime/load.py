@@ -14,11 +14,13 @@ from vlmc.artifact.manifest import RuntimeRules
 from vlmc.checkpoint.config import read_language_config, read_values
 from vlmc.checkpoint.quantization import find_quantization
 from vlmc.checkpoint.safetensors_file import open_safetensors
-from vlmc.errors import CheckpointError, IntegrityError
+from vlmc.errors import CheckpointError, HardwareError, IntegrityError
 from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
 from vlmc.progress.channel import notes_on_stderr
+from vlmc.runtime.engines.engine import VisionEngine
+from vlmc.runtime.engines.graphed_engine import CAPTURABLE, GraphedEngine, graph_sizes
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.images.encoder import ImageEncoder
@@ -75,10 +77,12 @@ def load(
     vision = open_engine(opened, chosen, target)
     if self_test:
         check_golden(opened, chosen, vision)
+    serving = opened.manifest.runtime if runtime is None else runtime
+    if serving.cuda_graphs and vision.name in CAPTURABLE:
+        vision = _graphed(vision)
     encoder = ImageEncoder(
         vision, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
     )
-    serving = opened.manifest.runtime if runtime is None else runtime
     with notes_on_stderr():
         loop = serve(
             decoder,
@@ -111,6 +115,17 @@ def _as_built(artifact: Artifact) -> Iterator[None]:
         raise IntegrityError(
             f"{artifact.folder} is not what vlmc builds, though its files are what its manifest "
             f"says: it was made or changed by other means. Build it again. {error}"
+        ) from error
+
+
+def _graphed(engine: VisionEngine) -> VisionEngine:
+    """The engine with graphs of its small batches."""
+    try:
+        return GraphedEngine(engine, graph_sizes(engine.profiles))
+    except torch.OutOfMemoryError as error:
+        raise HardwareError(
+            f"{engine.device} has too little memory free for CUDA graphs of the vision engine: "
+            f"{error}. End what else runs there, or build with runtime.cuda_graphs=false."
         ) from error
 
 

@@ -15,7 +15,7 @@ from vlmc.artifact.manifest import ImageRules
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
-from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
+from vlmc.runtime.images.cache import KEPT_FEATURE_BYTES, ContentCache
 from vlmc.runtime.model import Model
 from vlmc.runtime.requests.request import PreparedImage
 from vlmc.verify.answers import Pair
@@ -63,7 +63,9 @@ class Explainer:
         self._model, self._tower, self._published = model, tower, published
         self._rules: ImageRules = model.artifact.manifest.image
         self._steps = steps
-        self._features: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
+        self._features: ContentCache[Tensor] = ContentCache(
+            KEPT_FEATURE_BYTES, lambda features: features.nbytes
+        )
 
     def explain(self, pair: Pair) -> Explanation:
         """Ask once or up to three times more."""

@@ -29,7 +29,7 @@ from vlmc.models.language.load import load_decoder
 from vlmc.models.language.reference_loop import Sampling
 from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
-from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
+from vlmc.runtime.images.cache import KEPT_FEATURE_BYTES, ContentCache
 from vlmc.runtime.images.prefetch import group_by_images, prefetch
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.requests.request import PreparedImage
@@ -96,7 +96,9 @@ class Source:
             quantization=stored_quantization(weights, config),
             tokens=tokenizer.vocab_size,
         )
-        self._encoded: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
+        self._encoded: ContentCache[Tensor] = ContentCache(
+            KEPT_FEATURE_BYTES, lambda features: features.nbytes
+        )
 
     def answers(self, questions: Iterable[Question]) -> Iterator[SourceAnswer]:
         """Greedy answers in order.

@@ -9,18 +9,23 @@ from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
-# Questions on one image follow each other; a request rarely has more images.
-KEPT_IMAGES = 8
+KEPT_TILE_BYTES = 64 << 20
+KEPT_FEATURE_BYTES = 256 << 20
+"""What is kept for further questions on the last images: about eight of the published rule's 13
+tiles, or a hundred of one."""
 
 
 class ContentCache(Generic[Value]):
-    """At most `capacity` values by digest; the one unused for longest is dropped first.
+    """Values of at most `budget` bytes together, by digest; the one unused for longest is dropped
+    first, and the last one stays whatever its size.
 
     Threads may share it.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, budget: int, size_of: Callable[[Value], int]) -> None:
+        """`size_of` says how many bytes a value takes."""
+        self._budget, self._size_of = budget, size_of
+        self._bytes = 0
         self._lock = threading.Lock()
         self._values: OrderedDict[bytes, Value] = OrderedDict()
         self._computing: dict[bytes, threading.Lock] = {}
@@ -33,12 +38,15 @@ class ContentCache(Generic[Value]):
             return self._values.get(digest)
 
     def put(self, digest: bytes, value: Value) -> None:
-        """Keep a value, and drop another where there are too many."""
+        """Keep a value, and drop others where they take too much."""
         with self._lock:
+            if digest in self._values:
+                self._bytes -= self._size_of(self._values.pop(digest))
             self._values[digest] = value
-            self._values.move_to_end(digest)
-            while len(self._values) > self._capacity:
-                self._values.popitem(last=False)
+            self._bytes += self._size_of(value)
+            while self._bytes > self._budget and len(self._values) > 1:
+                _, dropped = self._values.popitem(last=False)
+                self._bytes -= self._size_of(dropped)
 
     def get_or_compute(self, digest: bytes, compute: Callable[[], Value]) -> Value:
         """The value, computed and kept where it is missing; threads that miss it together wait for

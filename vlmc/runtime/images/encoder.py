@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vlmc.errors import IntegrityError
 from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.runtime.engines.engine import VisionEngine
-from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
+from vlmc.runtime.images.cache import KEPT_FEATURE_BYTES, ContentCache
+from vlmc.runtime.images.upload import TileUpload
 from vlmc.runtime.requests.request import PreparedImage
 
 _BATCH_TILES = 13  # of an engine without profiles
@@ -30,7 +32,10 @@ class ImageEncoder:
     ) -> None:
         self._engine, self._dtype, self._device = engine, dtype, device
         self._shape = torch.Size((TOKENS_PER_TILE, hidden_size))
-        self._kept: ContentCache[Tensor] = ContentCache(KEPT_IMAGES)
+        self._kept: ContentCache[Tensor] = ContentCache(
+            KEPT_FEATURE_BYTES, lambda features: features.nbytes
+        )
+        self._upload = TileUpload(engine.device, self.batch_tiles)
         self.tiles_encoded = 0
 
     @property
@@ -60,23 +65,50 @@ class ImageEncoder:
                 else:
                     found[image.digest] = kept
         if new:
-            tiles = torch.from_numpy(np.concatenate([image.tiles for image in new.values()]))
-            features = self._engine.infer(tiles.to(self._engine.device))
-            if features.shape[1:] != self._shape:
-                raise IntegrityError(
-                    f"the {self._engine.name} engine makes features of {list(features.shape[1:])} "
-                    f"a tile where the language model takes {list(self._shape)}: it is another "
-                    "model's. Build the artifact again."
-                )
-            self.tiles_encoded += len(tiles)
-            features = features.to(self._device, self._dtype)
+            features = self._features([image.tiles for image in new.values()])
             counts = [len(image.tiles) for image in new.values()]
             for digest, part in zip(new, torch.split(features, counts), strict=True):
                 found[digest] = part.flatten(0, 1)
-                self._kept.put(digest, found[digest])
+                # Of its own, so that a kept image does not keep its batch.
+                self._kept.put(digest, found[digest].clone())
         return [
             found[image.digest]
             if image.features is None
             else image.features.to(self._device, self._dtype)
             for image in images
         ]
+
+    def _features(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """Features (N, 256, hidden) of all tiles of the images, in order."""
+        parts = []
+        for batch in _batches(images, self.batch_tiles):
+            features = self._engine.infer(self._upload.copy(batch))
+            self._upload.release()
+            if features.shape[1:] != self._shape:
+                raise IntegrityError(
+                    f"the {self._engine.name} engine makes features of {list(features.shape[1:])} "
+                    f"a tile where the language model takes {list(self._shape)}: it is another "
+                    "model's. Build the artifact again."
+                )
+            self.tiles_encoded += len(features)
+            parts.append(features.to(self._device, self._dtype))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _batches(
+    images: Sequence[npt.NDArray[np.uint8]], most: int
+) -> Iterator[list[npt.NDArray[np.uint8]]]:
+    """The images' tiles in order, in batches of at most `most`."""
+    batch: list[npt.NDArray[np.uint8]] = []
+    room = most
+    for image in images:
+        start = 0
+        while start < len(image):
+            part = image[start : start + room]
+            batch.append(part)
+            start, room = start + len(part), room - len(part)
+            if not room:
+                yield batch
+                batch, room = [], most
+    if batch:
+        yield batch

@@ -23,7 +23,7 @@ from vlmc.image.source import (
     resolve_source,
 )
 from vlmc.image.tiles import TileRule
-from vlmc.runtime.images.cache import KEPT_IMAGES, ContentCache
+from vlmc.runtime.images.cache import KEPT_TILE_BYTES, ContentCache
 from vlmc.runtime.requests.request import PreparedImage, split_request
 from vlmc.text.prompt import PromptBuilder
 
@@ -68,7 +68,9 @@ class Preparer:
     def __init__(self, rules: ImageRules, tiles: TileRule, prompts: PromptBuilder) -> None:
         self._rules, self._tiles, self._prompts = rules, tiles, prompts
         # Streams that are open at once, and `encode` beside them, prepare on threads of their own.
-        self._kept: ContentCache[PreparedImage] = ContentCache(KEPT_IMAGES)
+        self._kept: ContentCache[PreparedImage] = ContentCache(
+            KEPT_TILE_BYTES, lambda image: image.tiles.nbytes
+        )
         self._counting = threading.Lock()
         self.images_decoded = 0
 

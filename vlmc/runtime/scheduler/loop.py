@@ -178,22 +178,23 @@ class ServingLoop:
 
     def _encode_ahead(self) -> None:
         """Encode the images of waiting sequences until a whole step could be filled."""
-        scheduler = self._scheduler
-        ready, images = 0, 0
+        scheduler, most = self._scheduler, self._encoder.batch_tiles
+        ready, tiles = 0, 0
         chosen: dict[bytes, PreparedImage] = {}
         takers: list[tuple[LiveSequence, int]] = []
         for sequence in scheduler.waiting:
             reused = PAGE_TOKENS * len(scheduler.reusable(sequence))
-            if not sequence.is_encoded(reused):
-                for index, image in enumerate(sequence.images):
-                    if sequence.features[index] is None and image.start + image.tokens > reused:
-                        source = sequence.sources[index]
-                        if source.digest not in chosen:
-                            images += len(source.tiles)
-                        chosen[source.digest] = source
-                        takers.append((sequence, index))
+            missing = sequence.unencoded(reused)
+            sources = {sequence.sources[index].digest: sequence.sources[index] for index in missing}
+            added = sum(len(new.tiles) for key, new in sources.items() if key not in chosen)
+            # The rest of a batch that ran over would make a small one, which is slower a tile.
+            if chosen and added and tiles + added > most:
+                break
+            tiles += added
+            chosen |= sources
+            takers += [(sequence, index) for index in missing]
             ready += sequence.prompt_length - reused
-            if images >= self._encoder.batch_tiles or ready >= scheduler.max_batch_tokens:
+            if tiles >= most or ready >= scheduler.max_batch_tokens:
                 break
         if not chosen:
             return

@@ -173,7 +173,7 @@ class Scheduler:
             sequence = self.waiting.popleft()
             found = self.reusable(sequence)
             following = sequence.keys[len(found) : len(found) + 1]
-            if (following and following[0] in self._computing) or not sequence.is_encoded(
+            if (following and following[0] in self._computing) or sequence.unencoded(
                 len(found) * PAGE_TOKENS
             ):
                 passed.append(sequence)

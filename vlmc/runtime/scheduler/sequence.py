@@ -108,12 +108,13 @@ class LiveSequence:
         self.tokens, self.logprobs, self.generator = [], [], None
         self.node_logprobs = {}
 
-    def is_encoded(self, after: int) -> bool:
-        """Whether all images that reach beyond the first `after` tokens have features."""
-        return all(
-            feature is not None or image.start + image.tokens <= after
-            for image, feature in zip(self.images, self.features, strict=True)
-        )
+    def unencoded(self, after: int) -> list[int]:
+        """Indices of the images that reach beyond the first `after` tokens and lack features."""
+        return [
+            index
+            for index, image in enumerate(self.images)
+            if self.features[index] is None and image.start + image.tokens > after
+        ]
 
     @property
     def reserved_tokens(self) -> int:
