@@ -208,7 +208,8 @@ def test_rebuild_with_inductor(
     compiles_here(monkeypatch)
     done = call(*arguments, "-o", tmp_path / "new")
     assert done.exit_code == 0, done.stderr
-    package, graph = open_artifact(tmp_path / "new").manifest.engines
+    new = open_artifact(tmp_path / "new").manifest
+    package, graph = new.engines
     assert (package.engine, package.precision) == ("inductor", precision)
     assert package.versions == {"inductor": version("torch"), **NEEDS.versions()}
     assert graph == open_artifact(source).manifest.engines[0]
@@ -217,6 +218,8 @@ def test_rebuild_with_inductor(
         ("inductor", ("sm90",)),
         ("onnxruntime", ()),
     ]
+    kernels = {name for name in new.payload if name.startswith("language/kernels")}
+    assert kernels == {"language/kernels-sm90.zip"}
     told = call("inspect", tmp_path / "new").stdout
     assert f"cuda {NEEDS.cuda}, driver {NEEDS.driver}, inductor {version('torch')}" in told
 

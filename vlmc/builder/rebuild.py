@@ -12,12 +12,17 @@ from typing import cast
 import yaml
 
 from vlmc.artifact.integrity import REPORTS, Artifact, open_artifact
+from vlmc.artifact.language_files import KERNELS
 from vlmc.artifact.manifest import EngineRecord, Manifest
 from vlmc.artifact.write import publish, seal
 from vlmc.builder.executor import Outcome, place, run_step
 from vlmc.builder.steps.engines import EngineTarget, engine_step, made_of, manifest_engine
+from vlmc.builder.steps.language_kernels import kernels_step
+from vlmc.builder.steps.recipe_steps import wing
+from vlmc.builder.steps.step import Step
 from vlmc.builder.store.disk_errors import explain_disk_errors
 from vlmc.builder.store.step_cache import StepCache
+from vlmc.checkpoint.config import read_language_config
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.copy import copy_file
 from vlmc.files.staging import staging_folder
@@ -78,6 +83,8 @@ def rebuild(
         )
         for one in engine_target
     ]
+    if engine == "inductor":
+        steps += [_kernels(old, one.target) for one in engine_target]
     with explain_disk_errors(f"{output or parent} cannot be built", parent, _ADVICE):
         report(StepsPlanned(tuple(step.name for step in steps)))
         outcomes = [run_step(step, cache) for step in steps]
@@ -87,7 +94,8 @@ def rebuild(
             reports = folder / REPORTS
             _copy_kept(old, folder)
             outcomes = [
-                place(outcome, folder / "vision", cache, reports=reports) for outcome in outcomes
+                place(outcome, folder / wing(outcome.step), cache, reports=reports)
+                for outcome in outcomes
             ]
             described = partial(
                 manifest_engine,
@@ -149,8 +157,21 @@ def _check(engine: EngineName, targets: Sequence[str], precision: Precision) -> 
             )
 
 
+def _kernels(old: Artifact, target: str) -> Step:
+    folder = old.folder / "language"
+    manifest = old.manifest
+    config = read_language_config(folder / "config.json")
+    return kernels_step(target, config, manifest.language_scheme, manifest.language_dtype)
+
+
+def _holds_kernels(name: str) -> bool:
+    """Whether a file of the payload holds compiled kernels of the language model."""
+    return name.startswith(f"{KERNELS}-")
+
+
 def _copy_kept(old: Artifact, folder: Path) -> None:
     dropped = {engine.file for engine in old.manifest.engines if engine.target != "cpu"}
+    dropped |= {name for name in old.manifest.payload if _holds_kernels(name)}
     for name in old.manifest.payload.keys() - dropped:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +182,7 @@ def _check_kept(old: Artifact, new: Manifest) -> None:
     """What was copied is what was checked."""
     for name, entry in new.payload.items():
         kept = old.manifest.payload.get(name, entry)
-        if name != _RECIPE and kept != entry:
+        if name != _RECIPE and not _holds_kernels(name) and kept != entry:
             raise IntegrityError(f"{old.folder / name} was changed while it was copied")
 
 

@@ -14,6 +14,7 @@ from vlmc.errors import HardwareError
 from vlmc.machine.gpu import Gpu, driver_version, gpus
 from vlmc.machine.packages import MIN_DRIVER, PACKAGES
 from vlmc.machine.support import ENGINES, PRECISIONS, TARGETS, EngineName, targets_of
+from vlmc.runtime.engines.language_kernels import kernels_here
 from vlmc.runtime.engines.selection import EngineFit, choose, find_device, judge, open_engine
 from vlmc.runtime.engines.self_test import SelfTest, check_golden, machine_name, recorded
 from vlmc.version import __version__
@@ -40,6 +41,7 @@ class ArtifactHere:
     identity: str
     judged: tuple[EngineFit, ...]
     taken: EngineRecord | None
+    kernels: str | None  # of the language model; None where the device is not there
     self_test: SelfTest | None
     problem: str | None
 
@@ -76,6 +78,7 @@ class Diagnosis:
             values["artifact"] = {
                 "folder": str(here.folder),
                 "identity": here.identity,
+                "kernels": here.kernels,
                 "engines": [
                     {"engine": one.engine.engine, "target": one.engine.target, "reason": one.reason}
                     for one in here.judged
@@ -164,8 +167,10 @@ def _artifact_here(path: Path, text: str) -> ArtifactHere:
     taken: EngineRecord | None = None
     result: SelfTest | None = None
     problem: str | None = None
+    kernels: str | None = None
     try:
         device = find_device(text)
+        kernels = kernels_here(opened, device)
         judged = judge(opened.manifest, device)
         taken = choose(opened.manifest, opened.folder, device)
         engine = open_engine(opened, taken, device)
@@ -178,7 +183,7 @@ def _artifact_here(path: Path, text: str) -> ArtifactHere:
             engine.close()
     except HardwareError as error:
         problem = str(error)
-    return ArtifactHere(opened.folder, opened.identity, judged, taken, result, problem)
+    return ArtifactHere(opened.folder, opened.identity, judged, taken, kernels, result, problem)
 
 
 def _artifact_rows(here: ArtifactHere) -> list[tuple[str, str]]:
@@ -187,6 +192,8 @@ def _artifact_rows(here: ArtifactHere) -> list[tuple[str, str]]:
         taken = one.engine == here.taken
         said = "is taken" if taken else one.reason or "would run; comes after the one taken"
         rows.append(("  engine", f"{one.engine.engine} for {one.engine.target} {said}"))
+    if here.kernels is not None:
+        rows.append(("  kernels", here.kernels))
     if here.self_test is not None:
         test = here.self_test
         rows.append(

@@ -21,6 +21,7 @@ from vlmc.models.language.load import load_decoder
 from vlmc.progress.channel import notes_on_stderr
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.engines.graphed_engine import CAPTURABLE, GraphedEngine, graph_sizes
+from vlmc.runtime.engines.language_kernels import install_kernels
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.images.encoder import ImageEncoder
@@ -74,6 +75,7 @@ def load(
     with _as_built(opened):
         tokenizer, decoder = _language(opened, dtype, target)
         prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
+    install_kernels(opened, target)
     vision = open_engine(opened, chosen, target)
     if self_test:
         check_golden(opened, chosen, vision)

@@ -154,6 +154,7 @@ def test_package_of_another_machine_is_taken_from_the_cache(
     folder = quick_build(overrides, tmp_path / "second")
     assert (folder / "manifest.json").read_bytes() == (first / "manifest.json").read_bytes()
     manifest = open_artifact(folder).manifest
+    assert "language/kernels-sm90.zip" in manifest.payload
     package, graph = manifest.engines
     assert (package.file, package.precision) == ("vision/inductor-sm90.pt2", precision)
     assert package.versions == {"inductor": version("torch"), **NEEDS.versions()}

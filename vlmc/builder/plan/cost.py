@@ -111,6 +111,10 @@ def count(checkpoint: Checkpoint) -> Counts:
     )
 
 
+# A dozen small kernels, and the libraries that launch them.
+_KERNELS_BYTES, _KERNELS_SECONDS = 1 << 20, 30.0
+
+
 def language_cost(step: str, counts: Counts, language_bytes: int) -> StepCost:
     """What a step of the language wing writes and computes, by its name; `language_bytes` are
     those of the weights.
@@ -119,6 +123,8 @@ def language_cost(step: str, counts: Counts, language_bytes: int) -> StepCost:
         KeyError: the step is not known here; whoever adds a step adds its work.
     """
     header = _HEADER_BYTES_PER_TENSOR * counts.language_tensors
+    if step.startswith("language.kernels-"):
+        return StepCost(_KERNELS_BYTES, extra_seconds=_KERNELS_SECONDS)
     return {
         "language.settings": StepCost(_SETTINGS_BYTES),
         "language.calibration": StepCost(0),

@@ -62,6 +62,13 @@ def engine_targets(parts: Iterable[EnginePart]) -> list[EngineTarget]:
     return engine_target
 
 
+def package_targets(parts: Iterable[EnginePart]) -> list[str]:
+    """The GPUs that inductor compiles for: the language model's kernels are compiled for them
+    too."""
+    targets = [one.target for one in engine_targets(parts) if one.engine == "inductor"]
+    return list(dict.fromkeys(targets))
+
+
 def made_of(engine: EngineName, precision: Precision, name: str) -> bool:
     """Whether the engine is made of an artifact's file: the graph and its weights, or for inductor
     the tower and its ranges."""

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from vlmc.builder.steps.context import BuildContext
+from vlmc.builder.steps.engines import package_targets
 from vlmc.builder.steps.keyed import LANGUAGE_WEIGHTS, TOWER, keyed
+from vlmc.builder.steps.language_kernels import kernels_step
 from vlmc.builder.steps.step import REPORT, Step
 from vlmc.builder.steps.step_key import tool_versions
 from vlmc.checkpoint.huggingface import language_config_json, stored_quantization
@@ -67,6 +69,15 @@ def language_steps(context: BuildContext) -> list[Step]:
             work=partial(copy_tokenizer, checkpoint.folder),
         ),
         weights,
+        *(
+            kernels_step(
+                target,
+                checkpoint.config.language,
+                resolved.language_scheme,
+                resolved.language_dtype,
+            )
+            for target in package_targets(context.recipe.vision.engines)
+        ),
     ]
 
 

@@ -114,7 +114,8 @@ def _softmax_scale(heads: Heads) -> float:
     return math.log2(math.e) / math.sqrt(heads.width)
 
 
-@triton.jit
+# The table's width changes from step to step, and Triton would compile a kernel for each kind.
+@triton.jit(do_not_specialize=["page_stride"])
 def _prefill_kernel(
     query,
     keys,
@@ -199,7 +200,7 @@ def _prefill_kernel(
     tl.store(out + places, mixed.to(out.dtype.element_ty), mask=held)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["page_stride", "splits"])
 def _decode_kernel(
     query,
     keys,
@@ -277,7 +278,7 @@ def _decode_kernel(
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _combine_kernel(
     partial, sums, out, splits, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr
 ):

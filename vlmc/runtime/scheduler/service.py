@@ -9,6 +9,7 @@ from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.packed_decoder import PackedDecoder
 from vlmc.models.language.paged_cache import PagedCache, pages_for
 from vlmc.runtime.cache.page_pool import PagePool
+from vlmc.runtime.engines.language_kernels import run_all_kernels
 from vlmc.runtime.scheduler.decode_graphs import DecodeGraphs
 from vlmc.runtime.scheduler.loop import Encoder, ServingLoop
 from vlmc.runtime.scheduler.scheduler import Scheduler
@@ -41,6 +42,8 @@ def serve(
         # One page more, for the rows that only pad a graph.
         cache = PagedCache(decoder.config, pages + 1, dtype=weight.dtype, device=device)
         packed = PackedDecoder(decoder, cache)
+        if device.type == "cuda":
+            run_all_kernels(packed)
         runner = StepRunner(packed, vocabulary, _LANES)
         if rules.cuda_graphs and device.type == "cuda":
             runner.graphs = DecodeGraphs(
