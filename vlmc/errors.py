@@ -41,6 +41,10 @@ class PromptError(VlmcError):
     """A prompt that does not fit its images or the model's context."""
 
 
+class NotFiniteError(VlmcError):
+    """Scores that are NaN or infinite, from which no answer follows."""
+
+
 class BuildError(VlmcError):
     """A step of a build that failed."""
 

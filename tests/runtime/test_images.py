@@ -16,7 +16,6 @@ from PIL import Image
 from tests.image.files import alike_at_first, turned
 from vlmc import Model, load
 from vlmc.errors import ImageError, UsageError
-from vlmc.runtime.images.prefetch import group_by_images
 from vlmc.runtime.requests.request import Request
 
 Pictures = list[npt.NDArray[np.uint8]]
@@ -84,7 +83,7 @@ def test_pictures_that_begin_alike_do_not_share_features(model: Model, tmp_path:
     assert abs(together[0]["yes"] - together[1]["yes"]) > 1e-4
 
 
-def test_requests_are_grouped_by_all_of_their_images(model: Model, pictures: Pictures) -> None:
+def test_requests_are_told_apart_by_all_of_their_images(model: Model, pictures: Pictures) -> None:
     a, b, c = pictures[:3]
     requests: list[Request] = [
         ([a, b], "<image>\n<image>\nThe same?"),
@@ -92,13 +91,11 @@ def test_requests_are_grouped_by_all_of_their_images(model: Model, pictures: Pic
         ([b, a], "<image>\n<image>\nThe same?"),
         ([b, a], "<image>\n<image>\nAnother?"),
     ]
-    prepared = [model._preparer.request(request) for request in requests]
-    groups = list(group_by_images(prepared))
-    assert [len(group) for group in groups if isinstance(group, list)] == [1, 1, 2]
-    together = model.score(requests[:2], choices=["yes", "no"])
-    (alone,) = model.score(requests[1:2], choices=["yes", "no"])
-    assert together[1] == pytest.approx(alone, abs=1e-4)
-    assert abs(together[0]["yes"] - together[1]["yes"]) > 1e-4
+    together = model.score(requests, choices=["yes", "no"])
+    alone = [model.score([request], choices=["yes", "no"])[0] for request in requests]
+    assert together == [pytest.approx(scores, abs=1e-4) for scores in alone]
+    for index, scores in enumerate(together):
+        assert all(abs(scores["yes"] - other["yes"]) > 1e-4 for other in together[:index])
 
 
 def test_answers_carry_what_was_left_unused(model: Model, pictures: Pictures) -> None:

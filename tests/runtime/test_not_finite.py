@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch import Tensor
 
 from vlmc import Answer, Model
 from vlmc.artifact.manifest import PromptRules
 from vlmc.errors import AccuracyError, VlmcError
-from vlmc.models.language import reference_loop
-from vlmc.models.language.reference_loop import Prefilled
+from vlmc.models.language.packed_decoder import PackedDecoder
 from vlmc.runtime.requests.request import Request
 from vlmc.text.template import TEMPLATES
 from vlmc.verify.dataset import read_dataset
@@ -23,15 +23,15 @@ from vlmc.verify.source import open_source
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second row of every group has an infinite logit."""
-    prefill = reference_loop.prefill
+    """The first row of every step has an infinite logit."""
+    logits = PackedDecoder.logits
 
-    def one_bad(*arguments: object, **options: object) -> Prefilled:
-        start = prefill(*arguments, **options)  # type: ignore[arg-type]
-        start.logits[1:2, 3] = float("inf")
-        return start
+    def one_bad(decoder: PackedDecoder, states: Tensor) -> Tensor:
+        found = logits(decoder, states)
+        found[:1, 3] = float("inf")
+        return found
 
-    monkeypatch.setattr(reference_loop, "prefill", one_bad)
+    monkeypatch.setattr(PackedDecoder, "logits", one_bad)
 
 
 def test_the_row_is_an_error_and_the_others_are_answered(
@@ -61,6 +61,8 @@ def test_a_source_whose_logits_are_not_finite_is_no_reference(
     lines = [f'{{"image": "{images}/448x448.jpg", "prompt": "{text}"}}\n' for text in ("a", "b")]
     (tmp_path / "eval.jsonl").write_text("".join(lines))
     rules = PromptRules("internlm2-chat", TEMPLATES["internlm2-chat"].system_message)
-    source = open_source(miniature, rules, "float32")
-    with pytest.raises(AccuracyError, match=r"source model cannot be compared .*reference_dtype"):
+    with (
+        open_source(miniature, rules, "float32") as source,
+        pytest.raises(AccuracyError, match=r"source model cannot be compared .*reference_dtype"),
+    ):
         list(source.answers(read_dataset(tmp_path / "eval.jsonl").questions))

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vlmc.artifact.manifest import ImageRules, PromptRules
+from vlmc.artifact.manifest import ImageRules, Profile, PromptRules, RuntimeRules
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.huggingface import language_tensors, stored_quantization, tower_tensors
 from vlmc.checkpoint.layout import quantized_bytes, quantized_linears
 from vlmc.checkpoint.quantized import part_names
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
-from vlmc.errors import AccuracyError, HardwareError, VlmcError
+from vlmc.errors import AccuracyError, HardwareError, NotFiniteError, UsageError
 from vlmc.files.hashing import files_sha256
 from vlmc.image.tiles import TileRule
 from vlmc.machine.memory import available_bytes
 from vlmc.models.disable_tf32 import disable_tf32
-from vlmc.models.language import reference_loop
 from vlmc.models.language.load import load_decoder
-from vlmc.models.language.reference_loop import Sampling
 from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
-from vlmc.runtime.images.cache import KEPT_FEATURE_BYTES, ContentCache
-from vlmc.runtime.images.prefetch import group_by_images, prefetch
+from vlmc.runtime.dispatcher import Dispatcher
+from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
-from vlmc.runtime.requests.request import PreparedImage
+from vlmc.runtime.memory_plan import cache_tokens
+from vlmc.runtime.scheduler.sequence import Generated, Result, Sampling, Spent
+from vlmc.runtime.scheduler.service import serve
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.verify.dataset import Question
@@ -53,28 +55,48 @@ class SourceAnswer:
 
 
 class SourceTower:
-    """The checkpoint's tower in fp32, from uint8 tiles to features."""
+    """The checkpoint's tower in fp32, as a vision engine: uint8 tiles to features."""
+
+    name, precision = "source", "fp32"
+    profiles = (Profile(1, _BATCH_TILES, _BATCH_TILES),)
+    device_memory_bytes = 0
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.device = device
         tensors = tower_tensors(checkpoint.weights, checkpoint.config)
-        self._tower: VisionTower = load_tower(
+        self._tower: VisionTower | None = load_tower(
             checkpoint.config, tensors, dtype=torch.float32, device=device
         )
 
     @torch.inference_mode()
-    def features(self, tiles: npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 (N, 448, 448, 3) → fp32 (N, 256, hidden) on the device, in true fp32."""
-        with disable_tf32():
+    def infer(
+        self, tiles: Tensor, out: Tensor | None = None, stream: torch.cuda.Stream | None = None
+    ) -> Tensor:
+        """See `VisionEngine`; in true fp32."""
+        if self._tower is None:
+            raise UsageError("the source's tower is closed")
+        with disable_tf32(), torch.cuda.stream(stream):
             parts = [
-                self._tower(normalize_tiles(part.to(self.device), torch.float32))
-                for part in torch.split(torch.from_numpy(tiles), _BATCH_TILES)
+                self._tower(normalize_tiles(part, torch.float32))
+                for part in torch.split(tiles, _BATCH_TILES)
             ]
-        return torch.cat(parts)
+            features = torch.cat(parts)
+            return features if out is None else out.copy_(features)
+
+    def features(self, tiles: npt.NDArray[np.uint8]) -> Tensor:
+        """uint8 (N, 448, 448, 3) → fp32 (N, 256, hidden) on the device."""
+        return self.infer(torch.from_numpy(tiles).to(self.device))
+
+    def close(self) -> None:
+        """Free the weights."""
+        self._tower = None
 
 
 class Source:
-    """A checkpoint with its own tile rule, Pillow, the fp32 tower, and its language model."""
+    """A checkpoint with its own tile rule, Pillow, the fp32 tower, and its language model.
+
+    Its questions run in batches, through the same scheduler as an artifact's.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, prompt: PromptRules, dtype: str, device: torch.device
@@ -83,21 +105,34 @@ class Source:
         self.rule = published_rule(checkpoint.config)
         self.tower = SourceTower(checkpoint, device)
         tokenizer = checkpoint.tokenizer
-        template = TEMPLATES[prompt.template]
-        self._prompts = PromptBuilder(tokenizer, template, prompt.system_message)
-        rules = ImageRules("pillow", "ignore", self.rule, self.rule)
-        self._preparer = Preparer(rules, self.rule, self._prompts)
-        weights, config = checkpoint.weights, checkpoint.config
-        self._decoder = load_decoder(
-            config.language,
-            language_tensors(weights, config.language, quantization=config.quantization),
-            dtype=getattr(torch, dtype),
+        self._prompts = PromptBuilder(tokenizer, TEMPLATES[prompt.template], prompt.system_message)
+        weights, config = checkpoint.weights, checkpoint.config.language
+        computed: torch.dtype = getattr(torch, dtype)
+        decoder = load_decoder(
+            config,
+            language_tensors(weights, config, quantization=checkpoint.config.quantization),
+            dtype=computed,
             device=device,
-            quantization=stored_quantization(weights, config),
+            quantization=stored_quantization(weights, checkpoint.config),
             tokens=tokenizer.vocab_size,
         )
-        self._encoded: ContentCache[Tensor] = ContentCache(
-            KEPT_FEATURE_BYTES, lambda features: features.nbytes
+        rules = RuntimeRules()
+        loop = serve(
+            decoder,
+            ImageEncoder(self.tower, hidden_size=config.hidden_size, dtype=computed, device=device),
+            stop_id=self._prompts.stop_id,
+            vocabulary=tokenizer.vocab_size,
+            rules=rules,
+            cache_tokens=cache_tokens(config, computed, device, rules.max_batch_tokens),
+        )
+        self._dispatcher = Dispatcher(
+            Preparer(
+                ImageRules("pillow", "ignore", self.rule, self.rule), self.rule, self._prompts
+            ),
+            loop,
+            config,
+            prefix_cache=rules.prefix_cache,
+            salt=b"source",
         )
 
     def answers(self, questions: Iterable[Question]) -> Iterator[SourceAnswer]:
@@ -107,44 +142,50 @@ class Source:
             VlmcError: an image or a prompt is not usable.
             AccuracyError: the model's scores are NaN or infinite.
         """
-        requests = (question.request for question in questions)
-        with closing(prefetch(requests, self._preparer.request)) as prepared:
-            for group in group_by_images(prepared):
-                if isinstance(group, VlmcError):
-                    raise group
-                yield from self._answer(group)
+        waiting: deque[Future[SourceAnswer]] = deque()
+        try:
+            for question in questions:
+                waiting.append(
+                    self._dispatcher.run(question.request, Sampling(MAX_NEW_TOKENS), self._answer)
+                )
+                if len(waiting) >= self._dispatcher.ahead:
+                    yield self._result(waiting.popleft())
+            while waiting:
+                yield self._result(waiting.popleft())
+        finally:
+            for future in waiting:
+                future.cancel()
 
-    @torch.inference_mode()
-    def _answer(self, group: list[PreparedRequest]) -> list[SourceAnswer]:
-        features = [self._features(image) for image in group[0].images]
-        rows = [
-            reference_loop.embed(
-                self._decoder, request.prompt_ids, request.image_token_id, features
-            )
-            for request in group
-        ]
-        start = reference_loop.prefill(
-            self._decoder, rows, group[0].prefix_length, reserve_tokens=MAX_NEW_TOKENS
-        )
-        logprobs = start.logits.log_softmax(-1).amax(-1).tolist()
-        tokens = reference_loop.generate(
-            self._decoder, start, Sampling(MAX_NEW_TOKENS), self._prompts.stop_id
-        )
-        if not all(tokens):
-            error = reference_loop.not_finite_error(self._decoder.embed_tokens.weight.dtype)
+    def close(self) -> None:
+        """Free weights and threads."""
+        self._dispatcher.close()
+        self.tower.close()
+        del self._dispatcher
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answer(self, prepared: PreparedRequest, result: Result, spent: Spent) -> SourceAnswer:
+        if not isinstance(result, Generated):
+            raise TypeError(f"the loop gave {result!r} for an answer")
+        return SourceAnswer(self._prompts.answer_text(result.token_ids), result.logprobs[0])
+
+    def _result(self, future: Future[SourceAnswer]) -> SourceAnswer:
+        try:
+            return future.result()
+        except NotFiniteError as error:
             raise AccuracyError(
                 f"the source model cannot be compared with: {error} (Here the dtype is "
                 f"accuracy.reference_dtype, and the source's is {self.dtype}.)"
-            )
-        return [
-            SourceAnswer(self._prompts.answer_text(ids), logprob)
-            for ids, logprob in zip(tokens, logprobs, strict=True)
-        ]
-
-    def _features(self, image: PreparedImage) -> Tensor:
-        return self._encoded.get_or_compute(
-            image.digest, lambda: self.tower.features(image.tiles).flatten(0, 1)
-        )
+            ) from error
 
 
 def published_rule(config: ModelConfig) -> TileRule:

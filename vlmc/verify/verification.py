@@ -111,8 +111,8 @@ def make_reference_file(
     if output.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"{output} is a folder, or its folder cannot be written to; name a file")
     asked, digests = read_dataset(dataset), source_digests(files)
-    source = open_source(checkpoint, prompt, _DTYPES[reference_dtype])
-    made = make_reference(source, digests, asked, making)
+    with open_source(checkpoint, prompt, _DTYPES[reference_dtype]) as source:
+        made = make_reference(source, digests, asked, making)
     write_reference(made, output)
     return made
 
@@ -122,12 +122,10 @@ def _run_source(
 ) -> Reference:
     """The reference in memory; the source model is gone when it returns."""
     digests = source_digests([folder / name for name in artifact.manifest.source])
-    source = open_source(
-        folder, artifact.manifest.prompt, _DTYPES[targets.accuracy.reference_dtype]
-    )
     making = ImageMaking(targets.rule, targets.resampler, targets.exif, targets.high_bit_depth)
-    made = make_reference(source, digests, dataset, making)
-    del source
+    dtype = _DTYPES[targets.accuracy.reference_dtype]
+    with open_source(folder, artifact.manifest.prompt, dtype) as source:
+        made = make_reference(source, digests, dataset, making)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # engines allocate beside torch's pool
     return made

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmc.errors import VlmcError
+from vlmc.errors import NotFiniteError
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.kv_cache import KVCache
 from vlmc.models.language.splice import splice
@@ -168,7 +168,7 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1).where(finite, torch.nan)
 
 
-def not_finite_error(dtype: torch.dtype) -> VlmcError:
+def not_finite_error(dtype: torch.dtype) -> NotFiniteError:
     """The error of a prompt that has no answer because its logits are NaN or infinite."""
     advice = (
         "The language model computes in fp16, whose values end at 65,504: build it with "
@@ -177,4 +177,4 @@ def not_finite_error(dtype: torch.dtype) -> VlmcError:
         else "The features of its images or the language model overflow; run `vlmc verify "
         "accuracy`, which compares both with the source model."
     )
-    return VlmcError(f"the model's scores for this prompt are NaN or infinite. {advice}")
+    return NotFiniteError(f"the model's scores for this prompt are NaN or infinite. {advice}")

@@ -47,20 +47,6 @@ class PreparedRequest:
         """For each image, what decoding left unused."""
         return tuple(image.notes for image in self.images)
 
-    @property
-    def prefix_length(self) -> int:
-        """Tokens up to the last image token; they depend on nothing that comes after them."""
-        if not self.images:
-            return 0
-        return len(self.prompt_ids) - self.prompt_ids[::-1].index(self.image_token_id)
-
-    @property
-    def prefix_key(self) -> tuple[tuple[bytes, ...], tuple[int, ...]]:
-        """What the prefix is computed from: the images' content *and* the token ids. Ids alone
-        would take one image for another of the same size."""
-        digests = tuple(image.digest for image in self.images)
-        return digests, self.prompt_ids[: self.prefix_length]
-
 
 class Preparer:
     """Decodes, tiles and tokenizes; keeps the last few images for the questions that follow."""
