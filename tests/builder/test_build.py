@@ -99,6 +99,7 @@ def test_recipe_in_the_artifact_is_a_whole_recipe(quick_build: Build, miniature:
                 "thumbnail": False,
                 "tolerance": 0.05,
             },
+            "prune": {"keep": 1.0},
         },
         "vision": {
             "precision": "fp32",

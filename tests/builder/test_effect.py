@@ -65,6 +65,7 @@ EFFECTS: dict[str, tuple[str, str, Any]] = {
         "image.tiles.tolerance",
         0.2,
     ),
+    "image.prune.keep": ("image.prune.keep=0.75", "image.keep", 0.75),
     "runtime.cuda_graphs": ("runtime.cuda_graphs=false", "runtime.cuda_graphs", False),
     "runtime.prefix_cache": ("runtime.prefix_cache=text", "runtime.prefix_cache", "text"),
     "runtime.max_batch_tokens": (

@@ -41,6 +41,7 @@ def test_minimal_recipe_takes_the_defaults(path: Path) -> None:
                 "thumbnail": None,
                 "tolerance": None,
             },
+            "prune": {"keep": 1.0},
         },
         "vision": {
             "precision": "fp16",
@@ -82,6 +83,7 @@ def test_full_recipe_is_taken_as_written(path: Path) -> None:
         "exif": "apply",
         "high_bit_depth": "scale",
         "tiles": {"rule": "native", "min": None, "max": 4, "thumbnail": True, "tolerance": 0.1},
+        "prune": {"keep": 0.75},
     }
     assert values["vision"] == {
         "precision": "int8",

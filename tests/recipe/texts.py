@@ -24,6 +24,7 @@ image:
   exif: apply
   high_bit_depth: scale
   tiles: {rule: native, max: 4, thumbnail: true, tolerance: 0.1}
+  prune: {keep: 0.75}
 vision:
   precision: int8
   engines:

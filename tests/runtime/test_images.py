@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,28 @@ def test_high_bit_depth_is_the_artifacts_rule(artifact: Path, tmp_path: Path) ->
     with load(scaled, device="cpu", tiles="single", self_test=False) as model:
         tiles = model.prepare_image(Image.fromarray(levels.repeat(224, 0).repeat(224, 1))).tiles
     assert [int(tiles[0, y, x, 0]) for y in (0, 447) for x in (0, 447)] == [0, 1, 10, 255]
+
+
+def test_the_most_diverse_tokens_of_each_tile_are_asked_about(
+    artifact: Path, images: Path, tmp_path: Path
+) -> None:
+    from tests.artifacts import copy_with
+    from vlmc.models.vision.prune import prune_tokens
+
+    path = images / "480x320.jpg"
+    with load(artifact, device="cpu", self_test=False) as model:
+        (whole,) = model.encode([path])
+        (full,) = model.generate([(path, "What?")])
+    tiles = full.image_tokens // 256
+    expected = prune_tokens(whole.view(tiles, 256, -1), 64).flatten(0, 1)
+    pruned = copy_with(artifact, tmp_path / "pruned", image__keep=0.25)
+    with load(pruned, device="cpu", self_test=False) as model:
+        (features,) = model.encode([path])
+        assert torch.equal(features, expected)
+        first, second = model.generate([(path, "What?"), (path, "Where?")])
+        assert first.image_tokens == second.image_tokens == 64 * tiles
+        assert first.image_tokens < full.image_tokens
+        given = replace(model.prepare_image(path), features=whole)
+        (same,) = model.score([(given, "What?")], choices=["yes", "no"])
+        (own,) = model.score([(path, "What?")], choices=["yes", "no"])
+        assert same == pytest.approx(own, abs=1e-4)

@@ -15,7 +15,7 @@ from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.bounded_read import MAX_BYTES, read_bytes
 from vlmc.files.strict_json import parse_json
 from vlmc.files.units import shorten
-from vlmc.image.tiles import TileRule
+from vlmc.image.tiles import TileRule, kept_tokens
 from vlmc.text.template import TEMPLATES
 
 SCHEMA = 1
@@ -73,8 +73,9 @@ class EngineRecord:
 class ImageRules:
     """From encoded image to tiles, as verified; `published` is the checkpoint's own tile rule.
 
-    The JSON form has `high_bit_depth` only where it is not `original`, so that manifests from
-    before that rule keep their identity.
+    `keep` is the share of a tile's tokens that the language model is given, the most diverse ones.
+    The JSON form has `high_bit_depth` and `keep` only where they are not the default, so that
+    manifests from before these rules keep their identity.
     """
 
     resampler: Literal["opencv", "pillow"]
@@ -82,6 +83,12 @@ class ImageRules:
     tiles: TileRule
     published: TileRule
     high_bit_depth: Literal["original", "scale"] = "original"
+    keep: float = 1.0
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Tokens that the language model is given of a tile."""
+        return kept_tokens(self.keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,8 @@ class Manifest:
             del values["runtime"]
         if self.image.high_bit_depth == "original":
             del values["image"]["high_bit_depth"]
+        if self.image.keep == 1:
+            del values["image"]["keep"]
         # Lists, as JSON reads them back.
         values["engines"] = [
             asdict(engine) | {"profiles": [asdict(profile) for profile in engine.profiles]}
@@ -212,6 +221,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
             high_bit_depth=cast(
                 Any, _one_of(image.get("high_bit_depth", "original"), ("original", "scale"))
             ),
+            keep=_share(image.get("keep", 1.0)),
         ),
         prompt=PromptRules(
             _one_of(prompt["template"], tuple(TEMPLATES)), _message(prompt["system_message"])
@@ -229,6 +239,12 @@ def _parse(values: dict[str, Any]) -> Manifest:
         },
         runtime=_runtime(values["runtime"]) if "runtime" in values else RuntimeRules(),
     )
+
+
+def _share(value: object) -> float:
+    if type(value) is not float or not 0 < value <= 1:
+        raise ValueError(f"{value!r} is not a share of tokens")
+    return value
 
 
 def _runtime(values: dict[str, Any]) -> RuntimeRules:

@@ -13,7 +13,7 @@ from vlmc.artifact.bundled_graph import bundled_graph
 from vlmc.artifact.engine_summary import engine_json, engine_rows
 from vlmc.artifact.identity import NOT_RECORDED, is_recorded
 from vlmc.artifact.integrity import check_files, resolve_folder
-from vlmc.artifact.manifest import Manifest, RuntimeRules, read_manifest
+from vlmc.artifact.manifest import ImageRules, Manifest, RuntimeRules, read_manifest
 from vlmc.artifact.signature import is_signed
 
 
@@ -73,7 +73,7 @@ class Summary:
             ("source", f"{len(manifest.source)} files"),
             ("language", f"{manifest.language_dtype}, scheme {manifest.language_scheme}"),
             ("template", manifest.prompt.template),
-            ("tiles", f"{manifest.image.tiles}, resampler {manifest.image.resampler}"),
+            ("tiles", _tiles(manifest.image)),
             ("runtime", _serving(manifest.runtime)),
             *self._engine_rows(),
             *(("report", said) for said in self.accuracy.ignored),
@@ -111,6 +111,11 @@ def summarize(folder: Path) -> Summary:
 
 def _versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _tiles(rules: ImageRules) -> str:
+    kept = "" if rules.keep == 1 else f", {rules.tokens_per_tile} tokens of each kept"
+    return f"{rules.tiles}{kept}, resampler {rules.resampler}"
 
 
 def _serving(rules: RuntimeRules) -> str:

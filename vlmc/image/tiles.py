@@ -129,6 +129,11 @@ def tokens_for(tiles: int) -> int:
     return TOKENS_PER_TILE * tiles
 
 
+def kept_tokens(keep: float) -> int:
+    """Tokens of a tile where a share of them is kept, at least one."""
+    return max(1, round(TOKENS_PER_TILE * keep))
+
+
 def checkpoint_rule(*, dynamic: bool, min: int, max: int, thumbnail: bool) -> TileRule:
     """The rule that a checkpoint was published with.
 

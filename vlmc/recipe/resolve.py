@@ -45,6 +45,7 @@ class Resolved:
             self.tiles,
             self.published_tiles,
             image.high_bit_depth,
+            image.prune.keep,
         )
 
     @property

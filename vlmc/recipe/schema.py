@@ -106,6 +106,13 @@ class TilesPart(Part):
     """Share of the resolution that `native` may lose."""
 
 
+class PrunePart(Part):
+    """Visual tokens that the language model is not given."""
+
+    keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each tile's 256 tokens that is kept, the most diverse ones; 1 drops none."""
+
+
 class ImagePart(Part):
     """From encoded image to tiles."""
 
@@ -116,6 +123,7 @@ class ImagePart(Part):
     high_bit_depth: Literal["original", "scale"] = "original"
     """original clips grey pictures of 16 bits or floats to 0..255; scale scales them to 8 bits."""
     tiles: TilesPart = TilesPart()
+    prune: PrunePart = PrunePart()
 
 
 class EnginePart(Part):

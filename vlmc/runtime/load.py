@@ -74,7 +74,9 @@ def load(
     dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
     with _as_built(opened):
         tokenizer, decoder = _language(opened, dtype, target)
-        prompts = PromptBuilder(tokenizer, template, opened.manifest.prompt.system_message)
+        prompts = PromptBuilder(
+            tokenizer, template, opened.manifest.prompt.system_message, rules.tokens_per_tile
+        )
     install_kernels(opened, target)
     vision = open_engine(opened, chosen, target)
     if self_test:
@@ -83,7 +85,11 @@ def load(
     if serving.cuda_graphs and vision.name in CAPTURABLE:
         vision = _graphed(vision)
     encoder = ImageEncoder(
-        vision, hidden_size=opened.manifest.hidden_size, dtype=dtype, device=target
+        vision,
+        hidden_size=opened.manifest.hidden_size,
+        dtype=dtype,
+        device=target,
+        tokens_per_tile=rules.tokens_per_tile,
     )
     with notes_on_stderr():
         loop = serve(

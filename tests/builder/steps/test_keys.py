@@ -202,6 +202,7 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "image.resampler": ("pillow", PIXELS | GRAPH | QUANTIZED),
     "image.exif": ("apply", PIXELS | GRAPH | QUANTIZED),
     "image.high_bit_depth": ("scale", PIXELS | GRAPH | QUANTIZED),
+    "image.prune.keep": ("0.5", PIXELS | GRAPH | QUANTIZED),
     "image.tiles.rule": ("single", PIXELS | GRAPH | QUANTIZED),
     "image.tiles.min": ("2", PIXELS | GRAPH | QUANTIZED),
     "image.tiles.max": ("3", PIXELS | GRAPH | QUANTIZED),
@@ -233,7 +234,6 @@ OTHERWISE = {
     "vision.profiles",
     "language.scheme",
     "calibration.modality",
-    "image.prune.keep",
 }
 
 

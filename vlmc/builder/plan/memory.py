@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from vlmc.builder.plan.cost import DTYPE_BYTES, Counts, cache_bytes_per_token
 from vlmc.checkpoint.config import LanguageConfig
-from vlmc.image.tiles import TileRule, choose_grid
+from vlmc.image.tiles import TileRule, choose_grid, kept_tokens
 from vlmc.machine.support import Precision
 from vlmc.recipe.fit import linear_layers
 from vlmc.recipe.schema import LanguagePart
@@ -124,7 +124,7 @@ def _language_weights_bytes(
 
 
 def plan_images(
-    sizes: Iterable[tuple[int, int]], rule: TileRule, token_bytes: int | None
+    sizes: Iterable[tuple[int, int]], rule: TileRule, keep: float, token_bytes: int | None
 ) -> tuple[PlannedImage, ...]:
     """Grid and tokens of images of these widths and heights in pixels.
 
@@ -134,6 +134,7 @@ def plan_images(
     planned = []
     for width, height in sizes:
         grid = choose_grid(width, height, rule)
+        tokens = grid.tiles * kept_tokens(keep)
         planned.append(
             PlannedImage(
                 width=width,
@@ -142,8 +143,8 @@ def plan_images(
                 rows=grid.rows,
                 thumbnail=grid.thumbnail,
                 tiles=grid.tiles,
-                tokens=grid.tokens,
-                cache_bytes=None if token_bytes is None else grid.tokens * token_bytes,
+                tokens=tokens,
+                cache_bytes=None if token_bytes is None else tokens * token_bytes,
             )
         )
     return tuple(planned)

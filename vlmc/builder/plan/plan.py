@@ -127,6 +127,7 @@ def make_plan(
     with open_checkpoint(folder) as checkpoint:
         config = checkpoint.config
         resolved = resolve(recipe, config)
+        keep = recipe.image.prune.keep
         files, memory_of_digests = source_files(checkpoint.folder), FileDigests(cache.folder)
         known = {path: memory_of_digests.known(path) for path in files}
         digests = {path.name: digest or UNKNOWN for path, digest in known.items()}
@@ -184,7 +185,7 @@ def make_plan(
         obstacles=obstacles(step for step in made if step.name in missing),
         unknown=(),
         steps=tuple(steps),
-        images=plan_images(sizes, resolved.tiles, memory.cache_bytes_per_token),
+        images=plan_images(sizes, resolved.tiles, keep, memory.cache_bytes_per_token),
         memory=memory,
         gpu=None if gpu is None else gpu.name,
         compared_with="last build" if last else "most similar steps",
@@ -214,7 +215,7 @@ def _without_checkpoint(recipe: Recipe, folder: Path, sizes: Iterable[tuple[int,
         obstacles=(),
         unknown=tuple(unknown),
         steps=(),
-        images=plan_images(sizes, tile_rule(recipe, published), None),
+        images=plan_images(sizes, tile_rule(recipe, published), recipe.image.prune.keep, None),
         memory=None,
         gpu=None,
         compared_with="most similar steps",

@@ -32,7 +32,12 @@ def language_steps(context: BuildContext) -> list[Step]:
     """Settings, tokenizer and weights of the language model."""
     resolved, checkpoint, digests = context.resolved, context.checkpoint, context.digests
     tokenizer = checkpoint.tokenizer
-    prompts = PromptBuilder(tokenizer, TEMPLATES[resolved.template], resolved.system_message)
+    prompts = PromptBuilder(
+        tokenizer,
+        TEMPLATES[resolved.template],
+        resolved.system_message,
+        resolved.image_rules.tokens_per_tile,
+    )
     config = language_config_json(
         checkpoint.config.language,
         dtype=resolved.language_dtype,

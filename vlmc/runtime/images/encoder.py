@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlmc.errors import IntegrityError
 from vlmc.image.tiles import TOKENS_PER_TILE
+from vlmc.models.vision.prune import prune_image, prune_tokens
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.cache import KEPT_FEATURE_BYTES, ContentCache
 from vlmc.runtime.images.upload import TileUpload
@@ -29,13 +30,16 @@ class ImageEncoder:
         hidden_size: int,
         dtype: torch.dtype,
         device: torch.device,
+        tokens_per_tile: int = TOKENS_PER_TILE,
     ) -> None:
+        """`tokens_per_tile` of the engine's tokens are kept of every tile."""
         self._engine, self._dtype, self._device = engine, dtype, device
         self._shape = torch.Size((TOKENS_PER_TILE, hidden_size))
         self._kept: ContentCache[Tensor] = ContentCache(
             KEPT_FEATURE_BYTES, lambda features: features.nbytes
         )
         self._upload = TileUpload(engine.device, self.batch_tiles)
+        self._tokens_per_tile = tokens_per_tile
         self.tiles_encoded = 0
 
     @property
@@ -49,7 +53,7 @@ class ImageEncoder:
         return max((profile.max for profile in self._engine.profiles), default=_BATCH_TILES)
 
     def encode(self, images: Sequence[PreparedImage]) -> list[Tensor]:
-        """Features of each image, (256 · tiles, hidden) in the language model's dtype.
+        """Features of each image, (tokens · tiles, hidden) in the language model's dtype.
 
         Raises:
             IntegrityError: the engine was made for another language model.
@@ -74,12 +78,14 @@ class ImageEncoder:
         return [
             found[image.digest]
             if image.features is None
-            else image.features.to(self._device, self._dtype)
+            else prune_image(image.features, len(image.tiles), self._tokens_per_tile).to(
+                self._device, self._dtype
+            )
             for image in images
         ]
 
     def _features(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
-        """Features (N, 256, hidden) of all tiles of the images, in order."""
+        """Features (N, tokens, hidden) of all tiles of the images, in order."""
         parts = []
         for batch in _batches(images, self.batch_tiles):
             features = self._engine.infer(self._upload.copy(batch))
@@ -91,7 +97,8 @@ class ImageEncoder:
                     "model's. Build the artifact again."
                 )
             self.tiles_encoded += len(features)
-            parts.append(features.to(self._device, self._dtype))
+            kept = prune_tokens(features, self._tokens_per_tile)
+            parts.append(kept.to(self._device, self._dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

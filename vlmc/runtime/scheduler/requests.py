@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from vlmc.artifact.manifest import PrefixCachePolicy
 from vlmc.checkpoint.config import LanguageConfig
-from vlmc.image.tiles import TOKENS_PER_TILE
+from vlmc.models.vision.prune import prune_image
 from vlmc.runtime.cache.block_key import ImageRun, block_keys
 from vlmc.runtime.images.prepare import PreparedRequest
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
@@ -19,9 +19,11 @@ def image_runs(request: PreparedRequest) -> list[ImageRun]:
     An image whose features were given has no digest that vouches for them.
     """
     runs, at = [], 0
+    tiles = sum(len(image.tiles) for image in request.images)
     for image in request.images:
         start = request.prompt_ids.index(request.image_token_id, at)
-        tokens = TOKENS_PER_TILE * len(image.tiles)
+        # Every tile has as many.
+        tokens = request.image_tokens * len(image.tiles) // tiles
         runs.append(ImageRun(start, tokens, b"" if image.features is not None else image.digest))
         at = start + tokens
     return runs
@@ -52,5 +54,10 @@ def make_sequence(
         cancelled=cancelled,
         keys=block_keys(request.prompt_ids, runs, policy, salt, config),
         sources=request.images,
-        features=[image.features for image in request.images],
+        features=[
+            image.features
+            if image.features is None
+            else prune_image(image.features, len(image.tiles), run.tokens // len(image.tiles))
+            for image, run in zip(request.images, runs, strict=True)
+        ],
     )

@@ -20,6 +20,7 @@ from vlmc.image.decode import decode
 from vlmc.image.preprocess import make_tiles
 from vlmc.models.disable_tf32 import disable_tf32
 from vlmc.models.language.splice import splice
+from vlmc.models.vision.prune import prune_tokens
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.text.prompt import PromptBuilder
 
@@ -58,7 +59,8 @@ def write_embeddings(
             pixels = decode(path, exif=image.exif, high_bit_depth=image.high_bit_depth)
             tiles = make_tiles(pixels, image.tiles, image.resampler)
             tile_counts = [len(tiles)]
-            features = [_features(tower, torch.from_numpy(tiles))]
+            whole = _features(tower, torch.from_numpy(tiles))
+            features = [prune_tokens(whole, image.tokens_per_tile).flatten(0, 1)]
         for index, sample in enumerate(samples.samples):
             if sample.image != path:
                 continue
@@ -90,10 +92,10 @@ def _tower(checkpoint: Checkpoint) -> VisionTower:
 @disable_tf32()
 @torch.inference_mode()
 def _features(tower: VisionTower, tiles: Tensor) -> Tensor:
-    """uint8 (T, 448, 448, 3) to fp32 (256 · T, hidden) on the CPU."""
+    """uint8 (T, 448, 448, 3) to fp32 (T, 256, hidden) on the CPU."""
     device = next(tower.parameters()).device
     parts = [
         tower(normalize_tiles(part.to(device), torch.float32)).cpu()
         for part in torch.split(tiles, _TILES_AT_ONCE[device.type])
     ]
-    return torch.cat(parts).flatten(0, 1)
+    return torch.cat(parts)
