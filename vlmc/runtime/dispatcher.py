@@ -16,6 +16,7 @@ from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.images.worker_pool import WorkerPool
 from vlmc.runtime.memory_plan import context_limit
 from vlmc.runtime.requests.statistics import Statistics
+from vlmc.runtime.requests.timeline import follow, span
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
 from vlmc.runtime.scheduler.loop import ServingLoop
 from vlmc.runtime.scheduler.requests import make_sequence
@@ -85,12 +86,14 @@ class Dispatcher:
         """
         self.check_process()
         future: Future[Finished] = Future()
+        follow(future)
 
         def prepare() -> None:
             if future.cancelled():
                 return
             try:
-                prepared = self._prepare(request)
+                with span("prepare"):
+                    prepared = self._prepare(request)
             except Exception as error:
                 _fail(future, error)
                 return

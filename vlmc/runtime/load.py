@@ -14,20 +14,16 @@ from vlmc.artifact.manifest import RuntimeRules
 from vlmc.checkpoint.config import read_language_config, read_values
 from vlmc.checkpoint.quantization import find_quantization
 from vlmc.checkpoint.safetensors_file import open_safetensors
-from vlmc.errors import CheckpointError, HardwareError, IntegrityError
+from vlmc.errors import CheckpointError, IntegrityError
 from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
 from vlmc.progress.channel import notes_on_stderr
-from vlmc.runtime.engines.engine import VisionEngine
-from vlmc.runtime.engines.graphed_engine import CAPTURABLE, GraphedEngine, graph_sizes
+from vlmc.runtime.assemble import assemble
 from vlmc.runtime.engines.language_kernels import install_kernels
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
-from vlmc.runtime.images.encoder import ImageEncoder
-from vlmc.runtime.memory_plan import cache_tokens
 from vlmc.runtime.model import Model
-from vlmc.runtime.scheduler.service import serve
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import Tokenizer, load_tokenizer
@@ -70,47 +66,30 @@ def load(
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
     target = find_device(device)
     chosen = choose(opened.manifest, opened.folder, target, engine)
-    template = TEMPLATES[opened.manifest.prompt.template]
-    dtype: torch.dtype = getattr(torch, opened.manifest.language_dtype)
-    with _as_built(opened):
-        tokenizer, decoder = _language(opened, dtype, target)
-        prompts = PromptBuilder(
-            tokenizer, template, opened.manifest.prompt.system_message, rules.tokens_per_tile
-        )
-    install_kernels(opened, target)
+    decoder, prompts = open_language(opened, target)
     vision = open_engine(opened, chosen, target)
     if self_test:
         check_golden(opened, chosen, vision)
     serving = opened.manifest.runtime if runtime is None else runtime
-    if serving.cuda_graphs and vision.name in CAPTURABLE:
-        vision = _graphed(vision)
-    encoder = ImageEncoder(
-        vision,
-        hidden_size=opened.manifest.hidden_size,
-        dtype=dtype,
-        device=target,
-        tokens_per_tile=rules.tokens_per_tile,
-    )
-    with notes_on_stderr():
-        loop = serve(
-            decoder,
-            encoder,
-            stop_id=prompts.stop_id,
-            vocabulary=tokenizer.vocab_size,
-            rules=serving,
-            cache_tokens=cache_tokens(decoder.config, dtype, target, serving.max_batch_tokens),
+    return assemble(opened, decoder, prompts, vision, chosen, tiles=rule, rules=serving)
+
+
+def open_language(artifact: Artifact, device: torch.device) -> tuple[Decoder, PromptBuilder]:
+    """The language model of an artifact on the device, with its kernels, and its prompts.
+
+    Raises:
+        IntegrityError: its files are not as a build leaves them.
+    """
+    manifest = artifact.manifest
+    dtype: torch.dtype = getattr(torch, manifest.language_dtype)
+    template = TEMPLATES[manifest.prompt.template]
+    with _as_built(artifact):
+        tokenizer, decoder = _language(artifact, dtype, device)
+        prompts = PromptBuilder(
+            tokenizer, template, manifest.prompt.system_message, manifest.image.tokens_per_tile
         )
-    return Model(
-        opened,
-        tiles=rule,
-        prompts=prompts,
-        encoder=encoder,
-        config=decoder.config,
-        loop=loop,
-        prefix_cache=serving.prefix_cache,
-        engine=f"{vision.name} on {vision.device}",
-        chosen=chosen,
-    )
+    install_kernels(artifact, device)
+    return decoder, prompts
 
 
 @contextmanager
@@ -123,17 +102,6 @@ def _as_built(artifact: Artifact) -> Iterator[None]:
         raise IntegrityError(
             f"{artifact.folder} is not what vlmc builds, though its files are what its manifest "
             f"says: it was made or changed by other means. Build it again. {error}"
-        ) from error
-
-
-def _graphed(engine: VisionEngine) -> VisionEngine:
-    """The engine with graphs of its small batches."""
-    try:
-        return GraphedEngine(engine, graph_sizes(engine.profiles))
-    except torch.OutOfMemoryError as error:
-        raise HardwareError(
-            f"{engine.device} has too little memory free for CUDA graphs of the vision engine: "
-            f"{error}. End what else runs there, or build with runtime.cuda_graphs=false."
         ) from error
 
 

@@ -155,17 +155,6 @@ def golden_bytes(config: ModelConfig) -> int:
     return int(_GOLDEN_TILES_BYTES + _FEATURES_KEPT * features)
 
 
-def tower_operations(counts: Counts, config: ModelConfig) -> int:
-    """Floating-point operations of tower and projector on one tile.
-
-    Two for each weight and token, and 4 · tokens² · hidden for a block's attention.
-    """
-    tokens = config.vision.grid**2 + 1
-    attention = 4 * tokens**2 * config.vision.hidden_size * config.vision_layers
-    blocks = counts.tower_parameters - counts.projector_parameters
-    return 2 * (blocks * tokens + counts.projector_parameters * TOKENS_PER_TILE) + attention
-
-
 def cache_bytes_per_token(config: LanguageConfig, dtype: str) -> int:
     """Keys and values of one token in all layers."""
     return 2 * config.layers * config.kv_heads * config.head_dim * DTYPE_BYTES[dtype]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vlmc.builder.plan.cost import BYTES_PER_SECOND, DTYPE_BYTES, Counts, StepCost, tower_operations
+from vlmc.builder.plan.cost import BYTES_PER_SECOND, DTYPE_BYTES, StepCost
 from vlmc.builder.plan.memory import quantized_parameters
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.image.tiles import TileRule, choose_grid
+from vlmc.models.flops import tower_flops
 from vlmc.recipe.fit import linear_layers
 from vlmc.recipe.schema import Recipe
 
@@ -22,7 +23,6 @@ _IMPORT_SECONDS = 8.0
 def quantization_cost(
     recipe: Recipe,
     rule: TileRule,
-    counts: Counts,
     config: ModelConfig,
     dtype: str,
     weights: StepCost,
@@ -35,7 +35,8 @@ def quantization_cost(
     grid = choose_grid(*_USUAL_SIZE, rule)
     pictures = recipe.calibration.modality == "image_text"
     tokens = samples * (_TEXT_TOKENS + (grid.tokens if pictures else 0))
-    tower = samples * grid.tiles * tower_operations(counts, config) if pictures else 0
+    tile = tower_flops(config.vision, config.vision_layers, config.hidden_size)
+    tower = samples * grid.tiles * tile if pictures else 0
     linears = quantized_parameters(config.language)
     passes = 2 * linears * tokens * _PASSES[recipe.language.method]
     # GPTQ's Hessians, a square of the inputs for every token, and their factors.

@@ -165,7 +165,7 @@ def make_plan(
         for name, engine in engines.items()
     }
     work |= quantization_cost(
-        recipe, resolved.tiles, counts, config, resolved.language_dtype, work["language.weights"]
+        recipe, resolved.tiles, config, resolved.language_dtype, work["language.weights"]
     )
     gpu = calibration_gpu(counts.tower_parameters)
     if gpu is not None:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from vlmc.artifact.vision_files import GOLDEN_TILES
-from vlmc.builder.plan.cost import (
-    DTYPE_BYTES,
-    Counts,
-    StepCost,
-    golden_bytes,
-    tower_operations,
-)
+from vlmc.builder.plan.cost import DTYPE_BYTES, Counts, StepCost, golden_bytes
 from vlmc.checkpoint.config import ModelConfig
 from vlmc.image.tiles import choose_grid
+from vlmc.models.flops import tower_flops
 from vlmc.recipe.resolve import Resolved
 
 # Sizes measured on built artifacts: what a safetensors header, a graph, ranges.json and the report
@@ -30,7 +25,7 @@ _SEARCH_RUNS = 2
 def vision_cost(resolved: Resolved, counts: Counts, config: ModelConfig) -> dict[str, StepCost]:
     """StepCost of the steps that read the checkpoint, by their names, for images of 640 · 480."""
     recipe = resolved.recipe
-    tile = tower_operations(counts, config)
+    tile = tower_flops(config.vision, config.vision_layers, config.hidden_size)
     linears = 4 * config.vision_layers + 2
     wide = DTYPE_BYTES[resolved.graph_dtype]
     graph_bytes = counts.tower_parameters * wide + _GRAPH_BYTES_PER_BLOCK * config.vision_layers

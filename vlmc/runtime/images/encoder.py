@@ -16,6 +16,7 @@ from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.cache import KEPT_FEATURE_BYTES, ContentCache
 from vlmc.runtime.images.upload import TileUpload
 from vlmc.runtime.requests.request import PreparedImage
+from vlmc.runtime.requests.timeline import span
 
 _BATCH_TILES = 13  # of an engine without profiles
 
@@ -88,7 +89,11 @@ class ImageEncoder:
         """Features (N, tokens, hidden) of all tiles of the images, in order."""
         parts = []
         for batch in _batches(images, self.batch_tiles):
-            features = self._engine.infer(self._upload.copy(batch))
+            count, device = sum(map(len, batch)), self._engine.device
+            with span("copy", device, tiles=count):
+                tiles = self._upload.copy(batch)
+            with span("vision", device, tiles=count):
+                features = self._engine.infer(tiles)
             self._upload.release()
             if features.shape[1:] != self._shape:
                 raise IntegrityError(

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from vlmc.errors import PromptError
+from vlmc.models.flops import RowWork
 from vlmc.models.language.paged_cache import PAGE_TOKENS, pages_for
 from vlmc.runtime.cache.page_pool import PagePool
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie, TrieNode
@@ -24,6 +25,12 @@ class Share:
     def ends_prompt(self) -> bool:
         """Whether a token or a score follows from the last of these tokens."""
         return self.start + self.count >= self.sequence.prompt_length
+
+    @property
+    def work(self) -> RowWork:
+        """What is counted of it."""
+        is_decode = self.start >= self.sequence.prompt_length
+        return RowWork(self.start, self.count, is_decode, self.ends_prompt)
 
 
 class Scheduler:

@@ -1,0 +1,78 @@
+"""Put a decoder, its prompts and a vision engine together to a model that serves."""
+
+from __future__ import annotations
+
+import torch
+
+from vlmc.artifact.integrity import Artifact
+from vlmc.artifact.manifest import EngineRecord, RuntimeRules
+from vlmc.errors import HardwareError
+from vlmc.image.tiles import TileRule
+from vlmc.models.language.decoder import Decoder
+from vlmc.progress.channel import notes_on_stderr
+from vlmc.runtime.engines.engine import VisionEngine
+from vlmc.runtime.engines.graphed_engine import CAPTURABLE, GraphedEngine, graph_sizes
+from vlmc.runtime.images.encoder import ImageEncoder
+from vlmc.runtime.memory_plan import cache_tokens
+from vlmc.runtime.model import Model
+from vlmc.runtime.scheduler.service import serve
+from vlmc.text.prompt import PromptBuilder
+
+
+def assemble(
+    artifact: Artifact,
+    decoder: Decoder,
+    prompts: PromptBuilder,
+    vision: VisionEngine,
+    chosen: EngineRecord,
+    *,
+    tiles: TileRule,
+    rules: RuntimeRules,
+) -> Model:
+    """A model on the decoder's device, with a KV cache of its own. It closes `vision` with itself.
+
+    Raises:
+        HardwareError: not even one image with a question fits in the memory that is free.
+    """
+    weight = decoder.embed_tokens.weight
+    if rules.cuda_graphs and vision.name in CAPTURABLE:
+        vision = _graphed(vision)
+    encoder = ImageEncoder(
+        vision,
+        hidden_size=artifact.manifest.hidden_size,
+        dtype=weight.dtype,
+        device=weight.device,
+        tokens_per_tile=artifact.manifest.image.tokens_per_tile,
+    )
+    tokens = cache_tokens(decoder.config, weight.dtype, weight.device, rules.max_batch_tokens)
+    with notes_on_stderr():
+        loop = serve(
+            decoder,
+            encoder,
+            stop_id=prompts.stop_id,
+            vocabulary=decoder.tokens,
+            rules=rules,
+            cache_tokens=tokens,
+        )
+    return Model(
+        artifact,
+        tiles=tiles,
+        prompts=prompts,
+        encoder=encoder,
+        config=decoder.config,
+        loop=loop,
+        prefix_cache=rules.prefix_cache,
+        engine=f"{vision.name} on {vision.device}",
+        chosen=chosen,
+    )
+
+
+def _graphed(engine: VisionEngine) -> VisionEngine:
+    """The engine with graphs of its small batches."""
+    try:
+        return GraphedEngine(engine, graph_sizes(engine.profiles))
+    except torch.OutOfMemoryError as error:
+        raise HardwareError(
+            f"{engine.device} has too little memory free for CUDA graphs of the vision engine: "
+            f"{error}. End what else runs there, or build with runtime.cuda_graphs=false."
+        ) from error
