@@ -25,21 +25,16 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.language_passes import (
+    DEVICE,
+    DTYPE,
+    MODEL,
     compiled_prefill,
     dense_layer,
     fp8_layer,
     fp8_scaled_after_layer,
     step,
 )
-from benchmarks.random_language_model import (
-    DEVICE,
-    DTYPE,
-    FP8,
-    MODEL,
-    random_tensors,
-    w4a16,
-    words,
-)
+from vlmc.bench.synthetic.language import FP8, random_tensors, w4a16
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.models.language.decoder import Decoder
@@ -127,7 +122,7 @@ def load(config: LanguageConfig, quantization: Quantization | None, report: Repo
     with notes_on_stderr():
         decoder = load_decoder(
             config,
-            random_tensors(config, quantization),
+            random_tensors(config, quantization, DTYPE, torch.device(DEVICE)),
             dtype=DTYPE,
             device=DEVICE,
             quantization=quantization,
@@ -215,6 +210,10 @@ def single(quantization: Quantization) -> W4A16Linear:
     scales = torch.rand(outputs, groups, device=DEVICE, dtype=DTYPE)
     zeros = None if quantization.symmetric else words(outputs // 8, groups)
     return W4A16Linear(choose_kernel(words(outputs, inputs // 8), scales, zeros, DTYPE), None)
+
+
+def words(*shape: int) -> Tensor:
+    return torch.randint(-(1 << 31), 1 << 31, shape, device=DEVICE).to(torch.int32)
 
 
 @contextmanager

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.random_language_model import DEVICE, DTYPE, MODEL
+from vlmc.bench.synthetic.shapes import SHAPES
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.linears.dequantize import quantize_tokens
 from vlmc.models.linears.fp8 import multiply_fp8
+
+DEVICE, DTYPE = "cuda", torch.bfloat16
+MODEL = SHAPES["internvl2-8b"].language
 
 
 # Operations between the linears, shared by all variants.

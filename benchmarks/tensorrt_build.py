@@ -32,11 +32,12 @@ def export_graph(path: Path, precision: Precision) -> None:
     """Export a graph of InternViT-300M's shape with projector; int8 graphs use fp16 elsewhere."""
     import torch
 
-    from benchmarks.random_tower import minmax_ranges, random_tiles, random_tower
+    from vlmc.bench.synthetic.shapes import SHAPES
+    from vlmc.bench.synthetic.tower import minmax_ranges, random_tiles, random_tower
     from vlmc.compile.vision import write_graph
 
     cpu = torch.device("cpu")
-    tower = random_tower(cpu)
+    tower = random_tower(SHAPES["internvl2-8b"].tower, cpu)
     ranges = minmax_ranges(tower, random_tiles(2, cpu)) if precision == "int8" else None
     write_graph(tower, path, precision, "float16", ranges)
 

@@ -12,17 +12,22 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from benchmarks.random_tower import random_tiles, random_tower
+from vlmc.bench.synthetic.shapes import VIT_300M
+from vlmc.bench.synthetic.tower import random_tiles, random_tower
 from vlmc.compile.calibration.ranges import calibrate
 from vlmc.compile.calibration.tiles import CalibrationTiles
 from vlmc.image.tiles import TileRule
 from vlmc.machine.memory import MemoryPeak
+from vlmc.models.vision.tower_file import TowerFileConfig
+
+HIDDEN = 4096  # of the language model that the tower's features are for
 
 
 def measure(count: int, layers: int, device: str) -> dict[str, Any]:
@@ -35,7 +40,8 @@ def measure(count: int, layers: int, device: str) -> dict[str, Any]:
         tiles = CalibrationTiles(
             images, TileRule("single"), resampler="opencv", exif="ignore", seed=0
         )
-        tower = random_tower(torch.device(device), layers)
+        config = TowerFileConfig(replace(VIT_300M, layers=layers), -1, "v2", HIDDEN)
+        tower = random_tower(config, torch.device(device))
         weights = torch.cuda.memory_allocated() if device == "cuda" else 0
         # The peak counts from here, and includes the tower's weights.
         peak = MemoryPeak()

@@ -25,19 +25,23 @@ def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: in
     """Export both graphs into `folder`, and print a line for each batch."""
     import torch
 
-    from benchmarks.random_tower import flops, minmax_ranges, random_tiles, random_tower
+    from vlmc.bench.synthetic.shapes import SHAPES
+    from vlmc.bench.synthetic.tower import minmax_ranges, random_tiles, random_tower
     from vlmc.compile.vision import write_graph
     from vlmc.models.cosine import tile_cosines
+    from vlmc.models.flops import tower_flops
     from vlmc.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 
     cpu = torch.device("cpu")
-    tower = random_tower(cpu)
+    shape = SHAPES["internvl2-8b"]
+    tower = random_tower(shape.tower, cpu)
     ranges = minmax_ranges(tower, random_tiles(2, cpu, seed=7))
     write_graph(tower, folder / "fp32.onnx", "fp32", "float32", None)
     write_graph(tower, folder / "int8.onnx", "int8", around, ranges)
     del tower
     fp32 = OnnxRuntimeEngine(folder / "fp32.onnx", "fp32")
     int8 = OnnxRuntimeEngine(folder / "int8.onnx", "int8")
+    gflop = tower_flops(shape.vision, shape.vision.layers, shape.language.hidden_size) / 1e9
     for count in BATCHES:
         tiles = random_tiles(count, cpu)
         expected, found = fp32.infer(tiles), int8.infer(tiles)  # the warm-up too
@@ -57,7 +61,7 @@ def measure_speed(folder: Path, around: Literal["float32", "float16"], pairs: in
             "int8_seconds_a_tile": round(median(other for _, other in taken) / count, 2),
             "ratio": round(median(ratios), 2),
             "ratios": [round(ratio, 2) for ratio in ratios],
-            "gflop_a_tile": round(flops(True) / 1e9),
+            "gflop_a_tile": round(gflop),
             "worst_cosine": round(float(cosines.min()), 5),
             "load": round(os.getloadavg()[0], 1),
         }

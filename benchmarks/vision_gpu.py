@@ -20,17 +20,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.random_tower import flops, minmax_ranges, random_tiles, random_tower
 from vlmc.artifact.manifest import EngineRecord, Profile
+from vlmc.bench.peak import peak_tflops
+from vlmc.bench.synthetic.shapes import SHAPES
+from vlmc.bench.synthetic.tower import random_precision, random_tiles, random_tower
 from vlmc.compile.engines.inductor import compile_tower, memory_of_runs
 from vlmc.machine.aoti_environment import aoti_environment_of
 from vlmc.models.cosine import tile_cosines
+from vlmc.models.flops import tower_flops
 from vlmc.models.vision.fuse import fuse
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
-from vlmc.models.vision.tower_precision import TowerPrecision
 from vlmc.runtime.engines.inductor_engine import InductorEngine
 
 DEVICE = torch.device("cuda", 0)
+SHAPE = SHAPES["internvl2-8b"]
 BATCHES = (1, 4, 13, 26, 52)
 
 
@@ -59,22 +62,10 @@ def graph_of(run: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def matmul_peak(dtype: torch.dtype, repeats: int) -> float:
-    """TFLOP/s of an 8192³ matrix product of random values."""
-    left, right = (torch.randn(8192, 8192, device=DEVICE).to(dtype) for _ in range(2))
-    if dtype == torch.float8_e4m3fn:
-        one = torch.ones((), device=DEVICE)
-
-        def run() -> Tensor:
-            return torch._scaled_mm(
-                left, right.T, one, one, out_dtype=torch.float16, use_fast_accum=True
-            )
-    else:
-
-        def run() -> Tensor:
-            return left @ right
-
-    return 2 * 8192**3 / milliseconds(run, repeats) / 1e9
+def flops(projector: bool) -> int:
+    """Operations on one tile."""
+    vision = SHAPE.vision
+    return tower_flops(vision, vision.layers, projector * SHAPE.language.hidden_size)
 
 
 class Results:
@@ -83,8 +74,7 @@ class Results:
     def __init__(self, repeats: int) -> None:
         self.repeats = repeats
         self.peaks = {
-            str(dtype).removeprefix("torch."): matmul_peak(dtype, repeats)
-            for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn)
+            dtype: peak_tflops(dtype, DEVICE) for dtype in ("float16", "bfloat16", "float8")
         }
         print({name: f"{peak:.0f} TFLOP/s" for name, peak in self.peaks.items()}, flush=True)
         self.rows: list[dict[str, object]] = []
@@ -127,19 +117,10 @@ def measure_torch(results: Results, tower: VisionTower, batches: tuple[int, ...]
         )
 
 
-def precision_of(tower: VisionTower, precision: str) -> TowerPrecision:
-    """The precisions from a calibration on eight tiles."""
-    clips = {}
-    if precision == "fp8":
-        linears = minmax_ranges(tower, random_tiles(8, DEVICE, seed=7)).linears
-        clips = {name: part.clip for name, part in linears.items() if part.clip is not None}
-    return TowerPrecision(torch.bfloat16 if precision == "bf16" else torch.float16, clips)
-
-
 def compile_package(package: Path, batches: tuple[int, ...]) -> None:
     """Compile the package of the precision in its name, and write time and memory next to it."""
-    tower = random_tower(DEVICE)
-    fused = fuse(tower, precision_of(tower, package.stem))
+    tower = random_tower(SHAPE.tower, DEVICE)
+    fused = fuse(tower, random_precision(tower, package.stem))
     start = time.perf_counter()
     compile_tower(fused, package, opt_tiles=13)
     seconds = time.perf_counter() - start
@@ -153,7 +134,7 @@ def measure_engine(
 ) -> None:
     """Load the inductor engine, compare it with fp32, and time it."""
     precision, needs = package.stem, aoti_environment_of(DEVICE)
-    tower_precision = precision_of(tower, precision)
+    tower_precision = random_precision(tower, precision)
     profiles = (Profile(1, 1, 4), Profile(5, 13, max(batches)))
     entry = EngineRecord(
         engine="inductor",
@@ -205,10 +186,10 @@ def main() -> None:
             list(processes.map(compile_package, missing, [batches] * len(missing)))
         if options.compile_only:
             return
-        tower = random_tower(DEVICE)
+        tower = random_tower(SHAPE.tower, DEVICE)
         results = Results(options.repeats)
         with torch.inference_mode():
-            measure_torch(results, random_tower(DEVICE).half(), batches)
+            measure_torch(results, random_tower(SHAPE.tower, DEVICE).half(), batches)
         for package in packages:
             measure_engine(results, tower, package, batches)
     if options.json:

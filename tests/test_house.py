@@ -32,7 +32,7 @@ FLOORS: tuple[set[str], ...] = (
     {"checkpoint", "artifact"},
     {"models", "recipe"},
     {"compile", "runtime"},
-    {"builder", "export", "jobs", "verify", "__init__"},
+    {"bench", "builder", "export", "jobs", "verify", "__init__"},
     {"cli"},
     {"__main__"},
 )

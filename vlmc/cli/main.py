@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from vlmc.cli.artifact import doctor, export_weights, inspect, sign
+from vlmc.cli.bench import bench
 from vlmc.cli.build import build, cache, plan, rebuild
 from vlmc.cli.run import run
 from vlmc.cli.verify import verify
@@ -17,5 +18,6 @@ def main() -> None:
     """Compile InternVL2 models and answer questions about images with them."""
 
 
-for command in (plan, build, rebuild, run, verify, inspect, doctor, export_weights, sign, cache):
+COMMANDS = (plan, build, rebuild, run, verify, bench, inspect, doctor, export_weights, sign, cache)
+for command in COMMANDS:
     main.add_command(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,8 @@ from vlmc.models.vision.calibration_ranges import migrate, read_ranges
 from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower
 from vlmc.models.vision.tower_precision import TowerPrecision, tower_precision_of
+
+_INVALID = (OSError, SafetensorError, CheckpointError, TypeError, KeyError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,33 @@ def read_tower(path: Path, *, dtype: torch.dtype, device: torch.device | str) ->
     """
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads(file.metadata()["config"])
-            config = TowerFileConfig(**values | {"vision": VisionConfig(**values["vision"])})
+            config = _config(file.metadata())
             tensors = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
             return load_tower(config, tensors, dtype=dtype, device=device)
-    except (OSError, SafetensorError, CheckpointError, TypeError, KeyError, ValueError) as error:
-        raise IntegrityError(
-            f"{path} is not a valid tower file ({error}); copy the artifact again"
-        ) from error
+    except _INVALID as error:
+        raise _not_a_tower(path, error) from error
+
+
+def read_tower_config(path: Path) -> TowerFileConfig:
+    """The configuration alone.
+
+    Raises:
+        IntegrityError: the file is not a valid tower file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _config(file.metadata())
+    except _INVALID as error:
+        raise _not_a_tower(path, error) from error
+
+
+def _config(metadata: Mapping[str, str]) -> TowerFileConfig:
+    values = json.loads(metadata["config"])
+    return TowerFileConfig(**values | {"vision": VisionConfig(**values["vision"])})
+
+
+def _not_a_tower(path: Path, error: Exception) -> IntegrityError:
+    return IntegrityError(f"{path} is not a valid tower file ({error}); copy the artifact again")
 
 
 def read_tower_and_precision(

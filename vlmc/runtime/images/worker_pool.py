@@ -12,6 +12,11 @@ THREAD_NAME = "vlmc-prepare"
 _MOST_THREADS = 16
 
 
+def thread_count() -> int:
+    """Threads of a pool: one a core, up to a limit."""
+    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
 class WorkerPool:
     """A pool that starts with its first work, and ends with `close`."""
 
@@ -23,8 +28,7 @@ class WorkerPool:
         """Run `work`, which handles its own errors, on one of the threads."""
         with self._lock:
             if self._pool is None:
-                threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
-                self._pool = ThreadPoolExecutor(threads, thread_name_prefix=THREAD_NAME)
+                self._pool = ThreadPoolExecutor(thread_count(), thread_name_prefix=THREAD_NAME)
             self._pool.submit(work)
 
     def close(self) -> None:

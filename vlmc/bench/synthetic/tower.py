@@ -1,38 +1,32 @@
-"""A random tower of InternViT-300M's shape with a projector to 4096, and random tiles.
+"""A vision tower with random weights, and random tiles.
 
 Weights have a realistic scale and a fixed seed, and differ between CPU and GPU.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
-from vlmc.checkpoint.config import VisionConfig
 from vlmc.compile.calibration.observe import observe
 from vlmc.models.vision.calibration_ranges import LinearRange, Ranges
 from vlmc.models.vision.tower import VisionTower
 from vlmc.models.vision.tower_file import TowerFileConfig
+from vlmc.models.vision.tower_precision import TowerPrecision
 
-VISION = VisionConfig(hidden_size=1024, layers=24, heads=16, intermediate_size=4096)
-LANGUAGE_HIDDEN = 4096
-
-
-def flops(projector: bool) -> float:
-    """FLOPs per tile: two per multiply-add of all matrix products, including attention."""
-    tokens, hidden, inner = 1025, VISION.hidden_size, VISION.intermediate_size
-    block = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 4 * tokens**2 * hidden
-    embedding = 2 * 1024 * 588 * hidden
-    projected = 2 * 256 * (4 * hidden * LANGUAGE_HIDDEN + LANGUAGE_HIDDEN**2)
-    return VISION.layers * block + embedding + projector * projected
+DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float16,
+}
+"""Precision → dtype of what is not in 8 bits."""
+_CALIBRATION_SEED = 7
 
 
-def random_tower(device: torch.device, layers: int = VISION.layers) -> VisionTower:
-    """A deterministic tower: linears keep unit variance, layer scales are near 0.1."""
+def random_tower(config: TowerFileConfig, device: torch.device) -> VisionTower:
+    """A deterministic fp32 tower: linears keep unit variance, layer scales are near 0.1."""
     with device:
-        config = TowerFileConfig(replace(VISION, layers=layers), -1, "v2", LANGUAGE_HIDDEN)
         tower = VisionTower(config)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
@@ -61,6 +55,18 @@ def random_tiles(count: int, device: torch.device, seed: int = 1) -> Tensor:
     smooth = large.mul(255).to(torch.uint8).permute(0, 2, 3, 1)
     noisy = (torch.arange(count, device=device) % 3 == 0).view(count, 1, 1, 1)
     return torch.where(noisy, noise, smooth).contiguous()
+
+
+def random_precision(tower: VisionTower, precision: str) -> TowerPrecision:
+    """What to fuse the tower with; fp8 is calibrated on a few tiles, eight on a GPU."""
+    clips = {}
+    if precision == "fp8":
+        device = next(tower.parameters()).device
+        count = 8 if device.type == "cuda" else 2
+        tiles = random_tiles(count, device, seed=_CALIBRATION_SEED)
+        linears = minmax_ranges(tower, tiles).linears
+        clips = {name: part.clip for name, part in linears.items() if part.clip is not None}
+    return TowerPrecision(DTYPES[precision], clips)
 
 
 def minmax_ranges(tower: VisionTower, tiles: Tensor) -> Ranges:

@@ -1,0 +1,1 @@
+"""`vlmc bench`: how many questions a minute, and where the time goes."""

@@ -1,0 +1,1 @@
+"""Models and pictures of a given size with random content, without a checkpoint."""
