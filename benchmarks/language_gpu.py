@@ -34,11 +34,11 @@ from benchmarks.language_passes import (
     fp8_scaled_after_layer,
     step,
 )
-from vlmc.bench.synthetic.language import FP8, random_tensors, w4a16
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
+from vlmc.models.language.random_weights import FP8, random_tensors, w4a16
 from vlmc.models.linears import w4a16 as w4a16_module
 from vlmc.models.linears.autotune import milliseconds
 from vlmc.models.linears.kernel import Kernel

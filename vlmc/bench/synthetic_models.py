@@ -13,13 +13,13 @@ from vlmc.artifact.manifest import EngineRecord, ImageRules, Manifest, PromptRul
 from vlmc.bench.engines import BATCH, EagerEngine, eager_engine
 from vlmc.bench.memory import free_memory
 from vlmc.bench.subject import Parts
-from vlmc.bench.synthetic.language import LanguagePrecision, random_decoder
 from vlmc.bench.synthetic.precisions import EngineKind
 from vlmc.bench.synthetic.shapes import shape_of
 from vlmc.bench.synthetic.tokenizer import StandInTokenizer
 from vlmc.bench.synthetic.tower import DTYPES, random_precision, random_tower
 from vlmc.errors import HardwareError
 from vlmc.image.tiles import TileRule
+from vlmc.models.language.random_weights import LanguagePrecision, random_decoder
 from vlmc.models.vision.tower import VisionTower
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.text.prompt import PromptBuilder

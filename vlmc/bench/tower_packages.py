@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ import torch
 from vlmc.bench.engines import BATCH
 from vlmc.bench.synthetic.shapes import shape_of
 from vlmc.bench.synthetic.tower import random_precision, random_tower
+from vlmc.errors import BuildError
 
 
 class TowerPackages:
@@ -39,8 +41,14 @@ class TowerPackages:
         Raises:
             BuildError: one cannot be compiled.
         """
-        for future in self._futures.values():
-            future.result()
+        try:
+            for future in self._futures.values():
+                future.result()
+        except BrokenProcessPool as error:
+            raise BuildError(
+                "a process that compiled a tower was ended from outside, as happens where memory "
+                "runs out. Compile fewer at once: give one --vision, or --engine eager."
+            ) from error
         self._pool.shutdown()  # each process holds memory of the device
         return self._paths
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from vlmc.bench.synthetic.language import LanguagePrecision
 from vlmc.bench.synthetic.tower import DTYPES
 from vlmc.errors import HardwareError, UsageError
+from vlmc.models.language.random_weights import LanguagePrecision
 
 EngineKind = Literal["inductor", "eager"]
 EAGER: EngineKind = "eager"

@@ -56,8 +56,8 @@ class DecodeGraphs:
         """Whether a graph has so many rows."""
         return rows <= SIZES[0]
 
-    def run(self, rows: Sequence[Row], lanes: Sequence[int]) -> Tensor:
-        """Logits (rows, vocabulary) of one step; valid until the next replay."""
+    def fill(self, rows: Sequence[Row], lanes: Sequence[int]) -> int:
+        """Write a step's inputs to the graph that it is replayed in; returns that graph's rows."""
         size = min(size for size in SIZES if size >= len(rows))
         graph = self._graphs[size]
         padded = [*rows, *[self._spare] * (size - len(rows))]
@@ -70,8 +70,13 @@ class DecodeGraphs:
         held.pages[:, : found.pages.shape[1]].copy_(found.pages)
         all_lanes = [*lanes, *[self._spare_lane] * (size - len(rows))]
         graph.lanes.copy_(torch.tensor(all_lanes).pin_memory(), non_blocking=True)
+        return size
+
+    def replay(self, size: int) -> Tensor:
+        """Logits (size, vocabulary) of what was filled in; valid until the next replay."""
+        graph = self._graphs[size]
         graph.graph.replay()
-        return graph.logits[: len(rows)]
+        return graph.logits
 
     def _capture(self, size: int, pool: tuple[int, int] | None) -> _Graph:
         device = self._last_tokens.device

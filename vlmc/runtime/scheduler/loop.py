@@ -19,7 +19,6 @@ from vlmc.models.language.reference_loop import not_finite_error
 from vlmc.progress.channel import report
 from vlmc.progress.events import Note
 from vlmc.runtime.requests.request import PreparedImage
-from vlmc.runtime.requests.timeline import span
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
 from vlmc.runtime.scheduler.scheduler import Scheduler, Share
 from vlmc.runtime.scheduler.sequence import (
@@ -158,10 +157,7 @@ class ServingLoop:
             for share in shares:
                 share.sequence.started = share.sequence.started or now
             try:
-                with span(
-                    "language", self._runner.device, rows=lambda: [share.work for share in shares]
-                ):
-                    result = self._runner.run(shares)
+                result = self._runner.run(shares)
                 self._fork(shares)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vlmc.models.flops import RowWork
 from vlmc.models.language.packed_batch import Row, pack
 from vlmc.models.language.packed_decoder import PackedDecoder
+from vlmc.runtime.requests.timeline import span
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
 from vlmc.runtime.scheduler.decode_graphs import DecodeGraphs
 from vlmc.runtime.scheduler.sampling import draw
@@ -67,17 +69,25 @@ class StepRunner:
             Row(share.start, share.count, _rope_length(share), share.sequence.pages)
             for share in shares
         ]
+
+        def work() -> list[RowWork]:
+            return [share.work for share in shares]
+
         if self.graphs is not None and self.graphs.takes(len(rows)) and all(map(_decodes, shares)):
             sequences = tuple(share.sequence for share in shares)
-            logits = self.graphs.run(rows, [sequence.lane for sequence in sequences])
-            return self._result(sequences, (), logits[:, : self._vocabulary])
+            size = self.graphs.fill(rows, [sequence.lane for sequence in sequences])
+            with span("language", self._device, rows=work):
+                logits = self.graphs.replay(size)
+            return self._result(sequences, (), logits[: len(rows), : self._vocabulary])
         batch = pack(rows, self._device)
-        states = self._packed.forward(self._embed(shares), batch)
+        embedded = self._embed(shares)
         ending = [index for index, share in enumerate(shares) if share.ends_prompt]
         generating = [i for i in ending if isinstance(shares[i].sequence.work, Sampling)]
         scoring = [i for i in ending if isinstance(shares[i].sequence.work, ChoiceTrie)]
-        chosen = states[self._index(generating + scoring)]
-        logits = self._packed.logits(chosen)[:, : self._vocabulary]
+        chosen = self._index(generating + scoring)
+        with span("language", self._device, rows=work):
+            states = self._packed.forward(embedded, batch)
+            logits = self._packed.logits(states[chosen])[:, : self._vocabulary]
         return self._result(
             tuple(shares[index].sequence for index in generating),
             tuple(shares[index].sequence for index in scoring),
