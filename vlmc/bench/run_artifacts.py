@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,9 @@ import torch
 from vlmc.artifact.integrity import Artifact, open_artifact
 from vlmc.artifact.manifest import PrefixCachePolicy, RuntimeRules
 from vlmc.artifact.vision_files import TOWER, payload_name
+from vlmc.bench.climb import climb, make_rung, missing_on
 from vlmc.bench.engines import BATCH, Lent, eager_engine
-from vlmc.bench.ladder import Lever, Rung, Setting, ladder_values, rungs
+from vlmc.bench.ladder import Rung, rungs
 from vlmc.bench.measure import measure
 from vlmc.bench.memory import free_memory
 from vlmc.bench.report import BenchReport
@@ -118,53 +119,9 @@ def climb_artifacts(
             own, engine = opened[index]
             taken = eager[index] if setting.eager else engine
             rules = replace(serving.rules(own.artifact), cuda_graphs=setting.cuda_graphs)
-            return climbing(own, taken, rung, rules)
+            return make_rung(own, taken, rung, rules)
 
-        return climb(ladder, make, {rung.lever: workload for rung in ladder}, runs, report)
-
-
-def climb(
-    ladder: Sequence[Rung],
-    make: Any,
-    workloads: Mapping[Lever, Workload],
-    runs: int,
-    report: BenchReport,
-) -> dict[str, Any]:
-    """Measure each lever that can be shown; `make` assembles the model of one."""
-    cases = {}
-    for rung in ladder:
-        if rung.missing is None:
-            subject = make(rung)
-            try:
-                (measured,) = measure([subject], workloads[rung.lever], runs)
-            finally:
-                subject.close()
-                free_memory(subject.device)
-            cases[rung.lever] = report.add(measured)
-    return report.finish(ladder_values(ladder, cases))
-
-
-def climbing(parts: Parts, engine: VisionEngine, rung: Rung, rules: RuntimeRules) -> Subject:
-    """The model of a rung; it leaves the engine open."""
-    setting: Setting = rung.setting
-    return make_subject(
-        rung.title,
-        parts,
-        Lent(engine, through_cpu=setting.through_cpu),
-        tiles=setting.tiles,
-        rules=rules,
-        resampler=setting.resampler,
-    )
-
-
-def missing_on(device: torch.device) -> dict[Lever, str]:
-    """Levers that a device has nothing to pull for."""
-    if device.type == "cuda":
-        return {}
-    return {
-        "features": "on a CPU they never leave its memory",
-        "graphs": "they are for GPUs",
-    }
+        return climb(ladder, make, workload, runs, report)
 
 
 @contextmanager

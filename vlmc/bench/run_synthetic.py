@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmc.artifact.manifest import RuntimeRules
+from vlmc.bench.climb import climb, make_rung, missing_on
 from vlmc.bench.engines import Lent
 from vlmc.bench.ladder import Rung, rungs
 from vlmc.bench.measure import measure
 from vlmc.bench.memory import free_memory
 from vlmc.bench.report import BenchReport
-from vlmc.bench.run_artifacts import climb, climbing, missing_on
 from vlmc.bench.subject import Subject, make_subject
 from vlmc.bench.synthetic.cases import Case, find_case
 from vlmc.bench.synthetic.precisions import EAGER, EngineKind, Precisions
@@ -115,11 +115,11 @@ def climb_synthetic(
         pair = quantized if setting.quantized else before
         engine = models.engine(pair.vision, EAGER if setting.eager else kind)
         changed = RuntimeRules(setting.cuda_graphs, rules.prefix_cache, rules.max_batch_tokens)
-        return climbing(models.parts(pair.language, engine), engine, rung, changed)
+        return make_rung(models.parts(pair.language, engine), engine, rung, changed)
 
     with ExitStack() as stack:
         _compile(stack, models, kind, [before, quantized])
-        return climb(ladder, make, {rung.lever: workload for rung in ladder}, runs, report)
+        return climb(ladder, make, workload, runs, report)
 
 
 def _compile(
