@@ -94,17 +94,20 @@ class ImageEncoder:
                 tiles = self._upload.copy(batch)
             with span("vision", device, tiles=count):
                 features = self._engine.infer(tiles)
-            self._upload.release()
-            if features.shape[1:] != self._shape:
-                raise IntegrityError(
-                    f"the {self._engine.name} engine makes features of {list(features.shape[1:])} "
-                    f"a tile where the language model takes {list(self._shape)}: it is another "
-                    "model's. Build the artifact again."
-                )
-            self.tiles_encoded += len(features)
-            kept = prune_tokens(features, self._tokens_per_tile)
-            parts.append(kept.to(self._device, self._dtype))
+                self._upload.release()
+                self._check(features)
+                self.tiles_encoded += count
+                kept = prune_tokens(features, self._tokens_per_tile)
+                parts.append(kept.to(self._device, self._dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _check(self, features: Tensor) -> None:
+        if features.shape[1:] != self._shape:
+            raise IntegrityError(
+                f"the {self._engine.name} engine makes features of {list(features.shape[1:])} "
+                f"a tile where the language model takes {list(self._shape)}: it is another "
+                "model's. Build the artifact again."
+            )
 
 
 def _batches(
