@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from vlmc.runtime.load import load
     from vlmc.runtime.model import Model
     from vlmc.runtime.requests.answer import Answer
+    from vlmc.runtime.requests.scores import Scores
     from vlmc.runtime.requests.statistics import Statistics
 
 __all__ = [
     "Answer",
     "Artifact",
     "Model",
+    "Scores",
     "Statistics",
     "__version__",
     "load",
@@ -27,6 +29,7 @@ _HOMES = {
     "load": "vlmc.runtime.load",
     "Model": "vlmc.runtime.model",
     "Answer": "vlmc.runtime.requests.answer",
+    "Scores": "vlmc.runtime.requests.scores",
     "Statistics": "vlmc.runtime.requests.statistics",
     "Artifact": "vlmc.artifact.integrity",
     "open_artifact": "vlmc.artifact.integrity",

@@ -133,6 +133,10 @@ def test_run_scores_choices(artifact: Path, folder: Path, tmp_path: Path) -> Non
     assert first["scores"] == pytest.approx(scores, abs=1e-4)
     assert first["answer"] == max(scores, key=scores.__getitem__)
     assert cut["scores"] is None and cut["error"]
+    command[command.index("-o") + 1] = tmp_path / "shares.jsonl"
+    assert call(*command, "--choices", "yes, no", "--score", "probability").exit_code == 0
+    shares = lines_of(tmp_path / "shares.jsonl")[0]["scores"]
+    assert shares == pytest.approx(scores.probabilities, abs=1e-4)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

@@ -16,6 +16,7 @@ from tests.image.patterns import pattern
 from vlmc.errors import ImageError, VlmcError
 from vlmc.image.decode import ImageNote, read_picture
 from vlmc.jobs.question_runner import Request
+from vlmc.runtime.requests.scores import ScoreMeasure, Scores
 
 PREFETCH_REQUESTS = 5
 Outcome = TypeVar("Outcome")
@@ -32,7 +33,7 @@ class FakeAnswer:
 
 @dataclass(frozen=True)
 class FakeScored:
-    scores: dict[str, float]
+    scores: Scores
     answer: FakeAnswer
 
 
@@ -55,12 +56,16 @@ class FakeModel:
         yield from self._each(requests, answer)
 
     def try_score(
-        self, requests: Iterable[Request], *, choices: Sequence[str]
+        self,
+        requests: Iterable[Request],
+        *,
+        choices: Sequence[str],
+        measure: ScoreMeasure = "logprob",
     ) -> Iterator[FakeScored | VlmcError]:
         def score(total: int, _prompt: str, notes: Notes) -> FakeScored:
-            scores = {choice: -float((total + 7 * i) % 13) for i, choice in enumerate(choices)}
-            best = max(scores, key=scores.__getitem__)
-            return FakeScored(scores, FakeAnswer(best, image_notes=notes))
+            logprobs = {choice: -float((total + 7 * i) % 13) for i, choice in enumerate(choices)}
+            scores = Scores(logprobs, {choice: len(choice) for choice in choices})
+            return FakeScored(scores, FakeAnswer(scores.best(measure), image_notes=notes))
 
         yield from self._each(requests, score)
 

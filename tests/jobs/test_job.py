@@ -23,6 +23,7 @@ from vlmc.jobs.output.columns import OUTPUT_COLUMNS
 from vlmc.jobs.question_runner import Request
 from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, Progress
+from vlmc.runtime.requests.scores import MEASURES, ScoreMeasure, Scores
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
@@ -90,6 +91,32 @@ def test_choices_are_scored(suffix: str, tmp_path: Path) -> None:
         else:
             assert set(line["scores"]) == {"yes", "no"}
             assert line["answer"] == max(line["scores"], key=line["scores"].get)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_scores_and_best_choice_are_by_the_measure(suffix: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 6)
+    lines = {}
+    for measure in MEASURES:
+        out = tmp_path / f"{measure}{suffix}"
+        run(tmp_path / "images", out, choices=["yes", "no, not at all"], measure=measure)
+        lines[measure] = lines_of(out)
+    for sums, means, shares in zip(*lines.values(), strict=True):
+        # The fake model counts a token a character.
+        assert means["scores"] == {c: v / len(c) for c, v in sums["scores"].items()}
+        odds = math.exp(sums["scores"]["yes"] - sums["scores"]["no, not at all"])
+        assert shares["scores"]["yes"] == pytest.approx(odds / (1 + odds))
+        assert means["answer"] == max(means["scores"], key=means["scores"].get)
+        assert shares["answer"] == sums["answer"]
+    assert any(a["answer"] != b["answer"] for a, b in zip(*list(lines.values())[:2], strict=True))
+
+
+def test_another_measure_is_another_job(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 1)
+    out = tmp_path / "answers.jsonl"
+    run(tmp_path / "images", out, choices=["yes", "no"])
+    with pytest.raises(UsageError, match='score: was "logprob", is "mean"'):
+        run(tmp_path / "images", out, choices=["yes", "no"], measure="mean")
 
 
 def test_parquet_has_one_schema_with_and_without_choices(tmp_path: Path) -> None:
@@ -345,10 +372,15 @@ def test_a_model_that_miscounts_is_found_out(change: int, part: str, tmp_path: P
 def test_scores_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     class BrokenModel(FakeModel):
         def try_score(
-            self, requests: Iterable[Request], *, choices: Sequence[str]
+            self,
+            requests: Iterable[Request],
+            *,
+            choices: Sequence[str],
+            measure: ScoreMeasure = "logprob",
         ) -> Iterator[FakeScored | VlmcError]:
             for _ in requests:
-                yield FakeScored(dict.fromkeys(choices, math.nan), FakeAnswer(""))
+                scores = Scores(dict.fromkeys(choices, math.nan), dict.fromkeys(choices, 1))
+                yield FakeScored(scores, FakeAnswer(""))
 
     write_images(tmp_path / "images", 1)
     out = tmp_path / "answers.jsonl"

@@ -16,6 +16,7 @@ from tests.jobs.input.write import write_jsonl
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.jobs.question_runner import MAX_FAILED_ROWS, Request
+from vlmc.runtime.requests.scores import ScoreMeasure
 
 
 class SmallMemory(FakeModel):
@@ -34,10 +35,14 @@ class SmallMemory(FakeModel):
             yield from super().try_stream(group, max_new_tokens=max_new_tokens)
 
     def try_score(
-        self, requests: Iterable[Request], *, choices: Sequence[str]
+        self,
+        requests: Iterable[Request],
+        *,
+        choices: Sequence[str],
+        measure: ScoreMeasure = "logprob",
     ) -> Iterator[FakeScored | VlmcError]:
         for group in self._groups(requests):
-            yield from super().try_score(group, choices=choices)
+            yield from super().try_score(group, choices=choices, measure=measure)
 
     def _groups(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
         remaining = iter(requests)

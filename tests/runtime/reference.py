@@ -14,8 +14,10 @@ from vlmc.models.vision.tower import normalize_tiles
 from vlmc.runtime.requests.request import Request, split_request
 
 
-def log_probability(model: Model, checkpoint: Path, request: Request, choice: str) -> float:
-    """Of the choice's tokens one after the other, each by a whole forward pass.
+def log_probability(
+    model: Model, checkpoint: Path, request: Request, choice: str, end: tuple[int, ...] = ()
+) -> float:
+    """Of the choice's tokens and those of `end`, one after the other, each by a whole forward pass.
 
     Only the tiles are the model's own.
     """
@@ -25,7 +27,7 @@ def log_probability(model: Model, checkpoint: Path, request: Request, choice: st
     prompt = parts.prompts.build(question, [len(part) for part in tiles])
     with torch.inference_mode():
         features = [_features(parts, part) for part in tiles]
-        total, ids = 0.0, parts.prompts.choice_ids(choice)
+        total, ids = 0.0, (*parts.prompts.choice_ids(choice), *end)
         for count, token in enumerate(ids):
             row = embed(parts.decoder, [*prompt.ids, *ids[:count]], prompt.image_token_id, features)
             logits = parts.decoder.logits(parts.decoder(row[None])[:, -1])

@@ -73,13 +73,19 @@ class Artifact:
         return open_artifact(self.folder)
 
 
-def open_artifact(folder: Path) -> Artifact:
+def open_artifact(folder: str | Path) -> Artifact:
     """Check manifest, then sizes, then hashes on all cores. Nothing is deserialized.
 
     Raises:
         IntegrityError: a payload file is missing, extra, a link, or not what the manifest says.
+
+    >>> from vlmc import load, open_artifact
+    >>> artifact = open_artifact("artifacts/quickstart")
+    >>> len(artifact.identity), artifact.manifest.image.resampler in ("opencv", "pillow")
+    (64, True)
+    >>> load(artifact, device="cpu").close()
     """
-    folder = resolve_folder(folder)
+    folder = resolve_folder(Path(folder))
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     # Taken before the hashes, so that a write while they are computed shows later.

@@ -25,6 +25,7 @@ from vlmc.errors import AccuracyError, UsageError, VlmcError
 if TYPE_CHECKING:
     from vlmc.jobs.summary import JobSummary
     from vlmc.runtime.model import Model
+    from vlmc.runtime.requests.scores import ScoreMeasure
 
 
 @click.command()
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
     help="A file of questions: one per line, or JSON lines with `question` and `prompt`.",
 )
 @click.option("--choices", metavar="A,B", help="Score these answers instead of generating one.")
+@click.option(
+    "--score",
+    type=click.Choice(["logprob", "mean", "probability"]),
+    help="What `scores` holds and the best choice is taken by: the log-probability, its mean per "
+    "token, or the probability among the choices. [default: logprob]",
+)
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
@@ -83,6 +90,7 @@ def run(
     texts: tuple[str, ...],
     file: Path | None,
     choices: str | None,
+    score: ScoreMeasure | None,
     max_new_tokens: int | None,
     confidence: bool,
     tiles: str | None,
@@ -107,7 +115,7 @@ def run(
     from vlmc.progress.channel import report
     from vlmc.progress.events import Note
 
-    _check_options(sources, texts, file, choices, max_new_tokens)
+    _check_options(sources, texts, file, choices, score, max_new_tokens)
     to_stdout = str(output) == "-"
     if to_stdout and (retry_errors or strict_input or as_json):
         raise UsageError(
@@ -118,6 +126,7 @@ def run(
     prompts = prompts_from_file(file) if file is not None else prompts_from_texts(texts)
     labels = None if choices is None else [choice.strip() for choice in choices.split(",")]
     length = max_new_tokens or 5
+    measure = score or "logprob"
     # Before the model is loaded, which may take minutes.
     check_job(rows, prompts, None if to_stdout else output, labels, length, confidence)
 
@@ -145,6 +154,7 @@ def run(
                 choices=labels,
                 max_new_tokens=length,
                 confidence=confidence,
+                measure=measure,
             )
         else:
             with resumable():
@@ -158,6 +168,7 @@ def run(
                     choices=labels,
                     max_new_tokens=length,
                     confidence=confidence,
+                    measure=measure,
                     retry_errors=retry_errors,
                     strict_input=strict_input,
                 )
@@ -179,6 +190,7 @@ def _check_options(
     texts: tuple[str, ...],
     file: Path | None,
     choices: str | None,
+    score: ScoreMeasure | None,
     max_new_tokens: int | None,
 ) -> None:
     """Refuse options that do not go together."""
@@ -195,6 +207,8 @@ def _check_options(
             "--choices and --max-new-tokens are both given, but choices are scored whole; leave "
             "one out"
         )
+    if score is not None and choices is None:
+        raise UsageError("--score is for --choices; add --choices, or leave --score out")
 
 
 def _write_to_stdout(line: bytes) -> None:

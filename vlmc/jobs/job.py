@@ -21,6 +21,7 @@ from vlmc.jobs.question_runner import Model, QuestionRunner
 from vlmc.jobs.summary import JobSummary
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
+from vlmc.runtime.requests.scores import ScoreMeasure
 
 
 def run_job(
@@ -34,14 +35,15 @@ def run_job(
     choices: Sequence[str] | None = None,
     max_new_tokens: int = 5,
     confidence: bool = False,
+    measure: ScoreMeasure = "logprob",
     retry_errors: bool = False,
     strict_input: bool = False,
 ) -> JobSummary:
     """Ask every question of every row and write a line each to `out`, a .jsonl or .parquet file.
 
     All questions of a row follow each other, so that the runtime encodes its image once.
-    With `choices` the answer is the choice of highest log-probability, and `scores` has them
-    all. `confidence` adds the mean and the least probability of a generated answer's tokens. A
+    With `choices` the answer is the choice of the highest `measure`, and `scores` has it of all.
+    `confidence` adds the mean and the least probability of a generated answer's tokens. A
     request that fails becomes a line with its error.
 
     If the same job began `out`, it resumes, and `retry_errors` repeats the questions that ended
@@ -63,8 +65,10 @@ def run_job(
         choices=list(choices) if choices else None,
         max_new_tokens=None if choices else max_new_tokens,
         confidence=confidence,
+        score=measure if choices else None,
     )
-    runner = QuestionRunner(model, choices, max_new_tokens, out.suffix != ".parquet", confidence)
+    other_columns = out.suffix != ".parquet"
+    runner = QuestionRunner(model, choices, max_new_tokens, other_columns, confidence, measure)
     with locked_ledger(out) as ledger_file:
         files = OutputFiles.of(out)
         ledger_file.bind(ledger, out, started=files.started)
@@ -98,11 +102,12 @@ def stream_job(
     choices: Sequence[str] | None = None,
     max_new_tokens: int = 5,
     confidence: bool = False,
+    measure: ScoreMeasure = "logprob",
 ) -> JobSummary:
     """As `run_job`, but `write` gets each line, a JSON object, as soon as it is answered."""
     started_at = time.monotonic()
     check_job(rows, prompts, None, choices, max_new_tokens, confidence)
-    runner = QuestionRunner(model, choices, max_new_tokens, True, confidence)
+    runner = QuestionRunner(model, choices, max_new_tokens, True, confidence, measure)
     questions, failures = Questions(rows, prompts), Failures()
     with closing(runner.lines(questions.read())) as lines:
         for question, line in lines:

@@ -23,7 +23,8 @@ class Ledger:
     """Everything that decides an output's lines.
 
     `artifact` is the artifact's identity, `tiles` the tile rule as text, `input` what identifies
-    the input, and `prompts` pairs of question id and text, or None where the rows have their own.
+    the input, `prompts` pairs of question id and text, or None where the rows have their own, and
+    `score` the measure by which choices are compared, or None where answers are generated.
     """
 
     artifact: str
@@ -33,6 +34,7 @@ class Ledger:
     choices: list[str] | None
     max_new_tokens: int | None
     confidence: bool
+    score: str | None
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """What differs from the stored ledger, in words."""

@@ -16,6 +16,7 @@ from vlmc.jobs.input.questions import Question
 from vlmc.jobs.input.rows import ImageInput, InputRow
 from vlmc.jobs.output.columns import output_columns
 from vlmc.jobs.picture_notes import PictureNotes
+from vlmc.runtime.requests.scores import ScoreMeasure, Scores
 
 Request = tuple[ImageInput | None, str]
 
@@ -45,10 +46,10 @@ class WithConfidence(Protocol):
 
 
 class Scored(Protocol):
-    """Log-probabilities of the choices, and the best of them as an answer."""
+    """Scores of the choices, and the best of them as an answer."""
 
     @property
-    def scores(self) -> dict[str, float]: ...
+    def scores(self) -> Scores: ...
 
     @property
     def answer(self) -> Answer: ...
@@ -66,13 +67,13 @@ class Model(Protocol):
     ) -> Iterator[Answer | VlmcError]: ...
 
     def try_score(
-        self, requests: Iterable[Request], *, choices: Sequence[str]
+        self, requests: Iterable[Request], *, choices: Sequence[str], measure: ScoreMeasure
     ) -> Iterator[Scored | VlmcError]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionRunner:
-    """Runs questions: answers of up to `max_new_tokens`, or scores of `choices`.
+    """Runs questions: answers of up to `max_new_tokens`, or scores of `choices` by `measure`.
 
     `other_columns` says whether a line also holds the input's other columns, `confidence`
     whether it holds the probabilities of a generated answer's tokens. `notes` counts the pictures
@@ -84,6 +85,7 @@ class QuestionRunner:
     max_new_tokens: int
     other_columns: bool
     confidence: bool = False
+    measure: ScoreMeasure = "logprob"
     notes: PictureNotes = field(default_factory=PictureNotes)
 
     @property
@@ -205,11 +207,12 @@ class QuestionRunner:
                 else:
                     yield outcome, {**_answered(outcome), **self._confidence(outcome)}
         else:
-            for result in self.model.try_score(requests, choices=self.choices):
+            scored = self.model.try_score(requests, choices=self.choices, measure=self.measure)
+            for result in scored:
                 if isinstance(result, VlmcError):
                     yield result
                 else:
-                    yield result.answer, _scored(result)
+                    yield result.answer, self._scored(result)
 
     def _confidence(self, answer: Answer) -> dict[str, float]:
         """Mean and least probability of the answer's tokens, the stop token included."""
@@ -224,6 +227,11 @@ class QuestionRunner:
             "mean_probability": math.fsum(probabilities) / len(probabilities),
             "least_probability": min(probabilities),
         }
+
+    def _scored(self, result: Scored) -> dict[str, Any] | VlmcError:
+        if not all(map(math.isfinite, result.scores.values())):
+            return VlmcError("a choice's log-probability is not a finite number")
+        return {"scores": result.scores.by(self.measure), **_answered(result.answer)}
 
     def _line(self, question: Question, outcome: dict[str, Any] | VlmcError) -> dict[str, Any]:
         line: dict[str, Any] = dict.fromkeys(self.columns)
@@ -243,12 +251,6 @@ class QuestionRunner:
 
 def _answered(answer: Answer) -> dict[str, Any]:
     return {"answer": answer.text, "image_tokens": answer.image_tokens}
-
-
-def _scored(result: Scored) -> dict[str, Any] | VlmcError:
-    if not all(map(math.isfinite, result.scores.values())):
-        return VlmcError("a choice's log-probability is not a finite number")
-    return {"scores": result.scores, **_answered(result.answer)}
 
 
 def _request_error(error: Exception) -> VlmcError | None:

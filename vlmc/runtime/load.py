@@ -57,11 +57,14 @@ def load(
         IntegrityError: a file is not what the manifest says, or no build of vlmc wrote it so.
         HardwareError: no engine of the artifact runs on the device, or its features are wrong.
         UsageError: `device` or `tiles` cannot be read.
+
+    >>> from vlmc import load
+    >>> with load("artifacts/quickstart", device="cpu", tiles="single") as model:
+    ...     (answer,) = model.generate([("room.jpg", "Is a hard hat visible?")])
+    >>> answer.image_tokens, len(answer.token_ids) <= 5
+    (256, True)
     """
-    if isinstance(artifact, Artifact):
-        opened = artifact.confirmed()
-    else:
-        opened = open_artifact(Path(artifact))
+    opened = artifact.confirmed() if isinstance(artifact, Artifact) else open_artifact(artifact)
     rules = opened.manifest.image
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
     target = find_device(device)

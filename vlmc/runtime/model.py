@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -27,8 +26,11 @@ from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.requests.answer import Answer, FinishReason, Timings
+from vlmc.runtime.requests.outcome import outcome, raising
 from vlmc.runtime.requests.request import PreparedImage, Request
+from vlmc.runtime.requests.scores import Scored, ScoreMeasure, Scores, check_choices
 from vlmc.runtime.requests.statistics import Statistics
+from vlmc.runtime.sampling_options import make_sampling
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
 from vlmc.runtime.scheduler.loop import ServingLoop
 from vlmc.runtime.scheduler.sequence import ChoiceScores, Generated, Sampling, Spent
@@ -36,14 +38,6 @@ from vlmc.runtime.scheduler.sequence import Result as LoopResult
 from vlmc.text.prompt import PromptBuilder
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Log-probabilities of the given choices, and the best of them as an answer."""
-
-    scores: dict[str, float]
-    answer: Answer
 
 
 class Model:
@@ -98,6 +92,10 @@ class Model:
 
         Raises:
             VlmcError: a request, an image or a prompt is not usable; `try_stream` goes on instead.
+
+        >>> requests = [("room.jpg", "A door?"), (["a.jpg", "b.jpg"], "The same room?")]
+        >>> [answer.image_tokens for answer in model.generate(requests, max_new_tokens=5)]
+        [256, 512]
         """
         return list(
             self.stream(
@@ -122,19 +120,22 @@ class Model:
 
         Raises:
             VlmcError: as `generate`, when its turn comes.
+
+        >>> requests = ((path, "A door?") for path in ["a.jpg", "b.jpg"])
+        >>> for answer in model.stream(requests):
+        ...     print(answer.finish_reason in ("stop", "length"))
+        True
+        True
         """
-        results = self.try_stream(
-            requests,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
+        return raising(
+            self.try_stream(
+                requests,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+            )
         )
-        with closing(results):
-            for result in results:
-                if isinstance(result, VlmcError):
-                    raise result
-                yield result
 
     def try_stream(
         self,
@@ -145,8 +146,13 @@ class Model:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Generator[Answer | VlmcError, None, None]:
-        """As `stream`, but an unusable request comes back as its error, in its place."""
-        sampling = _sampling(max_new_tokens, temperature, top_p, seed)
+        """As `stream`, but an unusable request comes back as its error, in its place.
+
+        >>> first, second = model.try_stream([("missing.jpg", "A door?"), ("a.jpg", "A door?")])
+        >>> type(first).__name__, type(second).__name__
+        ('ImageError', 'Answer')
+        """
+        sampling = make_sampling(max_new_tokens, temperature, top_p, seed)
         return self._stream(requests, lambda request: self._answer(request, sampling))
 
     def submit(
@@ -161,49 +167,62 @@ class Model:
         """Answer one request, from any thread; it shares batches with everything else.
 
         The future raises what `generate` would raise for this request.
+
+        >>> future = model.submit(("room.jpg", "A door?"), max_new_tokens=1)
+        >>> len(future.result().token_ids)
+        1
         """
         self._check_open()
-        sampling = _sampling(max_new_tokens, temperature, top_p, seed)
+        sampling = make_sampling(max_new_tokens, temperature, top_p, seed)
         return self._answer(request, sampling)
 
-    def score(
-        self, requests: Iterable[Request], *, choices: Sequence[str]
-    ) -> list[dict[str, float]]:
-        """For each request, the log-probability of every choice's tokens as the answer's first.
+    def score(self, requests: Iterable[Request], *, choices: Sequence[str]) -> list[Scores]:
+        """For each request, the log-probability of every choice as the answer.
 
-        Where the tokens of one choice begin another, the end of the answer counts for all choices.
+        `Scores` has the means per token and the probabilities over the choices too. Where the
+        tokens of one choice begin another, the end of the answer is scored for all choices.
 
         Raises:
             VlmcError: as `generate`.
+
+        >>> (scores,) = model.score([("room.jpg", "A door?")], choices=["yes", "no"])
+        >>> scores["yes"] == scores.means["yes"] * scores.tokens["yes"]
+        True
+        >>> round(sum(scores.probabilities.values()), 6)
+        1.0
         """
-        scored = []
-        with closing(self.try_score(requests, choices=choices)) as results:
-            for result in results:
-                if isinstance(result, VlmcError):
-                    raise result
-                scored.append(result.scores)
-        return scored
+        results = self.try_score(requests, choices=choices)
+        return [scored.scores for scored in raising(results)]
 
     def try_score(
-        self, requests: Iterable[Request], *, choices: Sequence[str]
+        self,
+        requests: Iterable[Request],
+        *,
+        choices: Sequence[str],
+        measure: ScoreMeasure = "logprob",
     ) -> Generator[Scored | VlmcError, None, None]:
-        """Scores and best choice of each request, in order; an unusable one as its error.
+        """Scores of each request and the best choice by `measure`, in order; an unusable request
+        as its error.
 
         Raises:
-            UsageError: there are no choices, or one stands twice.
+            UsageError: there are no choices, one is given twice, or there is no such measure.
+
+        >>> (scored,) = model.try_score([("room.jpg", "?")], choices=["a", "b c"], measure="mean")
+        >>> scored.answer.text == scored.scores.best("mean")
+        True
         """
-        texts = not isinstance(choices, str) and all(isinstance(text, str) for text in choices)
-        if not texts or not choices or len(set(choices)) != len(choices):
-            raise UsageError(f"choices must be different texts, at least one; got {choices!r:.200}")
+        check_choices(choices, measure)
         ids = [self._prompts.choice_ids(choice) for choice in choices]
         trie = ChoiceTrie(ids, self._prompts.stop_id)
+        tokens = dict(zip(choices, map(len, trie.choices), strict=True))
 
         def scored(prepared: PreparedRequest, result: LoopResult, spent: Spent) -> Scored:
             if not isinstance(result, ChoiceScores):
                 raise TypeError(f"the loop gave {result!r} for a score")
-            best = max(range(len(choices)), key=result.logprobs.__getitem__)
-            answer = self._made(prepared, choices[best], ids[best], "choice", spent, ())
-            return Scored(dict(zip(choices, result.logprobs, strict=True)), answer)
+            scores = Scores(dict(zip(choices, result.logprobs, strict=True)), tokens)
+            best = scores.best(measure)
+            best_ids = ids[list(choices).index(best)]
+            return Scored(scores, self._made(prepared, best, best_ids, "choice", spent, ()))
 
         return self._stream(requests, lambda request: self._dispatcher.run(request, trie, scored))
 
@@ -213,6 +232,10 @@ class Model:
         Raises:
             ImageError: an image is missing, damaged or too large.
             UsageError: `images` is a single image.
+
+        >>> (features,) = model.encode(["room.jpg"])
+        >>> features.shape[0]
+        256
         """
         if is_image_source(images):
             raise UsageError("encode takes a list of images; write encode([image])")
@@ -230,6 +253,9 @@ class Model:
 
         Raises:
             ImageError: the image is missing, damaged or too large.
+
+        >>> model.prepare_image("room.jpg").tiles.shape
+        (1, 448, 448, 3)
         """
         self._check_open()
         return self._preparer.image(source)
@@ -242,7 +268,11 @@ class Model:
 
     @property
     def statistics(self) -> Statistics:
-        """What this model has computed so far."""
+        """What this model has computed so far.
+
+        >>> model.statistics.images_decoded > 0
+        True
+        """
         self._check_open()
         return replace(
             self._dispatcher.statistics,
@@ -251,7 +281,12 @@ class Model:
         )
 
     def close(self) -> None:
-        """Free weights and engines; further calls are refused, closing again is not."""
+        """Free weights and engines; further calls are refused, closing again is not.
+
+        >>> from vlmc import load
+        >>> model = load("artifacts/quickstart", device="cpu")
+        >>> model.close()
+        """
         if self._closed:
             return
         with self._exclusively():
@@ -287,11 +322,11 @@ class Model:
                     waiting.append(start(request))
                 while waiting and (waiting[0].done() or len(waiting) >= self._dispatcher.ahead):
                     with self._exclusively():
-                        result = _outcome(waiting.popleft())
+                        result = outcome(waiting.popleft())
                     yield result
             while waiting:
                 with self._exclusively():
-                    result = _outcome(waiting.popleft())
+                    result = outcome(waiting.popleft())
                 yield result
         finally:
             for future in waiting:
@@ -352,28 +387,3 @@ class Model:
             yield
         finally:
             self._busy.release()
-
-
-def _sampling(max_new_tokens: int, temperature: float, top_p: float, seed: int) -> Sampling:
-    for name, value, kinds in (
-        ("max_new_tokens", max_new_tokens, int),
-        ("seed", seed, int),
-        ("temperature", temperature, int | float),
-        ("top_p", top_p, int | float),
-    ):
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            kind = "a whole number" if kinds is int else "a number"
-            raise UsageError(f"{name} is {value!r:.100}; it must be {kind}")
-    if max_new_tokens < 1 or not 0 <= temperature < math.inf or not 0 < top_p <= 1:
-        raise UsageError(
-            f"max_new_tokens is {max_new_tokens}, temperature {temperature} and top_p {top_p}; "
-            "they must be at least 1, at least 0, and above 0 up to 1"
-        )
-    return Sampling(max_new_tokens, float(temperature), float(top_p), seed)
-
-
-def _outcome(future: Future[Result]) -> Result | VlmcError:
-    try:
-        return future.result()
-    except VlmcError as error:
-        return error

@@ -33,6 +33,10 @@ class Answer:
     image, what decoding left unused of it: `rotation_ignored`, `clipped_to_8_bits`.
     `prompt_tokens_reused` of the prompt's tokens were not computed for this request: an earlier
     one had the same beginning.
+
+    >>> (answer,) = model.generate([("room.jpg", "A door?")])
+    >>> answer.image_tokens, len(answer.token_logprobs) == len(answer.token_ids)
+    (256, True)
     """
 
     text: str
