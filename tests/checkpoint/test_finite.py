@@ -32,6 +32,15 @@ def test_every_place_and_sign_is_looked_at(dtype: torch.dtype) -> None:
             assert not is_finite(changed[None].T), "not contiguous"
 
 
+def test_every_part_of_a_large_tensor_is_looked_at() -> None:
+    values = torch.zeros(10_000_001, dtype=torch.float32)  # shared by threads
+    assert is_finite(values)
+    for place in range(0, len(values), len(values) // 8):
+        values[place] = BAD[0]
+        assert not is_finite(values), place
+        values[place] = 0
+
+
 def test_eight_bits_and_integers() -> None:
     every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
     found = [is_finite(every[i : i + 1]) for i in range(256)]

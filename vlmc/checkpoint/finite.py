@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,9 @@ _PATTERNS: dict[str, tuple[type[np.signedinteger], type[np.unsignedinteger], int
 }
 # Small enough for a core's cache, where the second of the two passes finds it.
 _CHUNK_BYTES = 1 << 19
+# A thread costs as much to start as 1 MB to look at; memory is used up by a few.
+_THREAD_BYTES = 1 << 23
+_MAX_THREADS = 8
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -40,11 +45,20 @@ def is_finite(tensor: Tensor) -> bool:
     sign = 1 << (8 * np.dtype(signed).itemsize - 1)
     values = _bytes(tensor).view(signed)
     step = _CHUNK_BYTES // values.itemsize
-    for start in range(0, len(values), step):
-        chunk = values[start : start + step]
-        if chunk.max() >= first or chunk.view(unsigned).max() >= sign + first:
-            return False
-    return True
+
+    def are_finite(begin: int, end: int) -> bool:
+        for start in range(begin, end, step):
+            chunk = values[start : min(start + step, end)]
+            if chunk.max() >= first or chunk.view(unsigned).max() >= sign + first:
+                return False
+        return True
+
+    threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)), values.nbytes // _THREAD_BYTES)
+    if threads < 2:
+        return are_finite(0, len(values))
+    bounds = [len(values) * part // threads for part in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:  # numpy releases the interpreter's lock
+        return all(pool.map(are_finite, bounds, bounds[1:]))
 
 
 def _is_finite_on_gpu(tensor: Tensor) -> bool:
