@@ -14,13 +14,13 @@ class VlmcError(Exception):
 
 
 class RecipeError(VlmcError):
-    """A recipe that cannot be built as it is written."""
+    """A recipe that cannot be built."""
 
     exit_code = 2
 
 
 class UsageError(VlmcError):
-    """A command or call that cannot be carried out as it was made."""
+    """A command or call with arguments that cannot be used."""
 
     exit_code = 2
 

@@ -43,14 +43,14 @@ def test_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(machine(monkeypatch, "sm89", **everything).values()) == {None}
     hopper = machine(monkeypatch, "sm90", **everything)
     assert hopper == dict.fromkeys(hopper) | {
-        "tensorrt-rtx": "runs on sm75, sm80, sm86, sm89, sm120, sm121, and not on sm90"
+        "tensorrt-rtx": "runs on sm75, sm80, sm86, sm89, sm120, sm121, not on sm90"
     }
     old = machine(monkeypatch, "sm89", driver="570.1", **everything)
-    assert old["tensorrt-rtx"] == "is for CUDA 13, which needs driver 580 or newer"
+    assert old["tensorrt-rtx"] == "is built for CUDA 13, which needs driver 580 or newer"
     assert old["tensorrt"] is None
     bare = machine(monkeypatch, onnxruntime="1", torch="2")
     assert bare["onnxruntime"] is None
-    assert bare["inductor"] == "needs a GPU, and there is none"
+    assert bare["inductor"] == "needs a GPU, but this machine has none"
     assert "pypi.nvidia.com" in str(bare["tensorrt"])
 
 
@@ -90,7 +90,7 @@ def test_artifact_on_this_machine(artifact: Path, tmp_path: Path) -> None:
     assert told["taken"] == {"engine": "onnxruntime", "target": "cpu"}
     assert told["self_test"]["passed"]
     text = call("doctor", folder, "--device", "cpu").stdout
-    assert "onnxruntime for cpu is taken" in text
+    assert "onnxruntime for cpu is used" in text
     assert "passed: worst cosine 1.0000" in text
 
 

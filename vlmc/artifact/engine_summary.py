@@ -71,7 +71,7 @@ def engine_layers(
     """Kind of layer → precision → number of layers, as the build wrote them into the reports.
 
     None where the artifact has no report on this very file, or one that cannot be read: reports
-    are no payload.
+    are not payload.
     """
     try:
         layers = _report(folder, manifest, engine)["layers"]

@@ -1,6 +1,6 @@
-"""Who vouches for an artifact: an Ed25519 signature over its identity.
+"""Signatures of artifacts: Ed25519 over the identity.
 
-A hash proves that a file is what the manifest says; a signature proves who said so. It is in
+A hash proves that a file is what the manifest says; a signature proves who signed it. It is in
 `reports/signature.json`, beside the payload, and is bound to the identity, so it travels with the
 artifact and cannot be moved to another. Keys are PEM files as OpenSSL writes them:
 

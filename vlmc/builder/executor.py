@@ -116,7 +116,7 @@ def _hold(step: Step, cache: StepCache, held: ExitStack) -> Path:
 def place(
     outcome: Outcome, folder: Path, cache: StepCache, *, reports: Path | None = None
 ) -> Outcome:
-    """Copy a step's files into `folder`, checked; a damaged or pruned one is made again first.
+    """Copy a step's files into `folder`, checked; a damaged or pruned step is rerun first.
 
     What the step wrote below `report/` is for people and goes into `reports`, if that is given.
 

@@ -7,7 +7,7 @@ reference, 9.1 to 9.6); they differ in how eight of them make an int32:
   unless symmetric, `weight_zero_point` (out/8, groups) packed along the outputs. Its readers take
   8 off q and z both, which leaves their difference.
 - `awq` (GEMM): `qweight` (in, out/8), `qzeros` (groups, out/8), `scales` (groups, out); the eight
-  outputs of a word stand in the order 0 2 4 6 1 3 5 7.
+  the outputs in a word are in the order 0 2 4 6 1 3 5 7.
 - `gptq`: `qweight` (in/8, out) packed along the inputs, `qzeros` (groups, out/8), `scales`, and
   `g_idx` (in,). Version 1 stores z - 1, wrapped to four bits; version 2 stores z.
 

@@ -102,7 +102,7 @@ def _scaling(section: Section, rope: Section, head_dim: int, max_positions: int)
         return _longrope(section, rope, head_dim, max_positions)
     original = rope.get("original_max_position_embeddings")
     if original not in (None, max_positions):
-        expected = f"{max_positions} as max_position_embeddings, from which the rule reckons"
+        expected = f"{max_positions} as max_position_embeddings, which the rule is computed from"
         raise rope.fail("original_max_position_embeddings", original, expected)
     return RopeScaling(
         kind="linear" if kind == "linear" else "dynamic", factor=rope.number("factor")

@@ -106,7 +106,7 @@ class Weights:
         return {self._dtypes[part] for part in parts}
 
     def tie(self, name: str, source: str) -> None:
-        """Let `name` stand for the tensor `source` too."""
+        """Make `name` another name of the tensor `source`."""
         self._sources[name] = self._sources[source]
 
     def equal(self, name: str, other: str) -> bool:

@@ -15,7 +15,7 @@ _CHUNK_BYTES = 1 << 30
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file's bytes; the copy shares no inode with the source.
 
-    A hard link would be free, but then whoever edits an artifact edits the cache with it. The
+    A hard link would be free, but then editing an artifact would edit the cache too. The
     kernel's own copy costs no space where the file system can share blocks until one is written.
     """
     with source.open("rb") as reader, target.open("wb") as writer:

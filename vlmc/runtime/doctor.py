@@ -1,4 +1,4 @@
-"""What this machine can run, and what of an artifact it would."""
+"""Which engines this machine can run, and which one of an artifact `load` would use."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vlmc.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class EngineHere:
-    """One engine of vlmc's on this machine; `reason` says why it does not run, None where it does.
+    """An engine on this machine; `reason` says why it does not run and is None if it runs.
 
-    `version` is that of its package as installed.
+    `version` is the installed version of its package.
     """
 
     engine: str
@@ -34,8 +34,8 @@ class EngineHere:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactHere:
-    """An artifact on this machine: `taken` is the engine that `load` takes, None where `problem`
-    says why there is none."""
+    """An artifact on this machine: `taken` is the engine that `load` uses. If there is none,
+    `problem` says why."""
 
     folder: Path
     identity: str
@@ -48,7 +48,7 @@ class ArtifactHere:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A machine, and an artifact on it if one is asked about."""
+    """A machine, and an artifact on it if one is given."""
 
     driver: str | None
     gpus: tuple[Gpu, ...]
@@ -58,7 +58,7 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """That of a hardware mismatch where the artifact cannot be used here."""
+        """The code of a hardware mismatch if this machine cannot run the artifact, else 0."""
         failed = self.artifact is not None and self.artifact.problem is not None
         return HardwareError.exit_code if failed else 0
 
@@ -94,7 +94,7 @@ class Diagnosis:
         return values
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The text form."""
         rows = [
             ("vlmc", f"{__version__}, torch {torch.__version__}"),
             ("driver", self.driver or "none"),
@@ -118,9 +118,9 @@ class Diagnosis:
 
 
 def examine(artifact: Path | None = None, device: str = "auto") -> Diagnosis:
-    """Look at the machine, and check an artifact, its engine and its self-test on it.
+    """Examine the machine, and check an artifact, its engine and its self-test on it.
 
-    The self-test is run where the user's cache holds no result of it.
+    The self-test runs unless the user's cache holds its result.
 
     Raises:
         IntegrityError: the artifact is damaged.
@@ -148,16 +148,16 @@ def _reason(name: EngineName, found: tuple[Gpu, ...], driver: str | None) -> str
     if name == "onnxruntime":
         return None
     if not found:
-        return "needs a GPU, and there is none"
+        return "needs a GPU, but this machine has none"
     fitting = {target for precision in PRECISIONS for target in targets_of(name, precision)}
     if not any(gpu.target in fitting for gpu in found):
         known = ", ".join(target for target in TARGETS if target in fitting)
-        return f"runs on {known}, and not on {', '.join(gpu.target for gpu in found)}"
+        return f"runs on {known}, not on {', '.join(gpu.target for gpu in found)}"
     oldest = MIN_DRIVER.get(package.cuda or "")
     if oldest is not None and driver is not None and int(driver.split(".")[0]) < oldest:
-        return f"is for CUDA {package.cuda}, which needs driver {oldest} or newer"
+        return f"is built for CUDA {package.cuda}, which needs driver {oldest} or newer"
     if not torch.cuda.is_available():
-        return f"needs a torch with CUDA, and torch {torch.__version__} sees no GPU"
+        return f"needs torch with CUDA, but torch {torch.__version__} finds no GPU"
     return None
 
 
@@ -190,7 +190,7 @@ def _artifact_rows(here: ArtifactHere) -> list[tuple[str, str]]:
     rows = [("artifact", f"{here.folder}, identity {here.identity}")]
     for one in here.judged:
         taken = one.engine == here.taken
-        said = "is taken" if taken else one.reason or "would run; comes after the one taken"
+        said = "is used" if taken else one.reason or "can run, but comes after the one in use"
         rows.append(("  engine", f"{one.engine.engine} for {one.engine.target} {said}"))
     if here.kernels is not None:
         rows.append(("  kernels", here.kernels))
@@ -200,7 +200,7 @@ def _artifact_rows(here: ArtifactHere) -> list[tuple[str, str]]:
             (
                 "  self-test",
                 f"{'passed' if test.passed else 'failed'}: worst cosine {test.worst_cosine:.6f}, "
-                f"golden tile {test.tile}, at least {test.threshold} needed",
+                f"golden tile {test.tile}; required: {test.threshold}",
             )
         )
     if here.problem is not None:

@@ -29,7 +29,7 @@ def cache_tokens(
         HardwareError: not even one image with a question fits.
     """
     a_token = PagedCache.bytes_per_page(config, dtype) / PAGE_TOKENS
-    wanted = max(_STEPS * max_batch_tokens, context_limit(config) + max_batch_tokens)
+    largest = max(_STEPS * max_batch_tokens, context_limit(config) + max_batch_tokens)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -44,7 +44,7 @@ def cache_tokens(
             f"{a_token:,.0f} bytes a token, and one image with a question up to {_LEAST_TOKENS:,} "
             "tokens. Free memory, lower runtime.max_batch_tokens, or use language.scheme: w4a16."
         )
-    return min(wanted, fitting)
+    return min(largest, fitting)
 
 
 def activation_bytes(config: LanguageConfig, dtype: torch.dtype, tokens: int) -> int:

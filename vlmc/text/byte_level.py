@@ -21,7 +21,7 @@ SPLIT_PATTERN = (
 
 
 def byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte in the vocabulary (GPT-2's table)."""
+    """The printable character that represents each byte in the vocabulary (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     table = {byte: chr(byte) for byte in printable}

@@ -56,8 +56,8 @@ def check_covered(reference: Reference, dataset: Dataset) -> None:
         if question.key not in reference.answers:
             raise UsageError(
                 f"{dataset.path}:{question.line}: the reference has no answer to this prompt on "
-                "this image's content. Make the reference anew with `vlmc verify reference` and a "
-                "recipe whose accuracy.dataset is this file."
+                "this image's content. Create the reference again with `vlmc verify reference` and "
+                "a recipe whose accuracy.dataset is this file."
             )
 
 

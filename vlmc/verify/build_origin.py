@@ -25,7 +25,7 @@ class BuildOrigin:
 
 
 def read_build_origin(artifact: Artifact) -> BuildOrigin:
-    """What `reports/build.json` tells of the machine that built the artifact, if it does."""
+    """The machine that built the artifact, as `reports/build.json` describes it, if it does."""
     try:
         values = read_json(artifact.folder / REPORTS / BUILD_REPORT, follow_links=False)
         if values["identity"] != artifact.identity:

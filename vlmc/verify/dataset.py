@@ -144,7 +144,7 @@ def _parse(text: str, where: str, folder: Path) -> dict[str, Any]:
     if not isinstance(positive, list) or not all(isinstance(word, str) for word in positive):
         raise UsageError(f'{where}: "positive" is {positive!r}; it must be a list of labels')
     if positive and label is None:
-        raise UsageError(f'{where}: has "positive" and no "label", which tells what is true')
+        raise UsageError(f'{where}: has "positive" but no "label", the true answer')
     return {
         "image": tuple(folder / name for name in names),
         "prompt": prompt,

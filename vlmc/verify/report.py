@@ -1,4 +1,4 @@
-"""What a verification found: for people, for programs, and kept in the artifact."""
+"""The result of a verification, as lines, as JSON and as a report in the artifact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORST = 20
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One engine of an artifact, checked on one dataset."""
+    """The result for one engine of an artifact on one dataset."""
 
     artifact: Artifact
     engine: EngineRecord
@@ -34,21 +34,21 @@ class Verified:
 
     @property
     def status(self) -> AccuracyStatus:
-        """Of the engine that was checked; the first questions alone can fail it, not pass it."""
+        """The status of the engine. A limited run can fail but never pass."""
         if self.checked.failed:
             return "failed"
         return "passed" if self.dataset.limit is None else "not_run"
 
     @property
     def same_source(self) -> bool:
-        """Whether the reference is of the checkpoint that the artifact was made from."""
+        """Whether the reference comes from the checkpoint that the artifact was built from."""
         source = self.artifact.manifest.source
         return all(self.reference.source.get(name) == digest for name, digest in source.items())
 
     def keep(self) -> Path:
-        """Write the report into the artifact; returns where.
+        """Write the report into the artifact and return its path.
 
-        Results of other engines on the same questions stay in it.
+        Results of other engines on the same questions are kept.
 
         Raises:
             UsageError: the artifact's folder cannot be written to.
@@ -87,7 +87,7 @@ class Verified:
             if before is not None and "verdicts" in before:
                 yield before
             elif self.engine.engine == "onnxruntime" and engine.precision == self.engine.precision:
-                # It was compiled from the graph that was checked, which is all that is known.
+                # Only the graph that this engine was compiled from has been checked.
                 status = "onnx_only" if self.status == "passed" else self.status
                 yield {"engine": engine.engine, "target": engine.target, "status": status}
         kept.pop(mine, None)
@@ -121,7 +121,7 @@ class Verified:
         }
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """The text form."""
         dataset, checked, reference = self.dataset, self.checked, self.reference
         manifest = self.artifact.manifest
         first = "" if dataset.limit is None else f", the first {dataset.limit} of the file"
@@ -135,7 +135,7 @@ class Verified:
             f"{reference.device}"
         )
         if not self.same_source:
-            yield "            it is not the checkpoint that the artifact was made from"
+            yield "            not the checkpoint that the artifact was built from"
         yield (
             f"dataset     {dataset.path}, {len(dataset.questions)} questions on "
             f"{len(dataset.images)} images{first}"
@@ -147,8 +147,8 @@ class Verified:
         )
         if pixels.decoded_otherwise:
             yield (
-                f"            {pixels.decoded_otherwise} images have other pixels here than where "
-                "the reference was made: another Pillow decodes them"
+                f"            {pixels.decoded_otherwise} images decode to other pixels here than "
+                "in the reference, because another version of Pillow decodes them"
             )
         worst = ", ".join(
             f"{values.min():.6f} in batches of {count}"
@@ -162,31 +162,31 @@ class Verified:
 
 def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
     values = answers.to_json()
-    yield f"answers     agreement {_told(values['agreement'])}"
-    yield f"            to the letter {_told(values['exact_match'])}"
+    yield f"answers     agreement {_share(values['agreement'])}"
+    yield f"            exact match {_share(values['exact_match'])}"
     if "reference" not in values:
         return
     for side in ("reference", "artifact"):
         yield f"            {side}: {_scores(values[side])}"
-    yield f"            drop of recall {_told(values['recall_drop'])}"
+    yield f"            recall drop {_share(values['recall_drop'])}"
     for name, part in values["questions"].items():
-        yield f"            {name or 'no id'}: agreement {_told(part['agreement'])}"
+        yield f"            {name or 'no question id'}: agreement {_share(part['agreement'])}"
         for side in ("reference", "artifact"):
             if side in part:
                 yield f"              {side}: {_scores(part[side])}"
 
 
 def _scores(values: Mapping[str, Any]) -> str:
-    text = f"right {_told(values['exact'])}"
+    text = f"exact match {_share(values['exact'])}"
     if values["recall"]["n"] or values["precision"]["n"]:
         f1 = "-" if values["f1"] is None else f"{values['f1']:.4f}"
         text += (
-            f", recall {_told(values['recall'])}, precision {_told(values['precision'])}, F1 {f1}"
+            f", recall {_share(values['recall'])}, precision {_share(values['precision'])}, F1 {f1}"
         )
     return text
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _share(values: Mapping[str, Any]) -> str:
     if values["value"] is None:
         return "-"
     low, high = values["interval"]

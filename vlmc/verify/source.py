@@ -1,4 +1,4 @@
-"""The source model as it was published: what an artifact's answers and features are held to."""
+"""The source model as published, which an artifact's answers and features are compared with."""
 
 from __future__ import annotations
 

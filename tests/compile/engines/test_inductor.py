@@ -60,7 +60,7 @@ def test_a_cpp_runtime_of_its_own_is_found(linked: str, tmp_path: Path) -> None:
     if linked == "shared":
         check_runtime(package)
     else:
-        with pytest.raises(BuildError, match=r"holds libstdc\+\+ itself.*links it statically"):
+        with pytest.raises(BuildError, match=r"contains libstdc\+\+: .*links it statically"):
             check_runtime(package)
 
 

@@ -120,7 +120,7 @@ def language_cost(step: str, counts: Counts, language_bytes: int) -> StepCost:
     those of the weights.
 
     Raises:
-        KeyError: the step is not known here; whoever adds a step adds its work.
+        KeyError: the step is unknown; add the cost of each new step here.
     """
     header = _HEADER_BYTES_PER_TENSOR * counts.language_tensors
     if step.startswith("language.kernels-"):

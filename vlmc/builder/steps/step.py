@@ -26,7 +26,7 @@ class Step:
     """
 
     name: str  # "vision.weights", "language.tokenizer": the wing before the dot
-    version: int  # raised by whoever changes what the step writes
+    version: int  # raise it when the step's output changes
     inputs: Mapping[str, str]  # label → sha256 of a source file
     parameters: Mapping[str, object]  # the values of the resolved recipe that the step acts on
     tools: Mapping[str, str]  # package → version, of those that decide what is written

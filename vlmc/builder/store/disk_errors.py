@@ -1,4 +1,4 @@
-"""Failures to read and write while building, said with what to do; a full disk by its name."""
+"""Read and write errors of a build, with what to do; a full disk is named as such."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from vlmc.files.atomic import make_private, write_atomically
 from vlmc.files.hashing import file_sha256
 
-# Stands for the digest of a file that was never read, where a plan needs a value.
+# Placeholder in a plan for the digest of a file that was never read.
 UNKNOWN = "unknown"
 # A file may change again within a clock tick of its time stamp; one so young is not remembered.
 _SETTLED_NS = 2_000_000_000

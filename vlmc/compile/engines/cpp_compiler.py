@@ -1,4 +1,4 @@
-"""The C++ compiler that AOTInductor uses: a trial in seconds before the work of minutes."""
+"""The C++ compiler that AOTInductor uses, tried in seconds before a build of minutes."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def try_compiler(device_type: str) -> None:
 
 
 def has_shared_runtime(library: bytes) -> bool:
-    """Whether a library asks for the shared libstdc++. With a C++ runtime of its own beside
+    """Whether a library links the shared libstdc++. With a second copy of the C++ runtime beside
     torch's, loading it crashes."""
     return _SHARED_RUNTIME in library
 
 
 def explain(error: BaseException, what: str) -> BuildError:
-    """The error to raise where torch's compiler failed: its first error line, and a log of all.
+    """The error to raise if torch's compiler failed, with its first error line and a full log.
 
-    `what` is what was not compiled.
+    `what` names what could not be compiled.
     """
     chain = list(_causes(error))
     for cause in chain:
@@ -87,11 +87,13 @@ def _try(device_type: str, compiler: str) -> None:
         except (OSError, AttributeError) as error:
             raise _failed(str(library), str(error), "make a library that can be loaded") from error
         if answer != _ANSWER:
-            raise BuildError(f"{compiler} compiles wrongly: {answer} for {_ANSWER}. {remedy()}")
+            raise BuildError(
+                f"{compiler} makes wrong code: a trial returns {answer}, not {_ANSWER}. {remedy()}"
+            )
 
 
 def _build(device_type: str, compiler: str, sources: Sequence[Path], *, compile_only: bool) -> Path:
-    """Compile or link in the folder of the sources; returns the file."""
+    """Compile or link in the folder of the sources and return the output file."""
     try:
         options = cpp_builder.CppTorchDeviceOptions(
             device_type=device_type, aot_mode=True, compile_only=compile_only
@@ -103,8 +105,9 @@ def _build(device_type: str, compiler: str, sources: Sequence[Path], *, compile_
         ) from error
     except OSError as error:
         raise BuildError(
-            f"torch cannot set up the C++ compiler {compiler} for {device_type}: {error}. Where "
-            f"CUDA's headers are missing, install its toolkit or set CUDA_HOME to it. {remedy()}"
+            f"torch cannot set up the C++ compiler {compiler} for {device_type}: {error}. If "
+            "CUDA's headers are missing, install the CUDA toolkit or set CUDA_HOME to it. "
+            f"{remedy()}"
         ) from error
     builder = cpp_builder.CppBuilder(
         name="trial",
@@ -130,17 +133,17 @@ def _build(device_type: str, compiler: str, sources: Sequence[Path], *, compile_
 
 
 def static_runtime(what: str) -> str:
-    """The message on a compiler that links libstdc++ statically into `what`."""
+    """The message for a compiler that links libstdc++ statically into `what`."""
     return (
-        f"{what} holds libstdc++ itself: the C++ compiler links it statically, and torch cannot "
-        f"load such a library beside its own. {remedy()} A compiler links it statically where its "
-        "specs say so or where libstdc++.so is missing beside the file that "
+        f"{what} contains libstdc++: the C++ compiler links it statically, and torch cannot load "
+        f"such a library beside its own. {remedy()} A compiler links it statically if its specs "
+        "say so, or if libstdc++.so is missing beside the file that "
         "`g++ -print-file-name=libstdc++.a` names."
     )
 
 
 def remedy() -> str:
-    """What to do about a C++ compiler that does not serve, by where it was named."""
+    """What to do about a C++ compiler that does not work, by where it was named."""
     inherited = os.environ.get("CXX")
     if inherited:
         return (
@@ -163,18 +166,18 @@ def _first_error(output: str) -> str:
     errors = [line for line in lines if _ERROR.search(line)]
     # The linker's own reason comes before the driver's summary of it.
     reasons = [line for line in errors if not _SUMMARY.search(line)] or errors or lines
-    return reasons[0][:_MAX_LINE].rstrip(".") if reasons else "it gave no reason"
+    return reasons[0][:_MAX_LINE].rstrip(".") if reasons else "it printed no reason"
 
 
 def _write_log(text: str) -> str:
-    """Keep a compiler's output; returns the sentence that names the file."""
+    """Keep a compiler's output and return the sentence that names the file."""
     path = user_cache("logs") / "inductor-compiler.log"
     write_private(path, f"torch {torch.__version__}\n{text}\n".encode())
     return f" Full log: {path}" if path.is_file() else ""
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """The error and what it came from, the first cause last."""
+    """The error and its causes, the first cause last."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)

@@ -32,7 +32,7 @@ class PackedDecoder:
 
         Args:
             states: (T, hidden) embeddings of the batch's tokens; overwritten.
-            batch: where they stand; their keys and values are written to the cache.
+            batch: their positions; their keys and values are written to the cache.
 
         Returns:
             (R, hidden): the normed state of the last new token of each row.

@@ -13,7 +13,7 @@ from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.kv_cache import KVCache
 from vlmc.models.language.splice import splice
 
-# Stands for a token that cannot be chosen.
+# In place of a token, where none can be chosen.
 _NOT_FINITE = -1
 
 

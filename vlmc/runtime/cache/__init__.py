@@ -1,1 +1,1 @@
-"""Pages of the KV cache: who holds them, and which hold a prompt that can be used again."""
+"""Pages of the KV cache, and keys of prompts that can be reused."""

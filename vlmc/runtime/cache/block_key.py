@@ -18,7 +18,7 @@ class ImageRun:
     """The image tokens of one image in a prompt: `tokens` from `start`.
 
     `digest` is that of the image's whole content and of all rules that its features depend on; an
-    empty one means that nobody vouches for the content, so nothing from it on is reused.
+    empty one means that the content is unknown, so nothing from it on is reused.
     """
 
     start: int

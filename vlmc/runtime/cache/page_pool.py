@@ -50,7 +50,7 @@ class PagePool:
             ValueError: there are fewer.
         """
         if count > self.available:
-            raise ValueError(f"{count} pages were asked for and {self.available} are left")
+            raise ValueError(f"{count} pages were requested, but {self.available} are left")
         taken = []
         for _ in range(count):
             if self._free:

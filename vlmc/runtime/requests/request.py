@@ -17,8 +17,8 @@ from vlmc.image.source import ImageSource, describe, is_image_source
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """Tiles, uint8 (T, 448, 448, 3), and the digest of all of the image's bytes, by which images
-    are told apart.
+    """Tiles, uint8 (T, 448, 448, 3), and the digest of all of the image's bytes, which identifies
+    the image.
 
     In a request it replaces its image, which is then neither decoded nor tiled. `features`
     (256 · T, hidden), where given, replace the vision engine's. `notes` is what decoding left
