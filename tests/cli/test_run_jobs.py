@@ -95,7 +95,7 @@ def test_a_job_without_any_answer_exits_with_1(
     out = to if to == "-" else tmp_path / to
     result = call("run", artifact, folder, *PROMPT, *SMALL, "-o", out)
     assert result.exit_code == 1
-    assert "none of the 2 lines has an answer. Most frequent errors:\n  1 × " in result.stderr
+    assert "no answers, 2 errors. Most frequent errors:\n  1 × " in result.stderr
     assert ("--retry-errors" in result.stderr) == (to != "-")
     if to != "-":
         again = call("run", artifact, folder, *PROMPT, *SMALL, "-o", out, "--json")

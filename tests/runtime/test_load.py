@@ -306,3 +306,19 @@ def test_prompt_longer_than_the_context(
             return
         assert isinstance(second, PromptError)
         assert "512 of them for images, and the model's context ends at 400" in str(second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"device": 0}, "device is 0; it must be a text"),
+        ({"tiles": 4}, "tiles is 4; it must be a text"),
+        ({"engine": b"x"}, "engine is b'x'; it must be a text"),
+        ({"artifact": None}, "an artifact is given as the path of its folder, got None"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_wrong_types_get_a_sentence(arguments: dict[str, Any], said: str, artifact: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(**{"artifact": artifact, **arguments})
+    assert str(caught.value) == said

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.manifest import MANIFEST, Manifest, read_manifest
-from vlmc.errors import IntegrityError
+from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.hashing import file_sha256, files_sha256
 
 __all__ = ["REPORTS", "Artifact", "check_files", "file_sha256", "open_artifact", "payload_files"]
@@ -78,6 +78,7 @@ def open_artifact(folder: str | Path) -> Artifact:
 
     Raises:
         IntegrityError: a payload file is missing, extra, a link, or not what the manifest says.
+        UsageError: `folder` is not a path.
 
     >>> from vlmc import load, open_artifact
     >>> artifact = open_artifact("artifacts/quickstart")
@@ -85,6 +86,8 @@ def open_artifact(folder: str | Path) -> Artifact:
     (64, True)
     >>> load(artifact, device="cpu").close()
     """
+    if not isinstance(folder, str | Path):
+        raise UsageError(f"an artifact is given as the path of its folder, got {folder!r:.100}")
     folder = resolve_folder(Path(folder))
     manifest = read_manifest(folder)
     check_files(folder, manifest)

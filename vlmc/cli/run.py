@@ -177,7 +177,7 @@ def run(
     _print_summary(summary, output, as_json, to_stdout)
     if summary.answers == 0:
         raise VlmcError(
-            f"none of the {counted(summary.errors, 'line')} has an answer. Most frequent errors:"
+            f"no answers, {counted(summary.errors, 'error')}. Most frequent errors:"
             f"{_reasons_text(summary)}\nCorrect the cause, and run the same command again"
             f"{'' if to_stdout else ' with --retry-errors'}."
         )

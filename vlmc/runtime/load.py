@@ -14,7 +14,7 @@ from vlmc.artifact.manifest import RuntimeRules
 from vlmc.checkpoint.config import read_language_config, read_values
 from vlmc.checkpoint.quantization import find_quantization
 from vlmc.checkpoint.safetensors_file import open_safetensors
-from vlmc.errors import CheckpointError, IntegrityError
+from vlmc.errors import CheckpointError, IntegrityError, UsageError
 from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
@@ -56,7 +56,7 @@ def load(
     Raises:
         IntegrityError: a file is not what the manifest says, or no build of vlmc wrote it so.
         HardwareError: no engine of the artifact runs on the device, or its features are wrong.
-        UsageError: `device` or `tiles` cannot be read.
+        UsageError: an argument is of the wrong type, or `device` or `tiles` cannot be read.
 
     >>> from vlmc import load
     >>> with load("artifacts/quickstart", device="cpu", tiles="single") as model:
@@ -64,6 +64,9 @@ def load(
     >>> answer.image_tokens, len(answer.token_ids) <= 5
     (256, True)
     """
+    for name, value in (("device", device), ("tiles", tiles), ("engine", engine)):
+        if not isinstance(value, str | TileRule | None):
+            raise UsageError(f"{name} is {value!r:.100}; it must be a text")
     opened = artifact.confirmed() if isinstance(artifact, Artifact) else open_artifact(artifact)
     rules = opened.manifest.image
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
