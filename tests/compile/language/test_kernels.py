@@ -68,5 +68,5 @@ def test_what_the_compiler_says_is_passed_on(
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     settings = kernel_settings(CONFIG, "none", "float32")
-    said = run_apart("cpu", {**settings, "dtype": "float5"}, str(tmp_path))
+    said = run_apart("cpu", {**settings, "dtype": "float5"}, str(tmp_path), "ELF")
     assert "has no attribute 'float5'" in said

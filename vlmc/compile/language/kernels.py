@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ _SHAPE = (
 )
 # The first layer and the last one, which are run in different ways; kernels do not depend on the
 # number of layers, nor on the vocabulary.
+# Triton's key of a launcher holds what `platform.architecture` says, which depends on whether the
+# machine has the command `file`. Launchers are compiled under both keys, kernels once.
+_LINKAGES = ("ELF", "")
 _SMALL: dict[str, Any] = {"layers": 2, "vocab_size": 128}
 
 
@@ -56,22 +60,25 @@ def compile_kernels(settings: Mapping[str, object], folder: Path, *, target: str
     """
     device = device_for(target)
     with tempfile.TemporaryDirectory() as cache:
-        failed = run_apart(str(device), settings, cache)
-        if failed:
-            raise BuildError(
-                f"the language model's kernels cannot be compiled for {target}:\n{failed}"
-            )
+        for linkage in _LINKAGES:
+            failed = run_apart(str(device), settings, cache, linkage)
+            if failed:
+                raise BuildError(
+                    f"the language model's kernels cannot be compiled for {target}:\n{failed}"
+                )
         pack_cache(Path(cache), folder / Path(kernels_file(target)).name, target)
 
 
-def run_apart(device: str, settings: Mapping[str, object], cache: str) -> str:
+def run_apart(device: str, settings: Mapping[str, object], cache: str, linkage: str) -> str:
     """Run the kernels in a new process, since Triton compiles nothing that is loaded already.
+
+    `linkage` is what `platform.architecture` is to say there.
 
     Returns:
         The end of what it wrote to stderr if it failed, else nothing.
     """
     done = subprocess.run(
-        [sys.executable, "-m", __name__, device, json.dumps(settings)],
+        [sys.executable, "-m", __name__, device, json.dumps(settings), linkage],
         env=os.environ | {CACHE_VARIABLE: cache},
         capture_output=True,
         text=True,
@@ -102,4 +109,6 @@ def _run_kernels(device: str, settings: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    bits = platform.architecture()[0]
+    platform.architecture = lambda *_: (bits, sys.argv[3])
     _run_kernels(sys.argv[1], json.loads(sys.argv[2]))

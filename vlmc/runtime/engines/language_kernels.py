@@ -54,8 +54,9 @@ def run_all_kernels(packed: PackedDecoder) -> None:
     begin = time.perf_counter()
     try:
         warm_up(packed)
-    except RuntimeError as error:
-        if "C compiler" not in str(error):
+    except (RuntimeError, FileNotFoundError) as error:
+        # The second is what Triton makes of a variable CC that names no program.
+        if isinstance(error, RuntimeError) and "C compiler" not in str(error):
             raise
         raise HardwareError(
             "the language model's kernels have to be compiled, and there is no C compiler. Install "
