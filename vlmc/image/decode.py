@@ -26,6 +26,7 @@ from vlmc.image.formats import (
 from vlmc.image.high_bit_depth import HighBitDepth, has_high_bit_depth, scale_to_8_bits
 from vlmc.image.png_metadata import without_metadata
 from vlmc.image.quiet import quiet_pillow
+from vlmc.image.reduced import TargetSize, reduce_scale
 from vlmc.image.source import (
     ARRAY_FORM,
     ImageSource,
@@ -42,6 +43,7 @@ Result = TypeVar("Result")
 
 PIXEL_LIMIT = 178_956_970
 """Where Pillow refuses by itself: 512 MiB of RGB pixels."""
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ def read_picture(
     high_bit_depth: HighBitDepth = "original",
     pixel_limit: int = PIXEL_LIMIT,
     name: str | None = None,
+    target_size: TargetSize | None = None,
 ) -> Picture:
     """Decode an image, pixel for pixel as Pillow's `convert("RGB")`.
 
@@ -86,6 +89,8 @@ def read_picture(
             says; the original clips them.
         pixel_limit: an image whose header announces more pixels is refused.
         name: what errors call the image, in place of `describe(source)`.
+        target_size: the size that the image will be resized to, from its own. A JPEG that is much
+            larger is decoded at a reduced scale (`reduce_scale`).
 
     Raises:
         ImageError: the source holds no readable image, or a damaged or too large one.
@@ -96,6 +101,9 @@ def read_picture(
         return Picture(_checked_array(content, pixel_limit))
 
     def convert(image: Image.Image) -> Picture:
+        if target_size is not None and image is not content:  # the caller's own image stays whole
+            sideways = exif == "apply" and _orientation(image) in _SIDEWAYS
+            reduce_scale(image, target_size, sideways=sideways)
         image.load()
         notes: set[ImageNote] = set()
         if exif == "apply":
@@ -106,7 +114,9 @@ def read_picture(
             if high_bit_depth == "scale":
                 return Picture(scale_to_8_bits(image), frozenset(notes))
             notes.add("clipped_to_8_bits")
-        return Picture(np.array(image.convert("RGB")), frozenset(notes))
+        # Pillow's `convert` copies even what is RGB already.
+        converted = image if image.mode == "RGB" else image.convert("RGB")
+        return Picture(np.array(converted), frozenset(notes))
 
     return _with_image(content, name, pixel_limit, convert)
 
@@ -123,7 +133,7 @@ def image_size(
 
     def size(image: Image.Image) -> tuple[int, int]:
         width, height = image.size
-        turned = exif == "apply" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        turned = exif == "apply" and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
         return (height, width) if turned else (width, height)
 
     return _with_image(content, name, pixel_limit, size)

@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from vlmc.errors import UsageError
-from vlmc.image.resize import Resampler, resize
-from vlmc.image.source import Pixels
+from vlmc.image.decode import ExifMode, ImageNote, read_picture
+from vlmc.image.high_bit_depth import HighBitDepth
+from vlmc.image.resize import KEPT_RESOLUTION, Resampler, resize
+from vlmc.image.source import ImageSource, Pixels
 from vlmc.image.tiles import TILE_SIZE, TileRule, choose_grid
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class TiledImage:
+    """uint8 (T, 448, 448, 3), row by row, the thumbnail last; and what decoding left unused."""
+
+    tiles: Pixels
+    notes: frozenset[ImageNote]
+
+
+def read_tiles(
+    source: ImageSource,
+    rule: TileRule,
+    resampler: Resampler,
+    *,
+    exif: ExifMode = "ignore",
+    high_bit_depth: HighBitDepth = "original",
+    name: str | None = None,
+) -> TiledImage:
+    """Decode an image and cut it into tiles.
+
+    With `pillow` the tiles equal the original's bit for bit. `opencv` decodes a JPEG that is much
+    larger than its grid at a reduced scale.
+
+    Raises:
+        ImageError: see `read_picture`.
+    """
+
+    def canvas_size(width: int, height: int) -> tuple[int, int]:
+        grid = choose_grid(width, height, rule)
+        return grid.columns * TILE_SIZE, grid.rows * TILE_SIZE
+
+    picture = read_picture(
+        source,
+        exif=exif,
+        high_bit_depth=high_bit_depth,
+        name=name,
+        target_size=canvas_size if resampler == "opencv" else None,
+    )
+    return TiledImage(make_tiles(picture.pixels, rule, resampler), picture.notes)
 
 
 def make_tiles(image: Pixels, rule: TileRule, resampler: Resampler) -> Pixels:
@@ -24,7 +68,10 @@ def make_tiles(image: Pixels, rule: TileRule, resampler: Resampler) -> Pixels:
     parts = canvas.reshape(rows, TILE_SIZE, columns, TILE_SIZE, 3).swapaxes(1, 2)
     tiles[: rows * columns].reshape(parts.shape)[...] = parts
     if grid.thumbnail:
-        tiles[-1] = resize(image, TILE_SIZE, TILE_SIZE, resampler)
+        # A canvas that is smaller than the image holds all that the thumbnail can show.
+        smaller = canvas.size < image.size and min(columns, rows) >= KEPT_RESOLUTION
+        whole = canvas if smaller and resampler == "opencv" else image
+        tiles[-1] = resize(whole, TILE_SIZE, TILE_SIZE, resampler)
     return tiles
 
 

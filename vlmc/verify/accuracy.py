@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 from vlmc.errors import UsageError, VlmcError
 from vlmc.image.decode import decode
+from vlmc.image.preprocess import read_tiles
+from vlmc.image.resize import Resampler
+from vlmc.image.source import Pixels
 from vlmc.image.tiles import choose_grid
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
@@ -71,8 +75,17 @@ def _check_pixels(
     images = dataset.images
     for done, (digest, path) in enumerate(images.items(), 1):
         found = model.prepare_image(path).tiles
-        pixels = decode(path, exif=targets.exif, high_bit_depth=targets.high_bit_depth)
-        check.compare(str(path), found, pixels, targets.rule, targets.resampler)
+
+        def tiles_by(resampler: Resampler, path: Path = path) -> Pixels:
+            return read_tiles(
+                path,
+                targets.rule,
+                resampler,
+                exif=targets.exif,
+                high_bit_depth=targets.high_bit_depth,
+            ).tiles
+
+        check.compare(str(path), found, tiles_by, targets.rule, targets.resampler)
         expected = reference.grids[digest]
         count = choose_grid(expected.width, expected.height, published).tiles
         if count != expected.tiles:

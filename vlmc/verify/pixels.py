@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +51,21 @@ class PixelCheck:
     _counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
     def compare(
-        self, name: str, found: Pixels, pixels: Pixels, rule: TileRule, resampler: Resampler
+        self,
+        name: str,
+        found: Pixels,
+        tiles_by: Callable[[Resampler], Pixels],
+        rule: TileRule,
+        resampler: Resampler,
     ) -> None:
-        """Take one image: tiles that the artifact made, and those of the recipe and of Pillow."""
+        """Compare the tiles of one image: the artifact's, the recipe's, and Pillow's.
+
+        `tiles_by` makes those of a resampler by the recipe's rules.
+        """
         self.images += 1
         self.tiles += len(found)
-        reference = make_tiles(pixels, rule, "pillow")
-        expected = reference if resampler == "pillow" else make_tiles(pixels, rule, resampler)
+        reference = tiles_by("pillow")
+        expected = reference if resampler == "pillow" else tiles_by(resampler)
         if len(found) != len(expected):
             self.wrong[name] = (
                 f"{len(found)} tiles, and the recipe's rule {rule} makes {len(expected)}"

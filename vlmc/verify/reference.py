@@ -20,7 +20,7 @@ from vlmc.files.atomic import atomic_path
 from vlmc.files.strict_json import parse_json
 from vlmc.image.decode import ExifMode, decode
 from vlmc.image.high_bit_depth import HighBitDepth
-from vlmc.image.preprocess import make_tiles
+from vlmc.image.preprocess import read_tiles
 from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule
 from vlmc.progress.channel import report
@@ -88,8 +88,13 @@ def make_reference(
     for done, (digest, path) in enumerate(images.items(), 1):
         grids[digest] = grid_of(decode(path), source.rule)
         if digest in shares:
-            pixels = decode(path, exif=making.exif, high_bit_depth=making.high_bit_depth)
-            made = make_tiles(pixels, making.rule, making.resampler)
+            made = read_tiles(
+                path,
+                making.rule,
+                making.resampler,
+                exif=making.exif,
+                high_bit_depth=making.high_bit_depth,
+            ).tiles
             for index in sample_indices(len(made), shares[digest]):
                 places.append(SampleTile(digest, index))
                 tiles.append(made[index])

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vlmc.errors import RecipeError
-from vlmc.image.decode import ExifMode, decode, image_size
+from vlmc.image.decode import ExifMode, image_size
 from vlmc.image.high_bit_depth import HighBitDepth
-from vlmc.image.preprocess import make_tiles
+from vlmc.image.preprocess import read_tiles
 from vlmc.image.resize import Resampler
 from vlmc.image.source import Pixels
 from vlmc.image.tiles import TileRule, choose_grid
@@ -50,8 +50,13 @@ class CalibrationTiles:
 
     def __iter__(self) -> Iterator[Pixels]:
         for image, chosen in self._chosen:
-            pixels = decode(image, exif=self._exif, high_bit_depth=self._high_bit_depth)
-            tiles = make_tiles(pixels, self._rule, self._resampler)
+            tiles = read_tiles(
+                image,
+                self._rule,
+                self._resampler,
+                exif=self._exif,
+                high_bit_depth=self._high_bit_depth,
+            ).tiles
             yield from (tiles[index] for index in chosen)
 
     def check_spread(self) -> None:

@@ -12,10 +12,9 @@ import numpy as np
 from PIL import Image
 
 from vlmc.artifact.manifest import ImageRules
-from vlmc.image.decode import ImageNote, Picture, read_picture
-from vlmc.image.preprocess import make_tiles
+from vlmc.image.decode import ImageNote, read_picture
+from vlmc.image.preprocess import read_tiles
 from vlmc.image.source import (
-    Content,
     ImageSource,
     Pixels,
     describe,
@@ -85,30 +84,38 @@ class Preparer:
         """
         if isinstance(source, PreparedImage):
             return source
-        name, picture = describe(source), None
+        name, rules, picture = describe(source), self._rules, None
         content = resolve_source(source, name)
         if isinstance(content, Path):
             content = read_image_file(content)
         elif isinstance(content, Image.Image):
             # Its mode, palette and EXIF data decide its pixels, so it is decoded first.
-            picture = self._read(content, name)
+            picture = read_picture(
+                content, exif=rules.exif, high_bit_depth=rules.high_bit_depth, name=name
+            )
+            self._count_decoded()
             content = picture.pixels
-        digest = _digest(content, frozenset() if picture is None else picture.notes)
+        notes = frozenset[ImageNote]() if picture is None else picture.notes
+        digest = _digest(content, notes)
 
         def prepared() -> PreparedImage:
-            read = picture or self._read(content, name)
-            tiles = make_tiles(read.pixels, self._tiles, self._rules.resampler)
-            return PreparedImage(digest, tiles, notes=read.notes)
+            tiled = read_tiles(
+                content,
+                self._tiles,
+                rules.resampler,
+                exif=rules.exif,
+                high_bit_depth=rules.high_bit_depth,
+                name=name,
+            )
+            if picture is None:
+                self._count_decoded()
+            return PreparedImage(digest, tiled.tiles, notes=notes | tiled.notes)
 
         return self._kept.get_or_compute(digest, prepared)
 
-    def _read(self, content: Content, name: str) -> Picture:
-        picture = read_picture(
-            content, exif=self._rules.exif, high_bit_depth=self._rules.high_bit_depth, name=name
-        )
+    def _count_decoded(self) -> None:
         with self._counting:
             self.images_decoded += 1
-        return picture
 
 
 def _digest(content: bytes | Pixels, notes: frozenset[ImageNote]) -> bytes:

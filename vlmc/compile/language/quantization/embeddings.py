@@ -16,8 +16,7 @@ from vlmc.checkpoint.source import Checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.compile.calibration.device import calibration_device
 from vlmc.compile.vision import fp32_tower
-from vlmc.image.decode import decode
-from vlmc.image.preprocess import make_tiles
+from vlmc.image.preprocess import read_tiles
 from vlmc.models.disable_tf32 import disable_tf32
 from vlmc.models.language.splice import splice
 from vlmc.models.vision.prune import prune_tokens
@@ -56,8 +55,13 @@ def write_embeddings(
             if image is None:
                 raise ValueError("samples with images need image rules")
             tower = tower or _tower(checkpoint)
-            pixels = decode(path, exif=image.exif, high_bit_depth=image.high_bit_depth)
-            tiles = make_tiles(pixels, image.tiles, image.resampler)
+            tiles = read_tiles(
+                path,
+                image.tiles,
+                image.resampler,
+                exif=image.exif,
+                high_bit_depth=image.high_bit_depth,
+            ).tiles
             tile_counts = [len(tiles)]
             whole = _features(tower, torch.from_numpy(tiles))
             features = [prune_tokens(whole, image.tokens_per_tile).flatten(0, 1)]
