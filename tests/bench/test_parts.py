@@ -92,12 +92,12 @@ def test_an_eager_engine_runs_in_batches_and_a_lent_one_stays_open() -> None:
         return tiles.float().mean((1, 2))
 
     engine = EagerEngine(run, "fp32", torch.device("cpu"), BATCH)
-    tiles = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 2, 2, 3)
+    tiles = torch.arange(120, dtype=torch.uint8).view(120, 1, 1, 1).expand(120, 2, 2, 3)
     for lent in (Lent(engine), Lent(engine, through_cpu=True)):
         features = lent.infer(tiles)
-        assert features[:, 0].tolist() == list(range(60))
+        assert features[:, 0].tolist() == list(range(120))
         lent.close()
-    assert sizes == [52, 8, 52, 8]
+    assert sizes == [104, 16, 104, 16]
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine.infer(tiles)

@@ -11,7 +11,7 @@ from vlmc.artifact.manifest import Profile
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.runtime.engines.engine import VisionEngine
 
-BATCH = Profile(1, 26, 52)
+BATCH = Profile(1, 26, 104)
 """Tiles of a synthetic engine's batches; one compiled package takes all of them."""
 
 

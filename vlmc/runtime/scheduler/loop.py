@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any, Protocol
@@ -177,29 +177,43 @@ class ServingLoop:
             self._answer(sequence, VlmcError("the request was cancelled"))
 
     def _encode_ahead(self) -> None:
-        """Encode the images of waiting sequences until a whole step could be filled."""
+        """Encode the images of waiting sequences, in whole batches, until a step could be filled.
+
+        What is encoded beyond that waits for the next step.
+        """
         scheduler, most = self._scheduler, self._encoder.batch_tiles
         ready, tiles = 0, 0
+        full = False
         chosen: dict[bytes, PreparedImage] = {}
         takers: list[tuple[LiveSequence, int]] = []
-        for sequence in scheduler.waiting:
+        for sequence in list(scheduler.waiting):
             reused = PAGE_TOKENS * len(scheduler.reusable(sequence))
+            needed = sequence.prompt_length - reused
+            full = full or not scheduler.has_room(ready, needed)
+            if full and not chosen:
+                break
             missing = sequence.unencoded(reused)
             sources = {sequence.sources[index].digest: sequence.sources[index] for index in missing}
             added = sum(len(new.tiles) for key, new in sources.items() if key not in chosen)
             # The rest of a batch that ran over would make a small one, which is slower a tile.
             if chosen and added and tiles + added > most:
-                break
+                self._encode_batch(chosen, takers)
+                chosen, takers, tiles = {}, [], 0
+                if full:
+                    break
             tiles += added
             chosen |= sources
             takers += [(sequence, index) for index in missing]
-            ready += sequence.prompt_length - reused
-            if tiles >= most or ready >= scheduler.max_batch_tokens:
-                break
-        if not chosen:
-            return
+            ready += needed
+        if chosen:
+            self._encode_batch(chosen, takers)
+
+    def _encode_batch(
+        self, images: Mapping[bytes, PreparedImage], takers: Sequence[tuple[LiveSequence, int]]
+    ) -> None:
+        """Encode images by their digest, and give each taker the features of its image."""
         begin = time.perf_counter()
-        features = self._encode(list(chosen.values()))
+        features = self._encode(list(images.values()))
         spent_ms = (time.perf_counter() - begin) * 1e3
         for sequence, index in takers:
             found = features[sequence.sources[index].digest]

@@ -89,6 +89,14 @@ class Scheduler:
         most = (sequence.prompt_length - 1) // PAGE_TOKENS
         return self.pool.find(sequence.keys[:most])
 
+    def has_room(self, taken: int, tokens: int) -> bool:
+        """Whether a step of `taken` tokens takes a prompt of so many more.
+
+        A prompt is split between steps only if it is longer than a step: a part that attends to
+        pages is slower than a whole prompt.
+        """
+        return taken == 0 or taken + tokens <= self.max_batch_tokens
+
     def plan(self) -> list[Share]:
         """The next step's shares, those of one token first; empty where nothing can run."""
         left = self.max_batch_tokens
@@ -185,6 +193,10 @@ class Scheduler:
             ):
                 passed.append(sequence)
                 continue
+            tokens = sequence.prompt_length - len(found) * PAGE_TOKENS
+            if not self.has_room(self.max_batch_tokens - left + taken, tokens):
+                passed.append(sequence)
+                break
             needed = pages_for(sequence.reserved_tokens) - len(found)
             self.pool.hold(found)
             if needed + _fork_pages(sequence) > self.pool.available or (
