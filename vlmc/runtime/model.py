@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.requests.answer import Answer, FinishReason, Timings
-from vlmc.runtime.requests.outcome import outcome, raising
+from vlmc.runtime.requests.outcome import in_order, raising
 from vlmc.runtime.requests.request import PreparedImage, Request
 from vlmc.runtime.requests.scores import Scored, ScoreMeasure, Scores, check_choices
 from vlmc.runtime.requests.statistics import Statistics
@@ -38,6 +37,7 @@ from vlmc.runtime.scheduler.sequence import Result as LoopResult
 from vlmc.text.prompt import PromptBuilder
 
 Result = TypeVar("Result")
+TokenScores: TypeAlias = Mapping[tuple[int, ...], float]
 
 
 class Model:
@@ -122,10 +122,8 @@ class Model:
             VlmcError: as `generate`, when its turn comes.
 
         >>> requests = ((path, "A door?") for path in ["a.jpg", "b.jpg"])
-        >>> for answer in model.stream(requests):
-        ...     print(answer.finish_reason in ("stop", "length"))
-        True
-        True
+        >>> [answer.image_tokens for answer in model.stream(requests)]
+        [256, 256]
         """
         return raising(
             self.try_stream(
@@ -226,11 +224,38 @@ class Model:
 
         return self._stream(requests, lambda request: self._dispatcher.run(request, trie, scored))
 
+    def try_score_tokens(
+        self, requests: Iterable[tuple[Request, Sequence[tuple[int, ...]]]]
+    ) -> Generator[TokenScores | VlmcError, None, None]:
+        """For each request and its continuations, the log-probability of the last token of every
+        beginning of a continuation, given the tokens before it; an unusable request as its error.
+
+        Args:
+            requests: each with token ids that may follow its prompt, none the beginning of another.
+
+        >>> (found,) = model.try_score_tokens([(("room.jpg", "?"), [(9, 10), (9, 11)])])
+        >>> sorted(found)
+        [(9,), (9, 10), (9, 11)]
+        """
+
+        def scored(_: PreparedRequest, result: LoopResult, spent: Spent) -> TokenScores:
+            if not isinstance(result, ChoiceScores):
+                raise TypeError(f"the loop gave {result!r} for a score")
+            return result.conditional
+
+        def start(pair: tuple[Request, Sequence[tuple[int, ...]]]) -> Future[TokenScores]:
+            request, continuations = pair
+            trie = ChoiceTrie(continuations, self._prompts.stop_id)
+            return self._dispatcher.run(request, trie, scored)
+
+        self._check_open()
+        return in_order(requests, start, lambda: self._dispatcher.ahead, self._exclusively)
+
     def encode(self, images: Iterable[ImageSource]) -> list[Tensor]:
-        """Vision features of each image, (256 · tiles, hidden) on the device.
+        """Vision features of each image, (tokens · tiles, hidden) on the device.
 
         Raises:
-            ImageError: an image is missing, damaged or too large.
+            ImageError: an image cannot be read.
             UsageError: `images` is a single image.
 
         >>> (features,) = model.encode(["room.jpg"])
@@ -315,22 +340,7 @@ class Model:
             raise UsageError(
                 f"requests are an iterable of (image, prompt), got {type(requests).__name__}"
             )
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for request in requests:
-                with self._exclusively():
-                    waiting.append(start(request))
-                while waiting and (waiting[0].done() or len(waiting) >= self._dispatcher.ahead):
-                    with self._exclusively():
-                        result = outcome(waiting.popleft())
-                    yield result
-            while waiting:
-                with self._exclusively():
-                    result = outcome(waiting.popleft())
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
+        return in_order(requests, start, lambda: self._dispatcher.ahead, self._exclusively)
 
     def _answer(self, request: Request, sampling: Sampling) -> Future[Answer]:
         def answered(prepared: PreparedRequest, result: LoopResult, spent: Spent) -> Answer:

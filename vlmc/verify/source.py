@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +31,8 @@ from vlmc.runtime.dispatcher import Dispatcher
 from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.memory_plan import cache_tokens
-from vlmc.runtime.scheduler.sequence import Generated, Result, Sampling, Spent
+from vlmc.runtime.requests.outcome import in_order, raising
+from vlmc.runtime.scheduler.sequence import Generated, Result, Sampling, Spent, TopTokens
 from vlmc.runtime.scheduler.service import serve
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
@@ -41,6 +40,8 @@ from vlmc.verify.dataset import Question
 
 MAX_NEW_TOKENS = 5
 """Tokens of an answer, on both sides; the default of `vlmc run`."""
+TOP_TOKENS = 64
+"""Tokens whose log-probabilities are compared at each position of an answer."""
 _BATCH_TILES = 4
 # Beside the weights: activations of a batch of tiles, keys and values, the allocator's slack.
 _WORKING_BYTES = 1 << 30
@@ -48,10 +49,16 @@ _WORKING_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class SourceAnswer:
-    """The source's answer, and the log-probability of its first token: how sure it was."""
+    """The source's answer, and the log-probability of its first token: how sure it was.
+
+    `top` has the `TOP_TOKENS` likeliest tokens at each position of `token_ids`, with their
+    log-probabilities; both are empty in references of earlier versions.
+    """
 
     text: str
     first_logprob: float
+    token_ids: tuple[int, ...] = ()
+    top: tuple[TopTokens, ...] = ()
 
 
 class SourceTower:
@@ -142,19 +149,19 @@ class Source:
             VlmcError: an image or a prompt is not usable.
             AccuracyError: the model's scores are NaN or infinite.
         """
-        waiting: deque[Future[SourceAnswer]] = deque()
+        sampling = Sampling(MAX_NEW_TOKENS, top_logprobs=TOP_TOKENS)
+        found = in_order(
+            (question.request for question in questions),
+            lambda request: self._dispatcher.run(request, sampling, self._answer),
+            lambda: self._dispatcher.ahead,
+        )
         try:
-            for question in questions:
-                waiting.append(
-                    self._dispatcher.run(question.request, Sampling(MAX_NEW_TOKENS), self._answer)
-                )
-                if len(waiting) >= self._dispatcher.ahead:
-                    yield self._result(waiting.popleft())
-            while waiting:
-                yield self._result(waiting.popleft())
-        finally:
-            for future in waiting:
-                future.cancel()
+            yield from raising(found)
+        except NotFiniteError as error:
+            raise AccuracyError(
+                f"the source model cannot be compared with: {error} (Here the dtype is "
+                f"accuracy.reference_dtype, and the source's is {self.dtype}.)"
+            ) from error
 
     def close(self) -> None:
         """Free weights and threads."""
@@ -176,16 +183,12 @@ class Source:
     def _answer(self, prepared: PreparedRequest, result: Result, spent: Spent) -> SourceAnswer:
         if not isinstance(result, Generated):
             raise TypeError(f"the loop gave {result!r} for an answer")
-        return SourceAnswer(self._prompts.answer_text(result.token_ids), result.logprobs[0])
-
-    def _result(self, future: Future[SourceAnswer]) -> SourceAnswer:
-        try:
-            return future.result()
-        except NotFiniteError as error:
-            raise AccuracyError(
-                f"the source model cannot be compared with: {error} (Here the dtype is "
-                f"accuracy.reference_dtype, and the source's is {self.dtype}.)"
-            ) from error
+        return SourceAnswer(
+            text=self._prompts.answer_text(result.token_ids),
+            first_logprob=result.logprobs[0],
+            token_ids=result.token_ids,
+            top=result.top,
+        )
 
 
 def published_rule(config: ModelConfig) -> TileRule:

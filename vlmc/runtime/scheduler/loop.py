@@ -290,6 +290,14 @@ class ServingLoop:
                 continue
             sequence.tokens.append(tokens[index])
             sequence.logprobs.append(logprobs[index])
+            if isinstance(sequence.work, Sampling) and sequence.work.top_logprobs:
+                asked = sequence.work.top_logprobs
+                sequence.top.append(
+                    (
+                        tuple(result.top_tokens[index, :asked].tolist()),
+                        tuple(result.top_logprobs[index, :asked].tolist()),
+                    )
+                )
             sequence.first_token = sequence.first_token or now
             work = sequence.work
             stopped = tokens[index] == self.stop_id
@@ -297,7 +305,12 @@ class ServingLoop:
                 isinstance(work, Sampling) and len(sequence.tokens) == work.max_new_tokens
             ):
                 sequence.spent.decode_ms = (now - sequence.first_token) * 1e3
-                self._answer(sequence, Generated(tuple(sequence.tokens), tuple(sequence.logprobs)))
+                self._answer(
+                    sequence,
+                    Generated(
+                        tuple(sequence.tokens), tuple(sequence.logprobs), tuple(sequence.top)
+                    ),
+                )
         for index, sequence in enumerate(result.scoring):
             root = sequence.parent or sequence
             if root.answered:
@@ -323,7 +336,7 @@ class ServingLoop:
                 sum(root.node_logprobs[choice[: end + 1]] for end in range(len(choice)))
                 for choice in trie.choices
             )
-            self._answer(root, ChoiceScores(sums))
+            self._answer(root, ChoiceScores(sums, root.node_logprobs))
 
     def _fail(self, sequences: Sequence[LiveSequence], error: Exception) -> None:
         for sequence in sequences:

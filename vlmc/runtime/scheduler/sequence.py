@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,21 +25,34 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    top_logprobs: int = 0  # of the likeliest tokens at each position, to be returned
+
+
+TopTokens = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """New tokens, with the stop token if it came, and the log-probability of each."""
+    """New tokens, with the stop token if it came, and the log-probability of each.
+
+    `top` has, for each of them, ids and log-probabilities of the likeliest tokens, the likeliest
+    first; nothing where none were asked for.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    top: tuple[TopTokens, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceScores:
-    """Log-probability of the tokens of each choice, in the order of the request."""
+    """Log-probability of the tokens of each choice, in the order of the request.
+
+    `conditional` has that of the last token of every beginning of a choice, given those before.
+    """
 
     logprobs: tuple[float, ...]
+    conditional: Mapping[tuple[int, ...], float]
 
 
 @dataclass(slots=True)
@@ -80,6 +93,7 @@ class LiveSequence:
     scheduled: int = 0  # new tokens whose step has been planned
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top: list[TopTokens] = field(default_factory=list)
     lane: int = -1
     answered: bool = False
     generator: torch.Generator | None = None
@@ -105,7 +119,7 @@ class LiveSequence:
         """Forget what was computed and generated, to begin again."""
         self.computed = self.published = self.scheduled = 0
         self.pages, self.spare_pages, self.lane = [], [], -1
-        self.tokens, self.logprobs, self.generator = [], [], None
+        self.tokens, self.logprobs, self.top, self.generator = [], [], [], None
         self.node_logprobs = {}
 
     def unencoded(self, after: int) -> list[int]:

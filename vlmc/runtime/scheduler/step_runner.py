@@ -24,7 +24,8 @@ from vlmc.runtime.scheduler.sequence import LiveSequence, Sampling
 class StepResult:
     """What a step computed, still on the device until `read`.
 
-    `tokens` (n,) int64 and `logprobs` (n,) belong to `generating`; `scores` hold the
+    `tokens` (n,) int64 and `logprobs` (n,) belong to `generating`, and so do `top_tokens` and
+    `top_logprobs` (n, k), k as the most that one of them asks for; `scores` hold the
     log-probabilities of the children of each node in `scoring`; `finite` (m,) says of both, in
     that order, whether all logits of the row were finite.
     """
@@ -33,6 +34,8 @@ class StepResult:
     scoring: tuple[LiveSequence, ...]
     tokens: Tensor
     logprobs: Tensor
+    top_tokens: Tensor
+    top_logprobs: Tensor
     scores: tuple[Tensor, ...]
     finite: Tensor
     ready: torch.cuda.Event | None
@@ -108,6 +111,9 @@ class StepRunner:
         finite = logits.isfinite().all(-1)
         count = len(generating)
         tokens, logprobs = self._sample(generating, logits[:count])
+        asked = max(map(_top_logprobs, generating), default=0)
+        top = logits[:count].topk(min(asked, logits.shape[-1]), dim=-1)
+        normalizer = logits[:count].logsumexp(-1, keepdim=True) if asked else 0
         scores = []
         for row, sequence in zip(logits[count:], scoring, strict=True):
             scores.append(row.log_softmax(-1)[self._index(_children(sequence))])
@@ -116,6 +122,8 @@ class StepRunner:
             scoring=scoring,
             tokens=_to_host(tokens),
             logprobs=_to_host(logprobs),
+            top_tokens=_to_host(top.indices),
+            top_logprobs=_to_host(top.values - normalizer),
             scores=tuple(map(_to_host, scores)),
             finite=_to_host(finite),
             ready=torch.cuda.Event() if self._device.type == "cuda" else None,  # type: ignore[no-untyped-call]
@@ -197,6 +205,10 @@ def _place_features(states: Tensor, share: Share) -> None:
 
 def _temperature(sequence: LiveSequence) -> float:
     return sequence.work.temperature if isinstance(sequence.work, Sampling) else 0.0
+
+
+def _top_logprobs(sequence: LiveSequence) -> int:
+    return sequence.work.top_logprobs if isinstance(sequence.work, Sampling) else 0
 
 
 def _to_host(tensor: Tensor) -> Tensor:
