@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow check clean
+.PHONY: quickstart test test-slow test-mutants check clean
 
 # Build the quickstart recipe, answer on 30 of its images (FULL=1: on all 300), compare tile rules.
 # The language model is so small that one thread is the fastest: others spin while they wait.
@@ -19,6 +19,10 @@ test: check
 # Long soaks, on top of `make test`.
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -q -m slow
+
+# Faults put into a copy of the tree one by one, each of which some test has to notice.
+test-mutants: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(FAULTS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -17,6 +17,11 @@ __all__ = ["pytest_terminal_summary"]
 DATA = Path(__file__).parent / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--artifacts` keeps built artifacts for later sessions, for tests of what only reads them."""
+    parser.addoption("--artifacts", type=Path, help="a folder of built artifacts to use and fill")
+
+
 def pytest_configure() -> None:
     """One thread for each process: on a busy machine waiting threads of torch spin."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
@@ -66,7 +71,9 @@ def images() -> Path:
 
 @pytest.fixture(scope="session")
 def artifacts(
-    miniatures: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    miniatures: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
 ) -> Callable[[str], Path]:
     """`artifacts(name)` is that miniature's artifact, fp32 and Pillow as the oracle; read only.
 
@@ -75,10 +82,11 @@ def artifacts(
     # Here, so that tests which need no artifact run where the build extra is not installed.
     from tests.artifacts import build_once
 
-    shared = _shared_folder(tmp_path_factory)
+    shared = pytestconfig.getoption("--artifacts")
+    built = shared or _shared_folder(tmp_path_factory) / "artifacts"
 
     def folder(name: str) -> Path:
-        return build_once(miniatures(name), shared / "artifacts" / name)
+        return build_once(miniatures(name), built / name)
 
     return folder
 

@@ -23,7 +23,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 400
 MAX_MEDIAN_LINES = 110
 # Folders of tests/ that belong to no folder of vlmc/.
-ACROSS = {"attacks", "data", "exactness", "gpu", "miniature", "recipes"}
+ACROSS = {"attacks", "data", "exactness", "gpu", "miniature", "mutants", "recipes"}
 
 # Rooms from the ground up. A room imports rooms of lower floors only.
 FLOORS: tuple[set[str], ...] = (

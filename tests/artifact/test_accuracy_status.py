@@ -67,6 +67,14 @@ def test_first_questions_can_fail_and_not_pass(status: str, expected: str, tmp_p
     assert found.ignored == (() if status == "failed" else (said,))
 
 
+def test_beside_a_failure_the_first_questions_pass_nothing_either(tmp_path: Path) -> None:
+    (engine,) = manifest().engines
+    write(tmp_path, "x", entry("passed"), entry("failed", "tensorrt", "sm89"), limit=2)
+    found = read_accuracy(tmp_path, IDENTITY)
+    assert found.statuses == {("tensorrt", "sm89"): "failed"}
+    assert found.status(engine) == "not_run"
+
+
 def test_report_on_another_artifact_is_ignored_and_said(tmp_path: Path) -> None:
     path = write(tmp_path, "x", entry("passed"), identity="b" * 64)
     found = read_accuracy(tmp_path, IDENTITY)

@@ -59,6 +59,7 @@ def test_percentiles_are_nearest_ranks() -> None:
     values = list(range(1, 101))
     assert [percentile(values, p) for p in (50, 95, 99)] == [50, 95, 99]
     assert percentile([7.0], 50) == percentile([7.0], 99) == 7.0
+    assert [percentile(range(1, 11), p) for p in (1, 50, 51, 95, 99)] == [1, 5, 6, 10, 10]
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])

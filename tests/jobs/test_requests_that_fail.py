@@ -15,6 +15,7 @@ from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
 from tests.jobs.input.write import write_jsonl
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import HardwareError, VlmcError
+from vlmc.jobs.output.failures import Failures
 from vlmc.jobs.question_runner import MAX_FAILED_ROWS, Request
 from vlmc.runtime.requests.scores import ScoreMeasure
 
@@ -130,6 +131,18 @@ def test_other_errors_end_the_job(error: Exception, tmp_path: Path) -> None:
     paths = write_images(tmp_path / "images", 2)
     with pytest.raises(type(error), match=str(error)):
         run(tmp_path / "images", tmp_path / "o.jsonl", model=SmallMemory(paths, lambda: error))
+
+
+def test_errors_that_differ_in_numbers_have_one_reason() -> None:
+    failures = Failures()
+    for number, tokens in enumerate((4000, 5000, 6000)):
+        failures.add(number, {"error": f"the prompt has {tokens} tokens", "image": "a.jpg"})
+    failures.add(3, {"error": "a.jpg: is empty (0 bytes)", "image": "a.jpg"})
+    failures.add(4, {"error": None, "image": "a.jpg"})
+    assert failures.most_frequent() == [
+        ("the prompt has 4000 tokens", 3),
+        ("a.jpg: is empty (0 bytes)", 1),
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

@@ -9,6 +9,7 @@ import pytest
 from vlmc.machine.support import (
     CARDS,
     ENGINES,
+    MIN_FEATURE_COSINE,
     NOT_ALL_THREE,
     NOT_BY_ENGINE,
     NOT_BY_TARGET,
@@ -28,6 +29,17 @@ from vlmc.machine.support import (
 def test_every_card_and_engine_is_described() -> None:
     assert tuple(CARDS) == TARGETS
     assert tuple(RUNS_ON) == ENGINES
+
+
+def test_gates_of_the_precisions() -> None:
+    """As docs/accuracy.md promises them."""
+    assert MIN_FEATURE_COSINE == {
+        "fp32": 0.99999,
+        "fp16": 0.9999,
+        "bf16": 0.999,
+        "int8": 0.99,
+        "fp8": 0.995,
+    }
 
 
 @pytest.mark.parametrize(

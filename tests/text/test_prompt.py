@@ -57,6 +57,16 @@ def test_an_image_is_one_run_between_its_tags(kind: str) -> None:
     assert f"\n<img>{'<IMG_CONTEXT>' * 3328}</img>\nIs it red?" in prompt.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("choice", ["yes", "91", "不是", "a hard hat"])
+def test_a_choice_has_the_ids_of_an_answer(kind: str, choice: str) -> None:
+    """Not those of a text of its own, which some tokenizers begin with a space."""
+    made = builder(kind)
+    prompt = made.build("Is it red?", [1])
+    whole = tokenizer(kind).encode(prompt.text + choice)
+    assert [*prompt.ids, *made.choice_ids(choice)] == whole
+
+
 def test_images_without_a_placeholder_share_one() -> None:
     prompt = builder("qwen2").build("Compare.", [2, 1, 4])
     assert f"user\n<img>{'<IMG_CONTEXT>' * 21}</img>\nCompare.<|im_end|>" in prompt.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -203,6 +204,7 @@ def test_point_estimate_decides_on_agreement(
         (1000, 0, [], []),
         (200, 0, [], ["max_recall_drop"]),  # half a width of 0.014 with nothing lost
         (994, 6, [], ["max_recall_drop"]),
+        (990, 10, [], ["max_recall_drop"]),  # exactly the threshold
         (980, 20, ["max_recall_drop"], []),
     ],
 )
@@ -212,6 +214,20 @@ def test_point_estimate_decides_on_recall(
     found = checked(pairs(same, other, positive=True))
     assert names(list(found.failed)) == failed
     assert names(list(found.underpowered)) == underpowered
+
+
+@pytest.mark.parametrize(("cosine", "failed"), [(0.9999, []), (0.9998, ["min_feature_cosine"])])
+def test_the_worst_tile_decides_on_features(cosine: float, failed: list[str]) -> None:
+    found = checked(pairs(1000, 0))
+    tiles = FeatureCheck(tuple(SampleTile("abc", i) for i in range(2)), {1: np.array([cosine, 1])})
+    assert names(list(replace(found, features=tiles).failed)) == failed
+
+
+def test_a_moved_grid_fails() -> None:
+    found = checked(pairs(1000, 0))
+    found.pixels.moved["a.jpg"] = "another grid"
+    assert names(list(found.failed)) == ["pixels"]
+    assert "a.jpg: another grid" in "\n".join(found.reasons())
 
 
 def test_failures_are_told_with_their_worst_cases() -> None:

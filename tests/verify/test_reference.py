@@ -52,7 +52,9 @@ def test_reads_back(made: Reference, tmp_path: Path) -> None:
     assert (tmp_path / "again").read_bytes() == (tmp_path / "reference").read_bytes()
 
 
-@pytest.mark.parametrize("change", ["cut", "record", "tiles", "features", "format", "json", "text"])
+@pytest.mark.parametrize(
+    "change", ["cut", "record", "tiles", "features", "format", "tokens", "json", "text"]
+)
 def test_damaged_is_refused(change: str, made: Reference, tmp_path: Path) -> None:
     path = tmp_path / "reference"
     write_reference(made, path)
@@ -68,8 +70,12 @@ def test_damaged_is_refused(change: str, made: Reference, tmp_path: Path) -> Non
             tensors["tiles"] = tensors["tiles"][:1].copy()
         elif change == "features":
             tensors["features"] = tensors["features"].astype(np.float64)
-        elif change == "format":
-            text = tensors["record"].tobytes().replace(b'"format": 1', b'"format": 9')
+        elif change in ("format", "tokens"):
+            old, new = {
+                "format": (b'"format": 1', b'"format": 9'),
+                "tokens": (b'"max_new_tokens": 5', b'"max_new_tokens": 9'),
+            }[change]
+            text = tensors["record"].tobytes().replace(old, new)
             tensors["record"] = np.frombuffer(text, np.uint8)
         else:
             tensors["record"] = np.frombuffer(b"[" * 100_000, np.uint8)

@@ -34,3 +34,18 @@ def test_calibration_tiles(
         seed=0,
     )
     assert tile[0, 0, 0] == corner
+
+
+def test_the_seed_chooses_the_tiles_of_an_image(images: Path) -> None:
+    def chosen(seed: int) -> list[bytes]:
+        tiles = CalibrationTiles(
+            [images / "640x480.jpg"],
+            TileRule("original"),
+            resampler="pillow",
+            exif="ignore",
+            seed=seed,
+        )
+        return [tile.tobytes() for tile in tiles]
+
+    assert chosen(0) == chosen(0)
+    assert len({tuple(chosen(seed)) for seed in range(5)}) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -47,10 +48,13 @@ def features_of(tower: VisionTower, tiles: torch.Tensor = TILES) -> torch.Tensor
     return tower(normalize_tiles(tiles, torch.float32))
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(("name", "shuffle"), [*((name, "v2") for name in QUICK), (QUICK[0], "v1")])
 @torch.inference_mode()
-def test_folding_leaves_the_tower_as_it_is(name: str, miniatures: Callable[[str], Path]) -> None:
+def test_folding_leaves_the_tower_as_it_is(
+    name: str, shuffle: Literal["v1", "v2"], miniatures: Callable[[str], Path]
+) -> None:
     tower = tower_of(miniatures(name))
+    tower.pixel_shuffle_version = shuffle
     expected = features_of(tower).double()
     found = TypedTower(tower, torch.float32)(TILES).double()
     assert float((found - expected).norm() / expected.norm()) <= 1e-6

@@ -130,3 +130,20 @@ def test_a_row_ends_with_its_stop_token_while_others_go_on(miniature: Path) -> N
     found = generate(decoder, started(decoder, (9, 4), 10), Sampling(10), stop)
     assert found == [free[0][:end], free[1]]
     assert end < 10
+
+
+@torch.inference_mode()
+def test_nothing_is_computed_after_the_last_row_has_stopped(miniature: Path) -> None:
+    """It would cost time and change no answer."""
+    decoder = load(miniature).decoder
+    start = started(decoder, (9,), 10)
+    (free,) = generate(decoder, start, Sampling(10), NO_STOP)
+    stop = free[1]
+    steps: list[object] = []
+    handle = decoder.register_forward_hook(lambda *call: steps.append(call))
+    try:
+        (found,) = generate(decoder, started(decoder, (9,), 10), Sampling(10), stop)
+    finally:
+        handle.remove()
+    assert found == free[: free.index(stop) + 1]
+    assert len(steps) == 1 + free.index(stop), "the prompt, and a step for each further token"

@@ -60,7 +60,10 @@ def test_it_runs_once_for_each_artifact_and_version(
     monkeypatch.setattr(self_test, "machine_name", lambda device: "another machine")
     with load(artifact, device="cpu"):
         pass
-    assert len(runs) == len(list(cache.iterdir())) == 3
+    monkeypatch.setattr(self_test, "__version__", "another version")
+    with load(artifact, device="cpu"):
+        pass
+    assert len(runs) == len(list(cache.iterdir())) == 4
 
 
 def test_wrong_features_are_refused_each_time(

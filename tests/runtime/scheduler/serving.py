@@ -80,7 +80,10 @@ class Service:
     policy: str
 
     def ask(
-        self, asked: Sequence[tuple[PreparedRequest, Sampling | ChoiceTrie]]
+        self,
+        asked: Sequence[tuple[PreparedRequest, Sampling | ChoiceTrie]],
+        *,
+        timeout_s: float = 300,
     ) -> list[tuple[Result, Spent]]:
         results: queue.Queue[tuple[int, Result, Spent]] = queue.Queue()
         for index, (prepared, work) in enumerate(asked):
@@ -98,7 +101,7 @@ class Service:
                     config=self.decoder.config,
                 )
             )
-        found = [results.get(timeout=300) for _ in asked]
+        found = [results.get(timeout=timeout_s) for _ in asked]
         assert results.empty(), "a request was answered twice"
         assert sorted(index for index, _, _ in found) == list(range(len(asked)))
         return [(result, spent) for _, result, spent in sorted(found, key=lambda f: f[0])]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from tests.models.loaded import load
 from tests.runtime.scheduler.serving import drawn, picture, request, start
+from vlmc.errors import UsageError, VlmcError
+from vlmc.runtime.requests.request import PreparedImage
+from vlmc.runtime.scheduler.requests import make_sequence
 from vlmc.runtime.scheduler.scheduler import Share
-from vlmc.runtime.scheduler.sequence import Generated, Sampling
+from vlmc.runtime.scheduler.sequence import Generated, Result, Sampling
 from vlmc.runtime.scheduler.step_runner import StepResult
 
 Folder = Callable[[str], Path]
@@ -107,6 +114,95 @@ def test_stop_token_ends_an_answer(miniature: Path) -> None:
         assert result.token_ids == tokens[:end]
     finally:
         service.loop.close()
+
+
+def test_an_image_that_cannot_be_encoded_fails_its_own_requests(
+    miniature: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start(load(miniature).decoder)
+    bad, encode = picture(7), service.encoder.encode
+
+    def encode_all_but(images: Sequence[PreparedImage]) -> list[Tensor]:
+        if bad.digest in [image.digest for image in images]:
+            raise VlmcError("this image cannot be encoded")
+        return encode(images)
+
+    monkeypatch.setattr(service.encoder, "encode", encode_all_but)
+    try:
+        asked = [(request([one], [9]), Sampling(2)) for one in (picture(1), bad, picture(2), bad)]
+        first, second, third, fourth = (result for result, _ in service.ask(asked))
+        assert str(second) == str(fourth) == "this image cannot be encoded"
+        service.check(*asked[0], first)
+        service.check(*asked[2], third)
+    finally:
+        service.loop.close()
+
+
+@pytest.mark.parametrize("name", ["phi3-300m", "internlm2-300m-ntk"])
+def test_a_prompt_in_pieces_is_as_a_whole(name: str, miniatures: Folder) -> None:
+    """Its first pieces are shorter than the window of rope, and end within an image."""
+    service = start(load(miniatures(name)).decoder, max_batch_tokens=200)
+    try:
+        asked = [(request([picture(seed, 2)], [9] * 40), Sampling(4)) for seed in range(4)]
+        for (prepared, work), (result, _) in zip(asked, service.ask(asked), strict=True):
+            assert len(prepared.prompt_ids) > 512
+            service.check(prepared, work, result)
+    finally:
+        service.loop.close()
+
+
+def test_a_cancelled_request_is_not_computed(miniature: Path) -> None:
+    service = start(load(miniature).decoder)
+    results: queue.Queue[Result] = queue.Queue()
+    try:
+        service.loop.submit(
+            make_sequence(
+                request([picture(1)], [9]),
+                Sampling(1),
+                lambda result, spent: results.put(result),
+                policy="content",
+                salt=b"artifact",
+                config=service.decoder.config,
+                cancelled=lambda: True,
+            )
+        )
+        assert "was cancelled" in str(results.get(timeout=60))
+        assert service.encoder.encoded == []
+    finally:
+        service.loop.close()
+
+
+def test_a_closed_loop_fails_what_it_has_not_answered(
+    miniature: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start(load(miniature).decoder)
+    runner, run = service.loop._runner, service.loop._runner.run
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(shares: Sequence[Share]) -> StepResult:
+        begun.set()
+        go_on.wait(60)
+        return run(shares)
+
+    monkeypatch.setattr(runner, "run", slow)
+    closing = threading.Thread(target=service.loop.close)
+
+    def close() -> None:
+        begun.wait(60)
+        closing.start()
+        while not service.loop._closing:
+            time.sleep(0.001)
+        go_on.set()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    asked = [(request([], [9, 10]), Sampling(500)) for _ in range(3)]
+    results = service.ask(asked, timeout_s=30)
+    closer.join()
+    closing.join()
+    for result, _ in results:
+        assert isinstance(result, UsageError), result
+        assert "closed before the request was answered" in str(result)
 
 
 def test_memory_that_runs_out_makes_steps_smaller_and_loses_nothing(
