@@ -146,3 +146,19 @@ def test_paired_interval_turns_with_the_sides_and_knows_nothing_of_nothing() -> 
     assert low < PairedDrop(8, 3, 413).value < high
     assert PairedDrop(0, 0, 0).interval == (-1.0, 1.0)
     assert math.isnan(PairedDrop(0, 0, 0).value)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "expected"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1.0),
+        (5, 5, 1.0),
+        (6, 0, 0.03125),
+        (0, 6, 0.03125),
+        (9, 2, 0.0654296875),  # scipy.stats.binomtest(2, 11).pvalue
+        (3000, 1000, 0.0),
+    ],
+)
+def test_mcnemars_exact_test(lost: int, gained: int, expected: float) -> None:
+    assert PairedDrop(lost, gained, 5000).p_value == pytest.approx(expected, abs=1e-9)

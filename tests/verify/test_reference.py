@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,12 @@ def made() -> Reference:
         dataset_path="/data/eval.jsonl",
         grids={"c" * 64: ImageGrid(480, 320, 7, "d" * 64)},
         answers={
-            (("c" * 64,), "有吗？"): SourceAnswer("有。", -0.25),
-            (("c" * 64, "e" * 64), "Both?"): SourceAnswer("", -3.5),
+            (("c" * 64,), "有吗？"): SourceAnswer(
+                "有。", -0.25, (7, 9), (((7, 8), (-0.25, -1.5)), ((9, 1), (-0.5, -2.0)))
+            ),
+            (("c" * 64, "e" * 64), "Both?"): SourceAnswer(
+                "", -3.5, (3,), (((3, 4), (-3.5, -4.0)),)
+            ),
         },
         places=(SampleTile("c" * 64, 0), SampleTile("c" * 64, 6)),
         tiles=generator.integers(0, 256, (2, 448, 448, 3), dtype=np.uint8),
@@ -72,7 +77,7 @@ def test_damaged_is_refused(change: str, made: Reference, tmp_path: Path) -> Non
             tensors["features"] = tensors["features"].astype(np.float64)
         elif change in ("format", "tokens"):
             old, new = {
-                "format": (b'"format": 1', b'"format": 9'),
+                "format": (b'"format": 2', b'"format": 9'),
                 "tokens": (b'"max_new_tokens": 5', b'"max_new_tokens": 9'),
             }[change]
             text = tensors["record"].tobytes().replace(old, new)
@@ -102,3 +107,35 @@ def test_values_that_are_not_finite_are_refused(
     write_reference(made, tmp_path / "reference")
     with pytest.raises(UsageError, match="are NaN or infinite"):
         read_reference(tmp_path / "reference")
+
+
+def test_a_reference_of_format_1_has_no_tokens(made: Reference, tmp_path: Path) -> None:
+    path = tmp_path / "reference"
+    write_reference(made, path)
+    tensors = load_file(path)
+    record = json.loads(tensors["record"].tobytes())
+    record["format"] = 1
+    record["answers"] = [row[:4] for row in record["answers"]]
+    tensors["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    save_file({name: tensors[name] for name in ("record", "tiles", "features")}, path)
+    answers = read_reference(path).answers
+    assert {answer.text for answer in answers.values()} == {"有。", ""}
+    assert all(answer.token_ids == answer.top == () for answer in answers.values())
+
+
+@pytest.mark.parametrize("change", ["fewer", "nan", "missing"])
+def test_tokens_that_do_not_belong_together_are_refused(
+    change: str, made: Reference, tmp_path: Path
+) -> None:
+    path = tmp_path / "reference"
+    write_reference(made, path)
+    tensors = load_file(path)
+    if change == "fewer":
+        tensors["answer_tokens"] = tensors["answer_tokens"][:1].copy()
+    elif change == "nan":
+        tensors["top_logprobs"][0, 0] = np.nan
+    else:
+        del tensors["top_tokens"]
+    save_file(tensors, path)
+    with pytest.raises(UsageError, match="not a valid reference file"):
+        read_reference(path)

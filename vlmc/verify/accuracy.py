@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 
 from vlmc.errors import UsageError, VlmcError
@@ -18,6 +19,7 @@ from vlmc.runtime.model import Model
 from vlmc.verify.accuracy_targets import AccuracyTargets
 from vlmc.verify.answers import AnswerCheck, Pair
 from vlmc.verify.dataset import Dataset
+from vlmc.verify.divergence import DivergenceCheck, continuations, divergences
 from vlmc.verify.features import FeatureCheck, batch_counts, check_features
 from vlmc.verify.gate import Checked, Thresholds
 from vlmc.verify.pixels import PixelCheck, grid_of
@@ -38,10 +40,14 @@ def check_model(
         VlmcError: an image or a prompt is not usable.
     """
     accuracy = targets.accuracy
+    pixels = _check_pixels(model, targets, reference, dataset)
+    features = _check_features(model, reference)
+    answers, divergence = _check_answers(model, targets, reference, dataset)
     return Checked(
-        pixels=_check_pixels(model, targets, reference, dataset),
-        features=_check_features(model, reference),
-        answers=_check_answers(model, targets, reference, dataset),
+        pixels=pixels,
+        features=features,
+        answers=answers,
+        divergence=divergence,
         thresholds=Thresholds(
             min_feature_cosine=model.chosen.min_feature_cosine,
             min_answer_agreement=accuracy.min_answer_agreement,
@@ -110,13 +116,29 @@ def _check_answers(
     targets: AccuracyTargets,
     reference: Reference,
     dataset: Dataset,
-) -> AnswerCheck:
+) -> tuple[AnswerCheck, DivergenceCheck | None]:
+    """Ask every question, and beside it for the probabilities along the source's answer."""
     questions, pairs = dataset.questions, []
+    positions: list[tuple[float, ...]] = []
+    sources = [reference.answers[question.key] for question in questions]
+    comparable = all(source.top for source in sources)
     requests = (question.request for question in questions)
+    followed = (
+        (question.request, continuations(source))
+        for question, source in zip(questions, sources, strict=True)
+    )
+    scored = model.try_score_tokens(followed) if comparable else repeat({}, len(questions))
     with closing(model.try_stream(requests, max_new_tokens=MAX_NEW_TOKENS)) as answers:
-        for question, answer in zip(questions, answers, strict=True):
+        for question, source, answer, scores in zip(
+            questions, sources, answers, scored, strict=True
+        ):
             if isinstance(answer, VlmcError):
                 raise answer
-            pairs.append(Pair(question, reference.answers[question.key], answer.text))
+            if isinstance(scores, VlmcError):
+                raise scores
+            pairs.append(Pair(question, source, answer.text))
+            if comparable:
+                positions.append(divergences(source, scores))
             report(Progress("answers compared", len(pairs), len(questions)))
-    return AnswerCheck(tuple(pairs), targets.accuracy.normalize)
+    check = AnswerCheck(tuple(pairs), targets.accuracy.normalize)
+    return check, DivergenceCheck(tuple(positions)) if comparable else None

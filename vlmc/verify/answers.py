@@ -15,6 +15,7 @@ from vlmc.verify.metrics import (
     Share,
     is_found,
     is_positive,
+    match_drop,
     normalize,
     recall_drop,
     score,
@@ -100,9 +101,12 @@ class AnswerCheck:
                 "agreement": share_json(part.agreement),
                 "exact_match": share_json(part.exact),
             }
+            if part.drop.n:
+                values["questions"][name]["recall_drop"] = drop_json(part.drop)
         if labelled:
             reference, artifact = self._sides(labelled)
             values["recall_drop"] = drop_json(self.drop)
+            values["match_drop"] = drop_json(match_drop(reference, artifact, self.steps))
             for side, judged in (("reference", reference), ("artifact", artifact)):
                 values[side] = _scores_json(score(judged, self.steps))
                 for name, scores in score_by_question(judged, self.steps).items():
@@ -135,8 +139,10 @@ def share_json(share: Share) -> dict[str, Any]:
 
 
 def drop_json(drop: PairedDrop) -> dict[str, Any]:
-    """Value, n and the 95 % interval of Bonett and Price, with what was lost and gained."""
-    return _plain(drop.value, drop.n, drop.interval) | {"lost": drop.lost, "gained": drop.gained}
+    """Value, n and the 95 % interval of Bonett and Price, with what was lost and gained, and the p
+    of McNemar's exact test."""
+    changes = {"lost": drop.lost, "gained": drop.gained, "mcnemar_p": round(drop.p_value, 6)}
+    return _plain(drop.value, drop.n, drop.interval) | changes
 
 
 def _plain(value: float, n: int, interval: tuple[float, float]) -> dict[str, Any]:

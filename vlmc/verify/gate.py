@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmc.verify.answers import AnswerCheck
+from vlmc.verify.divergence import DivergenceCheck
 from vlmc.verify.features import FeatureCheck
 from vlmc.verify.pixels import PixelCheck
 
@@ -72,6 +73,7 @@ class Checked:
     features: FeatureCheck
     answers: AnswerCheck
     thresholds: Thresholds
+    divergence: DivergenceCheck | None = None  # None where the reference has no probabilities
 
     def verdicts(self) -> list[Verdict]:
         """Pixels, features, agreement and recall."""

@@ -96,6 +96,15 @@ class PairedDrop:
         spread = _Z * math.sqrt((lost + gained - drop**2) / n)
         return max(-1.0, drop - spread), min(1.0, drop + spread)
 
+    @property
+    def p_value(self) -> float:
+        """McNemar's exact test, two-sided: how likely so uneven a split of the changed answers is
+        if losses and gains are equally likely; 1 where nothing changed."""
+        changed, fewer = self.lost + self.gained, min(self.lost, self.gained)
+        tail = sum(math.comb(changed, count) for count in range(fewer + 1))
+        # Of integers, since 2.0 ** changed overflows from 1,024 changes on.
+        return min(1.0, float(2 * tail / 2**changed))
+
 
 def normalize(text: str, steps: Sequence[str] = NORMALIZE) -> str:
     """The text after `steps`, of `NORMALIZE`, in their order; outer spaces always go."""
@@ -144,10 +153,32 @@ def recall_drop(
     steps: Sequence[str] = NORMALIZE,
 ) -> PairedDrop:
     """The drop of recall from `before` to `after`, which answer the same questions."""
-    lost = gained = n = 0
+    n = sum(is_positive(old, steps) for old in before)
+    return _paired(before, after, lambda item: is_found(item, steps), n)
+
+
+def match_drop(
+    before: Sequence[LabelledAnswer],
+    after: Sequence[LabelledAnswer],
+    steps: Sequence[str] = NORMALIZE,
+) -> PairedDrop:
+    """The drop of exact match with the label from `before` to `after`."""
+
+    def matches(item: LabelledAnswer) -> bool:
+        return normalize(item.answer, steps) == normalize(item.label, steps)
+
+    return _paired(before, after, matches, len(before))
+
+
+def _paired(
+    before: Sequence[LabelledAnswer],
+    after: Sequence[LabelledAnswer],
+    holds: Callable[[LabelledAnswer], bool],
+    n: int,
+) -> PairedDrop:
+    lost = gained = 0
     for old, new in zip(before, after, strict=True):
-        was, now = is_found(old, steps), is_found(new, steps)
-        n += is_positive(old, steps)
+        was, now = holds(old), holds(new)
         lost += was and not now
         gained += now and not was
     return PairedDrop(lost, gained, n)

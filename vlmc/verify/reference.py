@@ -25,12 +25,14 @@ from vlmc.image.resize import Resampler
 from vlmc.image.tiles import TileRule
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
+from vlmc.verify.answer_tokens import read_tokens, token_arrays
 from vlmc.verify.dataset import Dataset, Key
 from vlmc.verify.features import check_finite
 from vlmc.verify.pixels import ImageGrid, SampleTile, grid_of, sample_indices, sampled
 from vlmc.verify.source import MAX_NEW_TOKENS, Source, SourceAnswer
 
-_FORMAT = 1
+# Format 1 lacks the answers' tokens.
+_FORMATS = (1, 2)
 _RECORD = "record"
 
 
@@ -129,7 +131,7 @@ def write_reference(reference: Reference, path: Path) -> None:
         UsageError: the place cannot be written to.
     """
     record = {
-        "format": _FORMAT,
+        "format": _FORMATS[-1],
         "source": dict(reference.source),
         "dtype": reference.dtype,
         "device": reference.device,
@@ -140,7 +142,8 @@ def write_reference(reference: Reference, path: Path) -> None:
         "dataset_path": reference.dataset_path,
         "grids": {digest: asdict(grid) for digest, grid in reference.grids.items()},
         "answers": [
-            [*key, answer.text, answer.first_logprob] for key, answer in reference.answers.items()
+            [*key, answer.text, answer.first_logprob, len(answer.token_ids)]
+            for key, answer in reference.answers.items()
         ],
         "places": [[place.image, place.index] for place in reference.places],
     }
@@ -150,6 +153,7 @@ def write_reference(reference: Reference, path: Path) -> None:
         _RECORD: np.frombuffer(text, np.uint8),
         "tiles": reference.tiles,
         "features": reference.features,
+        **token_arrays([*reference.answers.values()]),
     }
     try:
         with atomic_path(path) as temporary:
@@ -167,7 +171,8 @@ def read_reference(path: Path) -> Reference:
     try:
         with open_safetensors(path, "np") as file:
             record = parse_json(file.get_tensor(_RECORD).tobytes())
-            return _parse(record, file.get_tensor("tiles"), file.get_tensor("features"))
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name != _RECORD}  # noqa: SIM118
+            return _parse(record, tensors)
     except (OSError, CheckpointError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is not a valid reference file ({error}). Make one with `vlmc verify "
@@ -175,9 +180,10 @@ def read_reference(path: Path) -> Reference:
         ) from error
 
 
-def _parse(record: Any, tiles: npt.NDArray[Any], features: npt.NDArray[Any]) -> Reference:
-    if record["format"] != _FORMAT or record["max_new_tokens"] != MAX_NEW_TOKENS:
+def _parse(record: Any, tensors: Mapping[str, npt.NDArray[Any]]) -> Reference:
+    if record["format"] not in _FORMATS or record["max_new_tokens"] != MAX_NEW_TOKENS:
         raise ValueError("another version of vlmc wrote it")
+    tiles, features = tensors["tiles"], tensors["features"]
     places = tuple(SampleTile(str(image), int(index)) for image, index in record["places"])
     count, hidden = len(places), features.shape[-1]
     if (
@@ -187,7 +193,9 @@ def _parse(record: Any, tiles: npt.NDArray[Any], features: npt.NDArray[Any]) -> 
         or features.shape != (count, 256, hidden)
     ):
         raise ValueError(f"its tiles are {tiles.shape}, its features {features.shape}")
-    logprobs = [logprob for *_, logprob in record["answers"]]
+    # Images, prompt, text, log-probability of the first token, and from format 2 the tokens.
+    rows = [[*row, 0][:5] for row in record["answers"]]
+    logprobs = [row[3] for row in rows]
     if not np.isfinite(features).all() or not all(map(math.isfinite, logprobs)):
         raise ValueError("its features or log-probabilities are NaN or infinite")
     return Reference(
@@ -200,8 +208,10 @@ def _parse(record: Any, tiles: npt.NDArray[Any], features: npt.NDArray[Any]) -> 
         dataset_path=str(record["dataset_path"]),
         grids={digest: ImageGrid(**grid) for digest, grid in record["grids"].items()},
         answers={
-            (tuple(images), str(prompt)): SourceAnswer(str(text), float(logprob))
-            for images, prompt, text, logprob in record["answers"]
+            (tuple(images), str(prompt)): SourceAnswer(str(text), float(logprob), tokens, top)
+            for (images, prompt, text, logprob, _), (tokens, top) in zip(
+                rows, read_tokens([int(row[4]) for row in rows], tensors), strict=True
+            )
         },
         places=places,
         tiles=tiles,

@@ -12,6 +12,7 @@ from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
 from vlmc.verify.answers import AnswerCheck
 from vlmc.verify.dataset import Dataset
+from vlmc.verify.divergence import DivergenceCheck
 from vlmc.verify.explanation import Explanation
 from vlmc.verify.gate import Checked
 from vlmc.verify.reference import Reference
@@ -116,6 +117,7 @@ class Verified:
                 "below": checked.features.worst_tiles(checked.thresholds.min_feature_cosine),
             },
             "answers": checked.answers.to_json(),
+            "divergence": None if checked.divergence is None else checked.divergence.to_json(),
             "disagreements": [pair.to_json() for pair in checked.answers.disagreements[:_WORST]],
             "explanations": [explanation.to_json() for explanation in self.explanations],
         }
@@ -156,6 +158,8 @@ class Verified:
         )
         yield f"features    worst cosine of {len(checked.features.tiles)} tiles: {worst}"
         yield from _answer_lines(checked.answers)
+        if checked.divergence is not None:
+            yield from _divergence_lines(checked.divergence)
         yield from (explanation.line() for explanation in self.explanations)
         yield from (verdict.line() for verdict in checked.verdicts())
 
@@ -168,12 +172,25 @@ def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
         return
     for side in ("reference", "artifact"):
         yield f"            {side}: {_scores(values[side])}"
-    yield f"            recall drop {_share(values['recall_drop'])}"
+    for name in ("recall_drop", "match_drop"):
+        drop = values[name]
+        yield (
+            f"            {name.replace('_', ' ')} {_share(drop)}, {drop['lost']} lost and "
+            f"{drop['gained']} gained, McNemar p {drop['mcnemar_p']:.4f}"
+        )
     for name, part in values["questions"].items():
         yield f"            {name or 'no question id'}: agreement {_share(part['agreement'])}"
         for side in ("reference", "artifact"):
             if side in part:
                 yield f"              {side}: {_scores(part[side])}"
+
+
+def _divergence_lines(divergence: DivergenceCheck) -> Iterator[str]:
+    for name, values in divergence.to_json().items():
+        yield (
+            f"divergence  {name.replace('_', ' ')}: mean {values['mean']:.5f} nats, 99 % within "
+            f"{values['p99']:.5f}, at most {values['max']:.5f}, n {values['n']}"
+        )
 
 
 def _scores(values: Mapping[str, Any]) -> str:
