@@ -187,8 +187,8 @@ ATTACKS: list[tuple[str, Change, str]] = [
     ("nested-pattern", llama3(pattern("(" * 100_000 + ")" * 100_000)), "tokenizer.json"),
     ("far-piece", llama3(far_id), "tokenizer.json: a piece has an id beyond"),
     # The graph.
-    ("graph", file("vision/model.onnx", b"\x3a\xff\xff\xff\xff\x07x"), "no ONNX graph"),
-    ("engine-file", edit_manifest(engines__0__file=SETTINGS), "no ONNX graph"),
+    ("graph", file("vision/model.onnx", b"\x3a\xff\xff\xff\xff\x07x"), "is not an ONNX graph"),
+    ("engine-file", edit_manifest(engines__0__file=SETTINGS), "is not an ONNX graph"),
     ("engine-gone", edit_manifest(engines__0__file="vision/other.onnx"), "holds no vision/other"),
 ]
 

@@ -23,6 +23,8 @@ from vlmc.errors import AccuracyError, UsageError
 if TYPE_CHECKING:
     from vlmc.verify.report import Verified
 
+_GOLDEN_TILES = 8  # as in every artifact
+
 
 @click.group()
 def verify() -> None:
@@ -201,6 +203,66 @@ def accuracy(
             click.echo("a limited run never passes; leave --limit out to verify the artifact")
         click.echo(f"{verified.status}  {path}")
     _refuse_inaccurate(verified, strict)
+
+
+@verify.command()
+@artifact_argument
+@click.option(
+    "--layers", is_flag=True, help="Compare every tensor of the graph, to find where it diverges."
+)
+@click.option(
+    "--source",
+    type=PATH,
+    help="With --layers: the checkpoint to take the fp32 tower from; the default is the "
+    "artifact's own copy.",
+)
+@engine_option
+@click.option(
+    "--tiles",
+    metavar="N",
+    type=click.IntRange(min=1, max=_GOLDEN_TILES),
+    default=_GOLDEN_TILES,
+    show_default=True,
+    help="The number of golden tiles to run.",
+)
+@json_option
+@reporting_errors
+def features(
+    artifact: Path,
+    layers: bool,
+    source: Path | None,
+    engine: str | None,
+    tiles: int,
+    as_json: bool,
+) -> None:
+    """Compare the vision features of ARTIFACT with those of the fp32 tower.
+
+    The golden tiles of ARTIFACT are the input, so it needs no data. With --layers the graph runs
+    on ONNX Runtime, and on TensorRT where it is installed; the result names the first layer that
+    diverges and the worst tensors.
+    """
+    from vlmc.cli.views.progress import show_progress
+
+    if not layers and source is not None:
+        raise UsageError(
+            "--source selects the fp32 tower of --layers; add --layers or leave it out"
+        )
+    with build_extra():
+        from vlmc.compile.vision import write_fp32_graph
+        from vlmc.verify.golden_features import verify_golden_features
+        from vlmc.verify.layers.verify import verify_layers
+    with show_progress():
+        result = (
+            verify_layers(artifact, write_fp32_graph, source=source, engine=engine, tiles=tiles)
+            if layers
+            else verify_golden_features(artifact, engine=engine, tiles=tiles)
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        click.echo("\n".join(result.lines()))
+    if result.failure is not None:
+        raise AccuracyError(result.failure)
 
 
 def _refuse_inaccurate(verified: Verified, strict: bool) -> None:

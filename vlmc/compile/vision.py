@@ -72,6 +72,21 @@ def write_graph(
     save_graph(model, path)
 
 
+def write_fp32_graph(tower: VisionTower, path: Path, ranges: Ranges | None) -> None:
+    """Write the fp32 graph that a typed graph is compared with, layer by layer.
+
+    Its nodes have the names of their modules.
+
+    Args:
+        tower: the fp32 tower; `ranges` migrate its channels in place, as in the typed graph.
+        path: the file to write.
+        ranges: the artifact's calibration ranges, if it has any.
+    """
+    if ranges is not None:
+        migrate(tower, ranges)
+    save_graph(trace_tower(TypedTower(tower, torch.float32), name_nodes=True), path)
+
+
 def fp32_tower(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> VisionTower:
     """Load tower and projector of a checkpoint in fp32."""
     tensors = tower_tensors(checkpoint.weights, checkpoint.config)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +22,16 @@ OPSET = 20
 MAX_BATCH_TILES = 4096
 # Protobuf messages are limited to 2 GiB, so larger graphs store their weights in another file.
 EXTERNAL_DATA_BYTES = 1 << 30
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_TOWER_ITSELF = "tower"  # the name of the module that has none
 
 
-def trace_tower(tower: TypedTower) -> onnx_ir.Model:
+def trace_tower(tower: TypedTower, *, name_nodes: bool = False) -> onnx_ir.Model:
     """Export with dynamic N: uint8 `tiles` (N, 448, 448, 3) → `features` (N, 256, hidden).
 
     The example has two tiles, because torch.export specializes a batch of one. Initializers keep
-    the names of the tower's parameters.
+    the names of the tower's parameters. With `name_nodes`, a node is called by its module and
+    operator, such as `mlp1.1/MatMul`.
     """
     example = torch.zeros(2, 448, 448, 3, dtype=torch.uint8)
     batch = torch.export.Dim("tiles", min=1, max=MAX_BATCH_TILES)
@@ -43,6 +48,8 @@ def trace_tower(tower: TypedTower) -> onnx_ir.Model:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
+    if name_nodes:
+        _name_nodes(program.model)
     _strip_traces(program.model)
     return program.model
 
@@ -55,6 +62,18 @@ def save_graph(model: onnx_ir.Model, path: Path) -> None:
     size = sum(weight.nbytes for weight in weights if weight is not None)
     beside = f"{path.name}.data" if size > EXTERNAL_DATA_BYTES else None
     onnx_ir.save(model, path, external_data=beside)
+
+
+def _name_nodes(model: onnx_ir.Model) -> None:
+    """Name nodes by the module that the exporter notes; nodes of the same name get a number."""
+    names: Counter[str] = Counter()
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+        # The last scope is the operation in the module.
+        module = scopes[-2] if len(scopes) > 1 and scopes[-2] else _TOWER_ITSELF
+        name = f"{module}/{node.op_type}"
+        names[name] += 1
+        node.name = name if names[name] == 1 else f"{name}.{names[name]}"
 
 
 def _strip_traces(model: onnx_ir.Model) -> None:

@@ -37,20 +37,12 @@ class OnnxRuntimeEngine:
     ) -> None:
         self.precision, self.profiles = precision, profiles
         self.batch_tiles = max((profile.max for profile in profiles), default=BATCH_TILES)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        options.log_severity_level = 3
-        # Spinning threads would take the cores from torch, which runs right after.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if precision == "fp8":
-            # Fusing Q/DQ nodes makes operators of fp8 that have no kernels; unfused they are exact.
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(graph, precision, threads)
         except InvalidProtobuf as error:
-            raise IntegrityError(f"{graph} is no ONNX graph. Build the artifact again.") from error
+            raise IntegrityError(
+                f"{graph} is not an ONNX graph. Build the artifact again."
+            ) from error
         except Exception as error:  # onnxruntime raises many types of its own
             raise HardwareError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {graph}: {error}. Install the "
@@ -88,3 +80,18 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Free the session."""
         del self._session
+
+
+def open_session(
+    graph: Path, precision: str, threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU for a graph of a vision precision; all cores without `threads`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.log_severity_level = 3
+    # Spinning threads would take the cores from torch, which runs right after.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if precision == "fp8":
+        # Fusing Q/DQ nodes makes operators of fp8 that have no kernels; unfused they are exact.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
