@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.artifact.keys import make_keys
 from tests.command import call
 from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.integrity import open_artifact
-from vlmc.artifact.manifest import MANIFEST
+from vlmc.artifact.manifest import MANIFEST, read_manifest
 from vlmc.artifact.summary import summarize
+from vlmc.artifact.write import seal
 
 
 @pytest.fixture
@@ -71,6 +73,26 @@ def test_inspect_tells_of_the_graph_beside_engines_for_gpus(artifact: Path) -> N
     assert (
         line.split(maxsplit=1)[1] == "onnxruntime for cpu, fp32, vision/model.onnx; taken on a CPU"
     )
+
+
+def test_inspect_lists_layers_of_plans_or_says_why_not(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = call("inspect", copied, "--layers")
+    assert "no TensorRT plans" in without.stdout
+    manifest, file = read_manifest(copied), "vision/tensorrt-rtx-sm89.engine"
+    (copied / file).write_bytes(b"a plan")
+    (copied / IDENTITY).unlink()
+    record = replace(manifest.engines[0], engine="tensorrt-rtx", target="sm89", file=file)
+    seal(copied, replace(manifest, payload={}, engines=(record,)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    values = json.loads(call("inspect", copied, "--layers", "--json").stdout)
+    (plan,) = values["plans"]
+    assert (plan["file"], plan["layers"]) == (file, None)
+    assert "no GPU" in plan["reason"] or "not installed" in plan["reason"]
+    assert "plans" not in json.loads(call("inspect", copied, "--json").stdout)
+    flip(copied / file)
+    assert call("inspect", copied, "--layers").exit_code == 4, "a plan is native code"
 
 
 def test_verify_integrity(copied: Path) -> None:

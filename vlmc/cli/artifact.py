@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ import click
 from vlmc.cli.options import (
     PATH,
     artifact_argument,
+    build_extra,
     device_option,
     json_option,
     print_json,
@@ -41,20 +43,35 @@ def doctor(artifact: Path | None, device: str, as_json: bool) -> None:
 
 @click.command()
 @artifact_argument
+@click.option(
+    "--layers",
+    is_flag=True,
+    help="List the layers of TensorRT plans too, from the engine inspector; needs their package "
+    "and GPU.",
+)
 @json_option
 @reporting_errors
-def inspect(artifact: Path, as_json: bool) -> None:
+def inspect(artifact: Path, layers: bool, as_json: bool) -> None:
     """Show the contents of ARTIFACT: manifest, engines, sizes, accuracy status.
 
-    Checks no hashes; `vlmc verify integrity` does.
+    Checks no hashes without --layers; `vlmc verify integrity` does.
     """
     from vlmc.artifact.summary import summarize
 
     summary = summarize(artifact)
+    plans = []
+    if layers:
+        with build_extra():
+            from vlmc.artifact.plan_layers import inspect_plans
+
+            plans = inspect_plans(artifact)
     if as_json:
-        print_json(summary.to_json())
+        values = summary.to_json()
+        print_json(values | {"plans": [asdict(plan) for plan in plans]} if layers else values)
     else:
-        click.echo("\n".join(summary.lines()))
+        click.echo("\n".join([*summary.lines(), *(plan.text() for plan in plans)]))
+        if layers and not plans:
+            click.echo("layers      no TensorRT plans")
 
 
 @click.command("export")

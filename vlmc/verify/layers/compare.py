@@ -18,6 +18,7 @@ from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
 from vlmc.errors import HardwareError, IntegrityError
+from vlmc.machine.support import EngineName, Precision
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
 from vlmc.verify.layers.emulate_bf16 import emulate_bf16
@@ -50,8 +51,8 @@ def compare_graphs(
     typed: Path,
     tiles: Tiles,
     *,
-    precision: str,
-    engines: Sequence[str],
+    precision: Precision,
+    engines: Sequence[EngineName],
     min_cosine: float,
 ) -> tuple[Errors, Match]:
     """Compare all tensors of two graphs of the same tower.
@@ -101,7 +102,7 @@ def compare_graphs(
 
 
 def _copy_graphs(
-    fp32: Path, typed: Path, folder: Path, precision: str
+    fp32: Path, typed: Path, folder: Path, precision: Precision
 ) -> tuple[tuple[GraphCopy, GraphCopy], Match]:
     reference = GraphCopy(onnx.load(fp32), folder / "fp32")
     model = onnx.load(typed)
@@ -128,9 +129,9 @@ def _batches(tensors: Sequence[MatchedTensor], copies: int) -> Iterator[list[Mat
 def _run(
     copies: tuple[GraphCopy, GraphCopy],
     batch: Sequence[MatchedTensor],
-    engines: Sequence[str],
+    engines: Sequence[EngineName],
     tiles: Tiles,
-    precision: str,
+    precision: Precision,
 ) -> dict[str, list[dict[str, tuple[float, float]]]]:
     """Per engine and tile: tensor → cosine and relative error."""
     fp32 = copies[0].mark({_OUTPUT + tensor.name: tensor.fp32 for tensor in batch})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -14,6 +15,7 @@ from vlmc.artifact.vision_files import GRAPH, RANGES, TOWER, payload_name
 from vlmc.checkpoint.huggingface import tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.errors import HardwareError, UsageError
+from vlmc.machine.support import EngineName, Precision
 from vlmc.models.cosine import cosine
 from vlmc.models.vision.calibration_ranges import Ranges, read_ranges
 from vlmc.models.vision.load import load_tower
@@ -55,7 +57,8 @@ def verify_layers(
     """
     artifact = open_artifact(folder)
     record = bundled_graph(artifact.manifest) or artifact.manifest.engines[0]
-    engines, skipped = _engines(engine, record.precision)
+    precision = cast(Precision, record.precision)  # the manifest's reader has checked it
+    engines, skipped = _engines(engine, precision)
     images, features = read_golden(artifact)
     images = images[:tiles]
     with tempfile.TemporaryDirectory(prefix="vlmc-fp32-") as name:
@@ -74,7 +77,7 @@ def verify_layers(
             graph,
             artifact.path(payload_name(GRAPH)),
             images.numpy(),
-            precision=record.precision,
+            precision=precision,
             engines=engines,
             min_cosine=record.min_feature_cosine,
         )
@@ -89,16 +92,18 @@ def verify_layers(
     )
 
 
-def _engines(named: str | None, precision: str) -> tuple[list[str], dict[str, str]]:
+def _engines(named: str | None, precision: Precision) -> tuple[list[EngineName], dict[str, str]]:
     """The engines to compare on, and why others are skipped."""
     if named is not None and named not in COMPARED:
         raise UsageError(
             f"--layers cannot compare {named}: its inner tensors cannot be read. Choose "
             f"{', '.join(COMPARED)}, or leave --layers out to compare its features."
         )
-    engines: list[str] = []
+    engines: list[EngineName] = []
     skipped: dict[str, str] = {}
-    for engine in COMPARED if named is None else (named,):
+    for engine in COMPARED:
+        if named not in (None, engine):
+            continue
         reason = skip_reason(engine, precision)
         if reason is None and len(engines) == 2:
             reason = f"compared one by one; add --engine {engine}"
