@@ -56,16 +56,15 @@ def bind(engine: EngineName) -> Any:
     return trt
 
 
-def builder_config(engine: EngineName, trt: Any, shape: tuple[int, ...]) -> Any:
-    """Settings to build for this machine's GPU, for `tiles` of one shape, without TF32."""
-    settings: dict[str, Any] = {"profiles": [trt.Profile().add("tiles", shape, shape, shape)]}
+def builder_config(engine: EngineName, trt: Any) -> Any:
+    """Settings to build for this machine's GPU, from a graph of fixed shapes, without TF32."""
     if engine == "tensorrt-rtx":
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
         # Building for the current GPU needs one.
-        config = CreateConfigRTX(use_gpu=torch.cuda.is_available(), **settings)
+        config = CreateConfigRTX(use_gpu=torch.cuda.is_available())
     else:
-        config = trt.CreateConfig(**settings)
+        config = trt.CreateConfig()
     flag = importlib.import_module(PACKAGES[engine].module).BuilderFlag.TF32
     return trt.PostprocessConfig(config, lambda builder, network, config: config.clear_flag(flag))
 

@@ -9,7 +9,7 @@ import pytest
 from tests.verify.layers.graphs import Graphs
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def graphs(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
     """Of the InternLM2 miniature with the 300M tower."""
     return Graphs(tmp_path_factory.mktemp("graphs"), miniature)

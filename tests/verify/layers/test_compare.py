@@ -17,9 +17,13 @@ from vlmc.compile.vision import write_fp32_graph
 from vlmc.errors import IntegrityError
 from vlmc.machine.support import Precision
 from vlmc.verify.layers import compare
+from vlmc.verify.layers.batches import split_batches
+from vlmc.verify.layers.marked_graph import GraphCopy
 from vlmc.verify.layers.match import match_tensors
 from vlmc.verify.layers.result import TensorError, worst
 
+# One process makes the graphs that these tests share.
+pytestmark = pytest.mark.xdist_group("verify.layers")
 LAYER = "vision_model.encoder.layers"
 QKV, FC1 = f"{LAYER}.1.attn.qkv", f"{LAYER}.1.mlp.fc1"
 # What every graph of the miniature's two blocks has, at least.
@@ -117,21 +121,33 @@ def test_batches_do_not_change_what_is_found(
     graphs: Graphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = graphs.compare("fp16")
-    monkeypatch.setattr(compare, "_BATCH_BYTES", 16 << 20)
-    batches = []
-    run = compare._run
-
-    def counted(copies, batch, *others):  # type: ignore[no-untyped-def]
-        batches.append(sum(2 * tensor.bytes for tensor in batch))
-        return run(copies, batch, *others)
-
-    monkeypatch.setattr(compare, "_run", counted)
+    monkeypatch.setattr(compare, "_BATCH_BYTES", 32 << 20)
     parts = graphs.compare("fp16")
-    assert len(batches) > 5
-    assert max(batches) <= 2 * 2 * 4 * 1025 * 1025  # the scores of two heads, twice in fp32
     assert [part.name for part in parts] == [error.name for error in whole]
     for part, error in zip(parts, whole, strict=True):
         assert part.relative_error == pytest.approx(error.relative_error, rel=0.5, abs=1e-4)
+
+
+def test_batches_are_bounded_and_run_every_node_once(graphs: Graphs, tmp_path: Path) -> None:
+    model = onnx.load(graphs.fp32)
+    match = match_tensors(model, model)
+    computed = [tensor for tensor in match.tensors if not tensor.is_parameter]
+    copy, budget = GraphCopy(model, tmp_path / "copy"), 24 << 20
+    batches = split_batches(computed, copy, budget)
+    assert [tensor for batch in batches for tensor in batch] == computed
+    assert max(sum(tensor.bytes for tensor in batch) for batch in batches) <= budget
+    assert len(batches) > 1
+    known: set[str] = set()
+    products = 0
+    for batch in batches:
+        names = [tensor.fp32 for tensor in batch]
+        reads = copy.reads(names, known) & known
+        # The scores of two heads are far larger than all else, and are not carried on.
+        assert sum(t.bytes for t in computed if t.fp32 in reads) < 1 << 20
+        known.update(names)
+        marked = onnx.load(copy.mark({f"out/{n}": n for n in names}, dict.fromkeys(reads, (1,))))
+        products += sum(node.op_type == "MatMul" for node in marked.graph.node)
+    assert products == sum(node.op_type == "MatMul" for node in model.graph.node)
 
 
 def test_graphs_of_different_towers_are_refused(graphs: Graphs) -> None:

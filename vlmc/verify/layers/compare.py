@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto
-from polygraphy.comparator import Comparator, CosineSimilarityCompareFunc, SnrCompareFunc
+from polygraphy.comparator import CosineSimilarityCompareFunc, SnrCompareFunc
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
@@ -21,16 +20,15 @@ from vlmc.errors import HardwareError, IntegrityError
 from vlmc.machine.support import EngineName, Precision
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
+from vlmc.verify.layers.batches import split_batches
 from vlmc.verify.layers.emulate_bf16 import emulate_bf16
 from vlmc.verify.layers.marked_graph import GraphCopy
 from vlmc.verify.layers.match import Match, MatchedTensor, match_tensors
 from vlmc.verify.layers.result import TensorError, computed_limit
-from vlmc.verify.layers.runners import make_runner
+from vlmc.verify.layers.side import Side, Tiles, tensor_name
 
 # Outputs of one batch of tensors, over all graphs. Sessions hold weights and activations beside.
 _BATCH_BYTES = 512 << 20
-_REFERENCE = "fp32"
-_OUTPUT = "compared/"  # before the names of outputs, which a parameter would share otherwise
 # Half a step relative to a value, by the digits of its significand; fp32 may be summed in fp64.
 _ROUNDING: dict[int, float] = {
     TensorProto.FLOAT: 1e-6,
@@ -43,7 +41,6 @@ _INT8_LIMIT = 127
 _SLACK = 1.05
 
 Errors = dict[str, list[TensorError]]
-Tiles = npt.NDArray[np.uint8]
 
 
 def compare_graphs(
@@ -79,26 +76,14 @@ def compare_graphs(
         computed = [tensor for tensor in match.tensors if not tensor.is_parameter]
         limits = {tensor.name: _parameter_limit(tensor, copies[0]) for tensor in parameters}
         limits |= dict.fromkeys((tensor.name for tensor in computed), computed_limit(min_cosine))
-        found: dict[str, dict[str, TensorError]] = {engine: {} for engine in engines}
-        done = 0
-        # Parameters are the same in every engine, and on every tile.
-        for part, on, over in (
-            (parameters, ("onnxruntime",), tiles[:1]),
-            (computed, engines, tiles),
-        ):
-            for batch in _batches(part, 1 + len(on)):
-                results = _run(copies, batch, on, over, precision)
-                for engine in engines:
-                    by_tile = results[on[0] if part is parameters else engine]
-                    for tensor in batch:
-                        found[engine][tensor.name] = _worst(tensor, by_tile, limits[tensor.name])
-                done += len(batch)
-                report(Progress("tensors compared", done, len(match.tensors)))
-    ordered = {
-        engine: [by_name[tensor.name] for tensor in match.tensors]
-        for engine, by_name in found.items()
-    }
-    return ordered, match
+        errors = Errors()
+        run = _Comparison(copies, precision, limits, len(match.tensors))
+        # Parameters are the same on every tile and in every engine.
+        shared = run.compare(parameters, ("onnxruntime",), tiles[:1])["onnxruntime"]
+        for engine, own in run.compare(computed, engines, tiles).items():
+            by_name = shared | own
+            errors[engine] = [by_name[tensor.name] for tensor in match.tensors]
+    return errors, match
 
 
 def _copy_graphs(
@@ -112,50 +97,67 @@ def _copy_graphs(
     return (reference, GraphCopy(model, folder / "typed")), match
 
 
-def _batches(tensors: Sequence[MatchedTensor], copies: int) -> Iterator[list[MatchedTensor]]:
-    """Consecutive tensors whose outputs fit in memory."""
-    batch: list[MatchedTensor] = []
-    size = 0
-    for tensor in tensors:
-        if batch and size + copies * tensor.bytes > _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(tensor)
-        size += copies * tensor.bytes
-    if batch:
-        yield batch
+class _Comparison:
+    """Runs batches of tensors on both sides; counts them for the progress."""
 
+    def __init__(
+        self,
+        copies: tuple[GraphCopy, GraphCopy],
+        precision: Precision,
+        limits: Mapping[str, float],
+        total: int,
+    ) -> None:
+        self._copies, self._precision, self._limits = copies, precision, limits
+        self._done, self._total = 0, total
 
-def _run(
-    copies: tuple[GraphCopy, GraphCopy],
-    batch: Sequence[MatchedTensor],
-    engines: Sequence[EngineName],
-    tiles: Tiles,
-    precision: Precision,
-) -> dict[str, list[dict[str, tuple[float, float]]]]:
-    """Per engine and tile: tensor → cosine and relative error."""
-    fp32 = copies[0].mark({_OUTPUT + tensor.name: tensor.fp32 for tensor in batch})
-    typed = copies[1].mark({_OUTPUT + tensor.name: tensor.typed for tensor in batch})
-    runners = [make_runner("onnxruntime", fp32, "fp32", _REFERENCE)]
-    runners += [make_runner(engine, typed, precision, engine) for engine in engines]
-    stream = Comparator.run(
-        runners, data_loader=({"tiles": tile[None]} for tile in tiles), streaming=True
-    )
-    found: dict[str, list[dict[str, tuple[float, float]]]] = {engine: [] for engine in engines}
-    cosine, noise = CosineSimilarityCompareFunc(), SnrCompareFunc()
-    # Comparator.compare_accuracy sorts every tensor for statistics of its log, logged or not.
-    for outputs in stream:
-        (expected,) = outputs[_REFERENCE]
-        for engine in engines:
-            (computed,) = outputs[engine]
-            cosines, noises = cosine(expected, computed), noise(expected, computed)
-            found[engine].append(
-                {
-                    name.removeprefix(_OUTPUT): _errors(cosines[name], noises[name])
-                    for name in cosines
-                }
-            )
-    return found
+    def compare(
+        self, tensors: Sequence[MatchedTensor], engines: Sequence[EngineName], tiles: Tiles
+    ) -> dict[EngineName, dict[str, TensorError]]:
+        """Engine → tensor → its error on the worst tile."""
+        fp32, typed = self._copies
+        batches = split_batches(tensors, fp32, _BATCH_BYTES // (1 + len(engines)))
+        reference = Side("onnxruntime", fp32, "fp32", lambda t: t.fp32, batches, tiles)
+        sides = [
+            Side(engine, typed, self._precision, lambda t: t.typed, batches, tiles)
+            for engine in engines
+        ]
+        found: dict[EngineName, dict[str, TensorError]] = {engine: {} for engine in engines}
+        for index, batch in enumerate(batches):
+            for tile, (expected, *results) in enumerate(
+                zip(
+                    reference.run(index, batch),
+                    *(side.run(index, batch) for side in sides),
+                    strict=True,
+                )
+            ):
+                for side, result in zip(sides, results, strict=True):
+                    self._keep_worst(found[side.engine], batch, expected, result, tile)
+            self._done += len(batch)
+            report(Progress("tensors compared", self._done, self._total))
+        return found
+
+    def _keep_worst(
+        self,
+        found: dict[str, TensorError],
+        batch: Sequence[MatchedTensor],
+        expected: Any,
+        result: Any,
+        tile: int,
+    ) -> None:
+        # Comparator.compare_accuracy sorts every tensor for statistics of its log, logged or not.
+        cosines = CosineSimilarityCompareFunc()(expected, result)
+        noises = SnrCompareFunc()(expected, result)
+        by_name = {tensor_name(output): output for output in cosines}
+        for tensor in batch:
+            output = by_name[tensor.name]
+            cosine, error = _errors(cosines[output], noises[output])
+            before = found.get(tensor.name)
+            if before is None or error > before.relative_error:
+                limit = self._limits[tensor.name]
+                shown = None if tensor.is_parameter else tile
+                found[tensor.name] = TensorError(
+                    tensor.name, tensor.layer, cosine, error, limit, shown
+                )
 
 
 def _errors(cosine: Any, noise: Any) -> tuple[float, float]:
@@ -169,16 +171,6 @@ def _errors(cosine: Any, noise: Any) -> tuple[float, float]:
     if math.isnan(value) or math.isnan(ratio):
         return -1.0, math.inf
     return value, 10 ** (-ratio / 20)
-
-
-def _worst(
-    tensor: MatchedTensor, by_tile: Sequence[Mapping[str, tuple[float, float]]], limit: float
-) -> TensorError:
-    """The error on the worst tile."""
-    errors = [found[tensor.name] for found in by_tile]
-    tile = max(range(len(errors)), key=lambda index: errors[index][1])
-    shown = None if tensor.is_parameter else tile
-    return TensorError(tensor.name, tensor.layer, *errors[tile], limit, shown)
 
 
 def _parameter_limit(tensor: MatchedTensor, fp32: GraphCopy) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
-from vlmc.image.tiles import TILE_SIZE
 from vlmc.machine.polygraphy_trt import bind, builder_config, missing
 from vlmc.machine.support import EngineName, Precision
 from vlmc.runtime.engines.onnxruntime_engine import open_session
@@ -37,6 +36,6 @@ def make_runner(engine: EngineName, graph: Path, precision: Precision, name: str
 
 
 def plan_loader(loader: Any, engine: EngineName, trt: Any, graph: Path) -> Any:
-    """One of Polygraphy's loaders that build, for a marked graph and one tile."""
+    """One of Polygraphy's loaders that build, for a marked graph."""
     network = trt.NetworkFromOnnxPath(str(graph), strongly_typed=True)
-    return loader(network, builder_config(engine, trt, (1, TILE_SIZE, TILE_SIZE, 3)))
+    return loader(network, builder_config(engine, trt))
