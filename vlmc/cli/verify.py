@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlmc.verify.report import Verified
 
 _GOLDEN_TILES = 8  # as in every artifact
+_LAYER_TILES = 2  # a dark one and one of contrast
 
 
 @click.group()
@@ -221,9 +222,8 @@ def accuracy(
     "--tiles",
     metavar="N",
     type=click.IntRange(min=1, max=_GOLDEN_TILES),
-    default=_GOLDEN_TILES,
-    show_default=True,
-    help="The number of golden tiles to run.",
+    help=f"The number of golden tiles to run; the default is {_GOLDEN_TILES}, and with --layers "
+    f"{_LAYER_TILES}.",
 )
 @json_option
 @reporting_errors
@@ -232,7 +232,7 @@ def features(
     layers: bool,
     source: Path | None,
     engine: str | None,
-    tiles: int,
+    tiles: int | None,
     as_json: bool,
 ) -> None:
     """Compare the vision features of ARTIFACT with those of the fp32 tower.
@@ -253,9 +253,15 @@ def features(
         from vlmc.verify.layers.verify import verify_layers
     with show_progress():
         result = (
-            verify_layers(artifact, write_fp32_graph, source=source, engine=engine, tiles=tiles)
+            verify_layers(
+                artifact,
+                write_fp32_graph,
+                source=source,
+                engine=engine,
+                tiles=tiles or _LAYER_TILES,
+            )
             if layers
-            else verify_golden_features(artifact, engine=engine, tiles=tiles)
+            else verify_golden_features(artifact, engine=engine, tiles=tiles or _GOLDEN_TILES)
         )
     if as_json:
         print_json(result.to_json())

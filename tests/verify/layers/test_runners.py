@@ -24,7 +24,8 @@ def test_marked_graphs_build_without_tf32(graphs: Graphs, tmp_path: Path) -> Non
     typed = onnx.load(graphs.typed("int8"))
     match = match_tensors(onnx.load(graphs.fp32), typed)
     outputs = {f"compared/{t.name}": t.typed for t in match.tensors if not t.is_parameter}
-    marked = GraphCopy(typed, tmp_path / "copy").mark(outputs, {})
+    copy = GraphCopy(typed, tmp_path / "copy")
+    marked = copy.mark(outputs, {})
     trt = bind("tensorrt-rtx")
     builder, network, _ = trt.NetworkFromOnnxPath(str(marked), strongly_typed=True)()
     assert network.num_outputs == len(outputs)
@@ -33,5 +34,11 @@ def test_marked_graphs_build_without_tf32(graphs: Graphs, tmp_path: Path) -> Non
     assert not config(builder, network).get_flag(flag), "Polygraphy alone leaves it on"
     plan = plan_loader(trt.EngineBytesFromNetwork, "tensorrt-rtx", trt, marked)()
     assert plan.nbytes > 1 << 20
+    # A later batch starts from the residual stream.
+    residual = next(t.typed for t in match.tensors if t.name.endswith("layers.0/Add.2"))
+    last = match.tensors[-1].typed
+    assert copy.reads([last], {residual}) == {residual}
+    later = copy.mark({"compared/last": last}, {residual: (1, 1025, 32)})
+    assert plan_loader(trt.EngineBytesFromNetwork, "tensorrt-rtx", trt, later)().nbytes
     with pytest.raises(HardwareError, match="cannot change to tensorrt"):
         bind("tensorrt")
