@@ -58,6 +58,7 @@ def test_every_tensor_is_matched_and_agrees(precision: Precision, graphs: Graphs
     assert rounded["mlp1.3/Add"] > 1e-5
     listed = worst(errors)
     assert len(listed) == 10
+    assert all(error.tile is not None for error in listed), "no sound parameter"
     shares = [error.relative_error / error.limit for error in listed]
     assert shares == sorted(shares, reverse=True)
 
@@ -115,6 +116,7 @@ def test_a_broken_layer_diverges_first(
     found = first(errors)
     assert (found.name, found.layer) == (tensor, initializer.rpartition(".")[0])
     assert found.tile == (0 if "/" in tensor else None)
+    assert found in worst(errors)
 
 
 def test_batches_do_not_change_what_is_found(

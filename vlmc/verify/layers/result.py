@@ -169,10 +169,14 @@ def computed_limit(min_cosine: float) -> float:
 
 
 def worst(errors: Sequence[TensorError]) -> list[TensorError]:
-    """The ten tensors whose errors are the largest multiples of their limits, worst first."""
+    """The ten tensors whose errors are the largest multiples of their limits, worst first.
+
+    Parameters are among them only if they diverge: rounding alone takes them half way to the limit.
+    """
 
     def excess(error: TensorError) -> float:
-        value = error.relative_error / error.limit
+        value = error.relative_error / error.limit if error.limit else math.inf
         return math.inf if math.isnan(value) else value
 
-    return sorted(errors, key=excess, reverse=True)[:_LISTED]
+    listed = [error for error in errors if error.tile is not None or error.diverges]
+    return sorted(listed, key=excess, reverse=True)[:_LISTED]
