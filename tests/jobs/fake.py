@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,11 +15,11 @@ from PIL import Image
 from tests.image.patterns import pattern
 from vlmc.errors import ImageError, VlmcError
 from vlmc.image.decode import ImageNote, read_picture
-from vlmc.jobs.question_runner import Request
-from vlmc.runtime.requests.scores import ScoreMeasure, Scores
+from vlmc.jobs.question_runner import Outcome, Work
+from vlmc.runtime.requests.request import Request
+from vlmc.runtime.requests.scores import Choose, Scored, Scores
 
 PREFETCH_REQUESTS = 5
-Outcome = TypeVar("Outcome")
 Notes = tuple[frozenset[ImageNote], ...]
 
 
@@ -31,12 +31,6 @@ class FakeAnswer:
     token_logprobs: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class FakeScored:
-    scores: Scores
-    answer: FakeAnswer
-
-
 class FakeModel:
     """Reads `PREFETCH_REQUESTS` at once; `asked` has (image, prompt) of all it was given."""
 
@@ -45,48 +39,33 @@ class FakeModel:
         self._wait_s = wait_s
         self._fail_after = fail_after
 
-    def try_stream(
-        self, requests: Iterable[Request], *, max_new_tokens: int = 5
-    ) -> Iterator[FakeAnswer | VlmcError]:
-        def answer(total: int, prompt: str, notes: Notes) -> FakeAnswer:
-            text = f"{total % 97} für {prompt}?"[: 4 * max_new_tokens]
-            logprobs = tuple(-0.1 * place for place in range(1, 1 + total % 3))
-            return FakeAnswer(text, image_notes=notes, token_logprobs=logprobs)
-
-        yield from self._each(requests, answer)
-
-    def try_score(
-        self,
-        requests: Iterable[Request],
-        *,
-        choices: Sequence[str],
-        measure: ScoreMeasure = "logprob",
-    ) -> Iterator[FakeScored | VlmcError]:
-        def score(total: int, _prompt: str, notes: Notes) -> FakeScored:
-            logprobs = {choice: -float((total + 7 * i) % 13) for i, choice in enumerate(choices)}
-            scores = Scores(logprobs, {choice: len(choice) for choice in choices})
-            return FakeScored(scores, FakeAnswer(scores.best(measure), image_notes=notes))
-
-        yield from self._each(requests, score)
-
-    def _each(
-        self, requests: Iterable[Request], answer: Callable[[int, str, Notes], Outcome]
-    ) -> Iterator[Outcome | VlmcError]:
+    def try_each(self, requests: Iterable[tuple[Request, Work]]) -> Generator[Outcome, None, None]:
         remaining = iter(requests)
         while batch := list(itertools.islice(remaining, PREFETCH_REQUESTS)):
-            for image, prompt in batch:
+            for request, work in batch:
                 if self._fail_after is not None and len(self.asked) >= self._fail_after:
                     raise VlmcError("the device is gone")
-                self.asked.append((image, prompt))
+                self.asked.append(request)
                 time.sleep(self._wait_s)
                 try:
-                    images = image if isinstance(image, list) else [image]
+                    images = request[0] if isinstance(request[0], list) else [request[0]]
                     read = [read_picture(part) for part in images if part is not None]
                 except ImageError as error:
                     yield error
                 else:
                     total = sum(int(picture.pixels.sum(dtype=np.int64)) for picture in read)
-                    yield answer(total, prompt, tuple(picture.notes for picture in read))
+                    notes = tuple(picture.notes for picture in read)
+                    yield self.outcome(total, request[1], notes, work)
+
+    def outcome(self, total: int, prompt: str, notes: Notes, work: Work) -> Any:
+        """The answer for a sum of pixels."""
+        if isinstance(work, Choose):
+            logprobs = {c: -float((total + 7 * i) % 13) for i, c in enumerate(work.choices)}
+            scores = Scores(logprobs, {choice: len(choice) for choice in work.choices})
+            return Scored(scores, FakeAnswer(scores.best(work.measure), image_notes=notes))
+        text = f"{total % 97} für {prompt}?"[: 4 * work.max_new_tokens]
+        logprobs = tuple(-0.1 * place for place in range(1, 1 + total % 3))
+        return FakeAnswer(text, image_notes=notes, token_logprobs=logprobs)
 
 
 def write_images(folder: Path, count: int, *, damaged: Sequence[int] = ()) -> list[Path]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,15 +17,14 @@ from tests.jobs.input.write import write_jsonl
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import UsageError, VlmcError
 from vlmc.jobs.output.columns import CONFIDENCE_COLUMNS, OUTPUT_COLUMNS
-from vlmc.jobs.question_runner import Request
+from vlmc.jobs.question_runner import Work
+from vlmc.runtime.requests.request import Request
 
 
 class Sure(FakeModel):
     """Answers by tokens of probability 0.9 and 0.5, and in the end by none."""
 
-    def try_stream(
-        self, requests: Iterable[Request], *, max_new_tokens: int = 5
-    ) -> Iterator[FakeAnswer | VlmcError]:
+    def try_each(self, requests: Iterable[tuple[Request, Work]]) -> Generator[Any, None, None]:
         for number, _ in enumerate(requests):
             logprobs = (math.log(0.9), math.log(0.5)) if number < 2 else ()
             yield VlmcError("cut") if number == 1 else FakeAnswer("x", token_logprobs=logprobs)
@@ -64,21 +63,3 @@ def test_without_it_the_columns_are_free(tmp_path: Path) -> None:
         run(source, tmp_path / "other.jsonl", confidence=True)
     with pytest.raises(UsageError, match="confidence: was false, is true"):
         run(write_jsonl(source, {"image": "images/000.jpg"}), out, confidence=True)
-
-
-def test_a_model_without_probabilities_is_refused(tmp_path: Path) -> None:
-    @dataclass(frozen=True)
-    class Plain:
-        text: str = "x"
-        image_tokens: int = 0
-        image_notes: tuple[frozenset[str], ...] = ()
-
-    class Old(FakeModel):
-        def try_stream(self, requests: Iterable[Request], *, max_new_tokens: int = 5) -> Iterator:  # type: ignore[type-arg]
-            for _ in requests:
-                yield Plain()
-
-    write_images(tmp_path / "images", 1)
-    with pytest.raises(VlmcError, match="no token probabilities; leave --confidence out"):
-        run(tmp_path / "images", tmp_path / "a.jsonl", model=Old(), confidence=True)
-    assert run(tmp_path / "images", tmp_path / "b.jsonl", model=Old()).answers == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
+from tests.jobs.fake import FakeAnswer, FakeModel, Notes, write_images
 from tests.jobs.input.write import jpeg, write_jsonl
 from tests.jobs.small_job import PROMPTS, output_files, run
 from vlmc.errors import IntegrityError, UsageError, VlmcError
 from vlmc.jobs.input.prompts import prompts_from_texts
 from vlmc.jobs.ledger import locked_ledger
 from vlmc.jobs.output.columns import OUTPUT_COLUMNS
-from vlmc.jobs.question_runner import Request
+from vlmc.jobs.question_runner import Outcome, Work
 from vlmc.progress.channel import receiving
 from vlmc.progress.events import Event, Progress
-from vlmc.runtime.requests.scores import MEASURES, ScoreMeasure, Scores
+from vlmc.runtime.requests.request import Request
+from vlmc.runtime.requests.scores import MEASURES, Choose, Scored, Scores
 
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
@@ -351,10 +352,8 @@ class MiscountingModel(FakeModel):
         super().__init__()
         self._change = change
 
-    def try_stream(
-        self, requests: Iterable[Request], *, max_new_tokens: int = 5
-    ) -> Iterator[FakeAnswer | VlmcError]:
-        answers = list(super().try_stream(requests, max_new_tokens=max_new_tokens))
+    def try_each(self, requests: Iterable[tuple[Request, Work]]) -> Generator[Outcome, None, None]:
+        answers = list(super().try_each(requests))
         if self._change < 0:
             del answers[self._change :]
         else:
@@ -371,16 +370,10 @@ def test_a_model_that_miscounts_is_found_out(change: int, part: str, tmp_path: P
 
 def test_scores_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     class BrokenModel(FakeModel):
-        def try_score(
-            self,
-            requests: Iterable[Request],
-            *,
-            choices: Sequence[str],
-            measure: ScoreMeasure = "logprob",
-        ) -> Iterator[FakeScored | VlmcError]:
-            for _ in requests:
-                scores = Scores(dict.fromkeys(choices, math.nan), dict.fromkeys(choices, 1))
-                yield FakeScored(scores, FakeAnswer(""))
+        def outcome(self, total: int, prompt: str, notes: Notes, work: Work) -> Any:
+            assert isinstance(work, Choose)
+            scores = dict.fromkeys(work.choices, math.nan), dict.fromkeys(work.choices, 1)
+            return Scored(Scores(*scores), FakeAnswer(""))  # type: ignore[arg-type]
 
     write_images(tmp_path / "images", 1)
     out = tmp_path / "answers.jsonl"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.jobs.fake import FakeAnswer, FakeModel, FakeScored, write_images
+from tests.jobs.fake import FakeModel, write_images
 from tests.jobs.input.write import write_jsonl
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.jobs.output.failures import Failures
-from vlmc.jobs.question_runner import MAX_FAILED_ROWS, Request
-from vlmc.runtime.requests.scores import ScoreMeasure
+from vlmc.jobs.question_runner import MAX_FAILED_ROWS, Outcome, Work
+from vlmc.runtime.requests.request import Request
 
 
 class SmallMemory(FakeModel):
@@ -29,27 +29,17 @@ class SmallMemory(FakeModel):
         super().__init__()
         self._large, self._error, self._most = set(large), error, most
 
-    def try_stream(
-        self, requests: Iterable[Request], *, max_new_tokens: int = 5
-    ) -> Iterator[FakeAnswer | VlmcError]:
+    def try_each(self, requests: Iterable[tuple[Request, Work]]) -> Generator[Outcome, None, None]:
         for group in self._groups(requests):
-            yield from super().try_stream(group, max_new_tokens=max_new_tokens)
+            yield from super().try_each(group)
 
-    def try_score(
-        self,
-        requests: Iterable[Request],
-        *,
-        choices: Sequence[str],
-        measure: ScoreMeasure = "logprob",
-    ) -> Iterator[FakeScored | VlmcError]:
-        for group in self._groups(requests):
-            yield from super().try_score(group, choices=choices, measure=measure)
-
-    def _groups(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
+    def _groups(
+        self, requests: Iterable[tuple[Request, Work]]
+    ) -> Iterator[list[tuple[Request, Work]]]:
         remaining = iter(requests)
         # As the runtime does: read ahead, then run the questions on one image together.
         while ahead := list(itertools.islice(remaining, 7)):
-            for image, group in itertools.groupby(ahead, key=lambda request: request[0]):
+            for image, group in itertools.groupby(ahead, key=lambda asked: asked[0][0]):
                 together = list(group)
                 if image in self._large or len(together) >= self._most:
                     raise self._error()

@@ -41,6 +41,18 @@ engine_option = click.option(
 )
 
 
+def parse_seconds(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> float | None:
+    """The callback of an option that takes a duration such as `30m`: its seconds."""
+    from vlmc.files.units import parse_duration
+
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def reporting_errors(command: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """Print a `VlmcError` as one message and exit with its code."""
 

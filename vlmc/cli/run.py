@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,13 @@ from vlmc.cli.options import (
     device_option,
     engine_option,
     json_option,
-    print_json,
+    parse_seconds,
     reporting_errors,
     resumable,
 )
 from vlmc.errors import AccuracyError, UsageError, VlmcError
 
 if TYPE_CHECKING:
-    from vlmc.jobs.summary import JobSummary
     from vlmc.runtime.model import Model
     from vlmc.runtime.requests.scores import ScoreMeasure
 
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     "--prompts",
     "file",
     type=PATH,
-    help="A file of questions: one per line, or JSON lines with `question` and `prompt`.",
+    help="A file of questions: one per line, or JSON lines with `prompt`, and perhaps `question` "
+    "and `choices`.",
 )
 @click.option("--choices", metavar="A,B", help="Score these answers instead of generating one.")
 @click.option(
@@ -70,6 +71,24 @@ if TYPE_CHECKING:
 )
 @device_option
 @engine_option
+@click.option(
+    "--max-errors",
+    type=click.IntRange(min=1),
+    help="Stop after so many rows with an error in this run, with exit code 1.",
+)
+@click.option(
+    "--deadline",
+    callback=parse_seconds,
+    metavar="DURATION",
+    help="Stop in order so long after the start, such as 90s, 30m or 1h30m, with exit code 1.",
+)
+@click.option(
+    "--audit",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Answer this share of the questions again by the plain reference path, and report the "
+    "agreement.",
+)
 @click.option("--retry-errors", is_flag=True, help="Rerun the lines that hold an error.")
 @click.option(
     "--strict-input",
@@ -96,6 +115,9 @@ def run(
     tiles: str | None,
     device: str,
     engine: str | None,
+    max_errors: int | None,
+    deadline: float | None,
+    audit: float | None,
     retry_errors: bool,
     strict_input: bool,
     require_verified: bool,
@@ -107,11 +129,15 @@ def run(
     lines from stdin. The output has a line for each image and question: row, image, question,
     prompt, answer, scores, image_tokens, error, and the other columns of INPUT.
     """
+    started_at = time.monotonic()
+    from vlmc.cli.views.job_summary import input_lines, print_summary, reasons_text
     from vlmc.cli.views.progress import show_progress
+    from vlmc.jobs.audit import Audit
     from vlmc.jobs.input.open import open_input
     from vlmc.jobs.input.prompts import prompts_from_file, prompts_from_texts
     from vlmc.jobs.job import run_job, stream_job
     from vlmc.jobs.preflight import check_job
+    from vlmc.jobs.stop import Stop, stopping_on_interrupt
     from vlmc.progress.channel import report
     from vlmc.progress.events import Note
 
@@ -145,44 +171,51 @@ def run(
                 f"{status}, and --require-verified needs it passed. Run `vlmc verify accuracy "
                 f"{artifact}` on this machine first, or leave the option out."
             )
-        if to_stdout:
-            summary = stream_job(
-                model,
-                rows,
-                prompts,
-                _write_to_stdout,
-                choices=labels,
-                max_new_tokens=length,
-                confidence=confidence,
-                measure=measure,
-            )
-        else:
-            with resumable():
-                summary = run_job(
-                    model,
-                    rows,
-                    prompts,
+        stop = Stop(max_errors=max_errors, seconds=deadline, since=started_at)
+        ask = partial(
+            stream_job if to_stdout else run_job,
+            model,
+            rows,
+            prompts,
+            choices=labels,
+            max_new_tokens=length,
+            confidence=confidence,
+            measure=measure,
+            stop=stop,
+            audit=None if audit is None else Audit(model, audit),
+        )
+        with resumable(), stopping_on_interrupt(stop):
+            if to_stdout:
+                summary = ask(_write_to_stdout)
+            else:
+                summary = ask(
                     output,
                     artifact=model.artifact.identity,
                     tiles=str(model.tiles),
-                    choices=labels,
-                    max_new_tokens=length,
-                    confidence=confidence,
-                    measure=measure,
                     retry_errors=retry_errors,
                     strict_input=strict_input,
                 )
-        for line in _input_lines(summary):
+        for line in input_lines(summary):
             report(Note(line))
-    _print_summary(summary, output, as_json, to_stdout)
+    print_summary(summary, output, as_json, to_stdout)
+    if summary.stopped is not None:
+        raise VlmcError(
+            f"the job stopped before its end, since {summary.stopped}. "
+            f"{counted(summary.remaining, 'line')} remain{'s' * (summary.remaining == 1)}"
+            + (
+                "; lines on stdout cannot be resumed."
+                if to_stdout
+                else ". Finished work is kept; run the same command again to resume."
+            )
+        )
     if summary.answers == 0:
         raise VlmcError(
             f"no answers, {counted(summary.errors, 'error')}. Most frequent errors:"
-            f"{_reasons_text(summary)}\nCorrect the cause, and run the same command again"
+            f"{reasons_text(summary)}\nCorrect the cause, and run the same command again"
             f"{'' if to_stdout else ' with --retry-errors'}."
         )
     if summary.errors:
-        click.echo(f"most frequent errors:{_reasons_text(summary)}", err=True)
+        click.echo(f"most frequent errors:{reasons_text(summary)}", err=True)
 
 
 def _check_options(
@@ -218,66 +251,6 @@ def _write_to_stdout(line: bytes) -> None:
         stream.flush()
     except BrokenPipeError:
         raise VlmcError("the program that reads stdout has ended; the job stops") from None
-
-
-def _print_summary(summary: JobSummary, output: Path, as_json: bool, to_stdout: bool) -> None:
-    if as_json:
-        changes = summary.changes
-        print_json(
-            {
-                "output": str(output),
-                "rows": summary.rows,
-                "answers": summary.answers,
-                "errors": summary.errors,
-                "reasons": [{"error": text, "lines": n} for text, n in summary.reasons],
-                "resumed": summary.resumed,
-                "seconds": round(summary.seconds, 3),
-                "added": list(changes.added),
-                "removed": list(changes.removed),
-                "changed": list(changes.changed),
-                "left_out": dict(summary.left_out),
-                "rotation_ignored": summary.rotation_ignored,
-                "clipped_to_8_bits": summary.clipped_to_8_bits,
-            }
-        )
-        return
-    resumed = f", {summary.resumed:,} of them from an earlier run" if summary.resumed else ""
-    click.echo(
-        f"{counted(summary.answers, 'answer')}, {counted(summary.errors, 'error')} for "
-        f"{counted(summary.rows, 'row')} in {summary.seconds:.1f} s{resumed}",
-        err=True,
-    )
-    if not to_stdout:
-        click.echo(output)
-
-
-def _reasons_text(summary: JobSummary) -> str:
-    return "".join(f"\n  {count:,} × {text}" for text, count in summary.reasons)
-
-
-def _input_lines(summary: JobSummary) -> Iterator[str]:
-    """What the user should know of the input."""
-    from vlmc.jobs.input.image_files import kinds_text
-
-    if summary.changes:
-        yield f"image files since the output was begun: {summary.changes}"
-    if summary.changes.removed or summary.changes.changed:
-        yield (
-            "lines of removed and changed files are kept as they are; choose another output to "
-            "answer all files again"
-        )
-    if summary.left_out:
-        yield f"left out as not images: {kinds_text(summary.left_out)}"
-    if summary.rotation_ignored:
-        yield (
-            f"pictures whose EXIF rotation was ignored, as in the original: "
-            f"{summary.rotation_ignored}; a recipe with image.exif: apply turns them"
-        )
-    if summary.clipped_to_8_bits:
-        yield (
-            f"16-bit or float grey pictures clipped to 0..255, as in the original: "
-            f"{summary.clipped_to_8_bits}; a recipe with image.high_bit_depth: scale scales them"
-        )
 
 
 def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
@@ -28,6 +30,24 @@ def duration_text(seconds: float) -> str:
         return f"{hours} h {minutes:02d} min"
     days, hours = divmod(round(seconds / 3600), 24)
     return f"{days} d {hours} h"
+
+
+def parse_duration(text: str) -> float:
+    """`90`, `90s`, `30m`, `1h30m` or `2d` as seconds.
+
+    Raises:
+        ValueError: it is not that, or not above 0.
+    """
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    seconds = 0.0
+    if parts is not None:
+        units = (86400, 3600, 60, 1)
+        seconds = sum(
+            float(part or 0) * unit for part, unit in zip(parts.groups(), units, strict=True)
+        )
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is not a duration, such as 90s, 30m or 1h30m")
+    return seconds
 
 
 def shorten(text: str, limit: int = 200) -> str:

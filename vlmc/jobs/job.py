@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vlmc.jobs.audit import Audit
 from vlmc.jobs.file_index import FileIndex, InputChanges, refuse_changes
 from vlmc.jobs.input.image_files import ImageFiles
 from vlmc.jobs.input.prompts import Prompt
@@ -16,8 +19,10 @@ from vlmc.jobs.ledger import Ledger, locked_ledger
 from vlmc.jobs.output.failures import Failures
 from vlmc.jobs.output.files import OutputFiles
 from vlmc.jobs.output.journal import Journal, encode_line, recover, replace_lines
+from vlmc.jobs.output.table_lines import TableLines
 from vlmc.jobs.preflight import check_job
 from vlmc.jobs.question_runner import Model, QuestionRunner
+from vlmc.jobs.stop import Stop
 from vlmc.jobs.summary import JobSummary
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
@@ -38,13 +43,17 @@ def run_job(
     measure: ScoreMeasure = "logprob",
     retry_errors: bool = False,
     strict_input: bool = False,
+    stop: Stop | None = None,
+    audit: Audit | None = None,
 ) -> JobSummary:
     """Ask every question of every row and write a line each to `out`, a .jsonl or .parquet file.
 
     All questions of a row follow each other, so that the runtime encodes its image once.
-    With `choices` the answer is the choice of the highest `measure`, and `scores` has it of all.
+    With `choices`, the job's or a question's own, the answer is the choice of the highest
+    `measure`, and `scores` has it of all.
     `confidence` adds the mean and the least probability of a generated answer's tokens. A
-    request that fails becomes a line with its error.
+    request that fails becomes a line with its error. `stop` may end the job early, and `audit`
+    answers a sample again.
 
     If the same job began `out`, it resumes, and `retry_errors` repeats the questions that ended
     in an error. Artifact, tile rule, prompts, choices and a table's content must be the same:
@@ -61,14 +70,15 @@ def run_job(
         artifact=artifact,
         tiles=tiles,
         input=rows.identity,
-        prompts=None if rows.prompted else [[p.question, p.text] for p in prompts],
+        prompts=None if rows.prompted else [_identity(prompt) for prompt in prompts],
         choices=list(choices) if choices else None,
         max_new_tokens=None if choices else max_new_tokens,
         confidence=confidence,
-        score=measure if choices else None,
+        score=measure if choices or any(prompt.choices for prompt in prompts) else None,
     )
-    other_columns = out.suffix != ".parquet"
-    runner = QuestionRunner(model, choices, max_new_tokens, other_columns, confidence, measure)
+    form = TableLines(out.suffix != ".parquet", confidence, measure)
+    stop = stop or Stop()
+    runner = QuestionRunner(model, form, choices, max_new_tokens, measure, stop, audit)
     with locked_ledger(out) as ledger_file:
         files = OutputFiles.of(out)
         ledger_file.bind(ledger, out, started=files.started)
@@ -80,8 +90,9 @@ def run_job(
             if strict_input:
                 refuse_changes(out, index.changes)
         questions = Questions(rows, prompts)
-        with files.opened(rows, runner.columns):
-            passage = _Passage(questions, runner, files)
+        passage = _Passage(questions, runner, files)
+        with files.opened(rows, form.columns, lambda: passage.is_complete):
+            passage.recover()
             resumed = passage.done
             if index is not None:
                 index.accept(lambda row: not passage.keeps(row, retry_errors))
@@ -90,7 +101,8 @@ def run_job(
                 passage.retry()
             passage.complete()
     changes = InputChanges() if index is None else index.changes
-    return _summary(rows, questions, passage.failures, resumed, started_at, changes, runner)
+    summary = _Summary(rows, runner, started_at, changes)
+    return summary.of(passage.done, questions.total, passage.failures, resumed)
 
 
 def stream_job(
@@ -103,41 +115,57 @@ def stream_job(
     max_new_tokens: int = 5,
     confidence: bool = False,
     measure: ScoreMeasure = "logprob",
+    stop: Stop | None = None,
+    audit: Audit | None = None,
 ) -> JobSummary:
     """As `run_job`, but `write` gets each line, a JSON object, as soon as it is answered."""
     started_at = time.monotonic()
     check_job(rows, prompts, None, choices, max_new_tokens, confidence)
-    runner = QuestionRunner(model, choices, max_new_tokens, True, confidence, measure)
-    questions, failures = Questions(rows, prompts), Failures()
+    form = TableLines(True, confidence, measure)
+    stop = stop or Stop()
+    runner = QuestionRunner(model, form, choices, max_new_tokens, measure, stop, audit)
+    questions, failures, done = Questions(rows, prompts), Failures(), 0
     with closing(runner.lines(questions.read())) as lines:
         for question, line in lines:
             write(encode_line(line))
             failures.add(question.line, line)
-            report(Progress("answers", question.line + 1, questions.total, len(failures)))
-    return _summary(rows, questions, failures, 0, started_at, InputChanges(), runner)
+            done += 1
+            report(Progress("answers", done, questions.total, len(failures)))
+    summary = _Summary(rows, runner, started_at, InputChanges())
+    return summary.of(done, questions.total, failures, 0)
 
 
-def _summary(
-    rows: Rows,
-    questions: Questions,
-    failures: Failures,
-    resumed: int,
-    started_at: float,
-    changes: InputChanges,
-    runner: QuestionRunner,
-) -> JobSummary:
-    return JobSummary(
-        rows=len(rows),
-        answers=questions.total - len(failures),
-        errors=len(failures),
-        reasons=tuple(failures.most_frequent()),
-        resumed=resumed,
-        seconds=time.monotonic() - started_at,
-        changes=changes,
-        left_out=rows.left_out,
-        rotation_ignored=runner.notes["rotation_ignored"],
-        clipped_to_8_bits=runner.notes["clipped_to_8_bits"],
-    )
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What a summary says beside the counts of lines."""
+
+    rows: Rows
+    runner: QuestionRunner
+    started_at: float
+    changes: InputChanges
+
+    def of(self, done: int, total: int, failures: Failures, resumed: int) -> JobSummary:
+        runner = self.runner
+        return JobSummary(
+            rows=len(self.rows),
+            answers=done - len(failures),
+            errors=len(failures),
+            reasons=tuple(failures.most_frequent()),
+            resumed=resumed,
+            remaining=total - done,
+            stopped=runner.stop.reason if done < total else None,
+            seconds=time.monotonic() - self.started_at,
+            changes=self.changes,
+            left_out=self.rows.left_out,
+            rotation_ignored=runner.notes["rotation_ignored"],
+            clipped_to_8_bits=runner.notes["clipped_to_8_bits"],
+            audit=None if runner.audit is None else runner.audit.result,
+        )
+
+
+def _identity(prompt: Prompt) -> list[Any]:
+    """A question in the ledger; without its own choices as before there were such."""
+    return [prompt.question, prompt.text, *([list(prompt.choices)] if prompt.choices else [])]
 
 
 class _Passage:
@@ -147,10 +175,18 @@ class _Passage:
         self._questions = questions
         self._runner = runner
         self._files = files
+        self.done, self.failures = 0, Failures()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every line is there."""
+        return self.done == self._questions.total
+
+    def recover(self) -> None:
+        """Count the lines of an earlier run, and finish its retry if that was killed."""
         self._recover()
-        if files.corrections.exists():
-            # From a retry that was killed.
-            recover(files.corrections, lambda _line, _values: True)
+        if self._files.corrections.exists():
+            recover(self._files.corrections, lambda _line, _values: True)
             self._apply_corrections()
 
     def keeps(self, row: int, retry_errors: bool) -> bool:
@@ -180,7 +216,7 @@ class _Passage:
     def complete(self) -> None:
         """Ask what the journal does not hold yet."""
         self._report()
-        if self.done == self._questions.total:
+        if self.is_complete:
             return
         with (
             Journal(self._files.journal) as journal,

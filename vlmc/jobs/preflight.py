@@ -8,7 +8,7 @@ from pathlib import Path
 from vlmc.errors import UsageError
 from vlmc.files.units import shorten
 from vlmc.jobs.input.parquet import ParquetRows
-from vlmc.jobs.input.prompts import Prompt
+from vlmc.jobs.input.prompts import Prompt, checked_choices
 from vlmc.jobs.input.rows import Rows
 from vlmc.jobs.output.columns import output_columns
 from vlmc.jobs.output.parquet import check_passed_on_to_json, passed_on_schema
@@ -42,17 +42,14 @@ def check_job(
             "rename it"
         )
     if choices is not None:
-        if len(choices) < 2 or not all(choices) or len(set(choices)) < len(choices):
-            raise UsageError(
-                f"the choices are {', '.join(map(repr, choices)) or 'none'}; give at least two, "
-                "different and not empty"
-            )
-        if confidence:
-            raise UsageError(
-                "--confidence works for generated answers only; leave it out, since scores has the "
-                "log-probability of every choice"
-            )
-    elif max_new_tokens < 1:
+        checked_choices(choices)
+    all_scored = choices is not None or (prompts and all(p.choices for p in prompts))
+    if confidence and all_scored:
+        raise UsageError(
+            "--confidence works for generated answers only; leave it out, since scores has the "
+            "log-probability of every choice"
+        )
+    if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be 1 or more")
     if out is not None:
         _check_output(out, rows)

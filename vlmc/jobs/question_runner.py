@@ -4,55 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.files.units import shorten
-from vlmc.image.decode import ImageNote
+from vlmc.jobs.audit import Audit
 from vlmc.jobs.input.questions import Question
-from vlmc.jobs.input.rows import ImageInput, InputRow
-from vlmc.jobs.output.columns import output_columns
+from vlmc.jobs.input.rows import InputRow
+from vlmc.jobs.output.failures import line_error
 from vlmc.jobs.picture_notes import PictureNotes
-from vlmc.runtime.requests.scores import ScoreMeasure, Scores
+from vlmc.jobs.stop import Stop
+from vlmc.runtime.requests.answer import Answer
+from vlmc.runtime.requests.request import Request
+from vlmc.runtime.requests.scores import Choose, Scored, ScoreMeasure
+from vlmc.runtime.scheduler.sequence import Sampling
 
-Request = tuple[ImageInput | None, str]
+Work = Sampling | Choose
+Outcome = Answer | Scored | VlmcError
 
-MAX_ERROR_CHARACTERS = 1000
 MAX_FAILED_ROWS = 20
-
-
-class Answer(Protocol):
-    """The parts of the runtime's answer that a job reads."""
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def image_tokens(self) -> int: ...
-
-    @property
-    def image_notes(self) -> Sequence[Collection[ImageNote]]: ...
-
-
-@runtime_checkable
-class WithConfidence(Protocol):
-    """An answer with the log-probability of each of its tokens."""
-
-    @property
-    def token_logprobs(self) -> Sequence[float]: ...
-
-
-class Scored(Protocol):
-    """Scores of the choices, and the best of them as an answer."""
-
-    @property
-    def scores(self) -> Scores: ...
-
-    @property
-    def answer(self) -> Answer: ...
 
 
 class Model(Protocol):
@@ -62,36 +35,35 @@ class Model(Protocol):
     its place, an error that is raised ends the job.
     """
 
-    def try_stream(
-        self, requests: Iterable[Request], *, max_new_tokens: int = 5
-    ) -> Iterator[Answer | VlmcError]: ...
+    def try_each(
+        self, requests: Iterable[tuple[Request, Work]]
+    ) -> Generator[Outcome, None, None]: ...
 
-    def try_score(
-        self, requests: Iterable[Request], *, choices: Sequence[str], measure: ScoreMeasure
-    ) -> Iterator[Scored | VlmcError]: ...
+
+class LineForm(Protocol):
+    """Makes lines of an output."""
+
+    def line(self, question: Question, outcome: Outcome) -> dict[str, Any]:
+        """The line of a question with its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionRunner:
-    """Runs questions: answers of up to `max_new_tokens`, or scores of `choices` by `measure`.
+    """Runs questions until `stop`: answers of up to `max_new_tokens`, or the best of `choices` by
+    `measure`. A question's own choices, or a batch request's own sampling, come first.
 
-    `other_columns` says whether a line also holds the input's other columns, `confidence`
-    whether it holds the probabilities of a generated answer's tokens. `notes` counts the pictures
+    `form` makes the lines, and `audit` checks a sample of the answers. `notes` counts the pictures
     as they are answered.
     """
 
     model: Model
+    form: LineForm
     choices: Sequence[str] | None
     max_new_tokens: int
-    other_columns: bool
-    confidence: bool = False
     measure: ScoreMeasure = "logprob"
+    stop: Stop = field(default_factory=Stop)
+    audit: Audit | None = None
     notes: PictureNotes = field(default_factory=PictureNotes)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of a line before the input's other columns."""
-        return output_columns(self.confidence)
 
     def lines(
         self, questions: Iterable[Question]
@@ -105,7 +77,7 @@ class QuestionRunner:
         Raises:
             HardwareError: `MAX_FAILED_ROWS` rows in succession failed on the device.
         """
-        remaining = iter(questions)
+        remaining = self.stop.until(questions)
         again: deque[Question] = deque()
         failed_rows: set[int] = set()
 
@@ -121,8 +93,10 @@ class QuestionRunner:
             try:
                 with closing(self._run(upcoming(), waiting)) as answered:
                     for question, line in answered:
-                        if line["error"] is None:
+                        if line_error(line) is None:
                             failed_rows.clear()
+                        else:
+                            self.stop.add_error(question.row.number)
                         yield question, line
                 return
             except (HardwareError, MemoryError, RuntimeError) as raised:
@@ -133,15 +107,17 @@ class QuestionRunner:
             again.extendleft(reversed(waiting))
             # Alone, since questions on the same images run together and need more memory.
             line = self._alone(question)
-            if line["error"] is None:
+            error = line_error(line)
+            if error is None:
                 failed_rows.clear()
             else:
                 failed_rows.add(question.row.number)
+                self.stop.add_error(question.row.number)
             yield question, line
             if len(failed_rows) == MAX_FAILED_ROWS:
                 raise HardwareError(
                     f"{MAX_FAILED_ROWS} rows in succession failed on the device, the last with: "
-                    f"{line['error']}\nThe lines so far are kept. Run the same command again to "
+                    f"{error}\nThe lines so far are kept. Run the same command again to "
                     "resume, with --retry-errors to repeat the rows that failed."
                 )
 
@@ -154,7 +130,7 @@ class QuestionRunner:
             error = _request_error(raised)
             if error is None:
                 raise
-            return self._line(question, error)
+            return self.form.line(question, error)
 
     def _run(
         self, questions: Iterator[Question], waiting: deque[Question]
@@ -162,30 +138,26 @@ class QuestionRunner:
         """Each question with its line; `waiting` holds those that were read and not yielded."""
 
         # Questions without an image never reach the model and wait for their turn.
-        def requests() -> Iterator[Request]:
+        def requests() -> Iterator[tuple[Request, Work]]:
             for question in questions:
                 waiting.append(question)
                 if not question.row.missing:
-                    yield question.row.image, question.prompt.text
+                    yield (question.row.image, question.prompt.text), self._work(question)
 
         def without_image() -> Iterator[tuple[Question, dict[str, Any]]]:
             while waiting and waiting[0].row.missing:
                 question = waiting.popleft()
-                yield question, self._line(question, _no_image(question.row))
+                yield question, self.form.line(question, _no_image(question.row))
 
-        with closing(self._outcomes(requests())) as outcomes:
+        outcomes = self.model.try_each(requests())
+        with closing(outcomes):
             try:
                 for outcome in outcomes:
                     yield from without_image()
                     if not waiting:
                         raise VlmcError("the model gave more answers than it was asked questions")
                     question = waiting.popleft()
-                    if isinstance(outcome, VlmcError):
-                        yield question, self._line(question, outcome)
-                    else:
-                        answer, columns = outcome
-                        self.notes.add(question.row, answer.image_notes)
-                        yield question, self._line(question, columns)
+                    yield question, self._line(question, outcome)
             except (HardwareError, MemoryError, RuntimeError):
                 yield from without_image()
                 raise
@@ -196,61 +168,28 @@ class QuestionRunner:
                 "are kept, run the same command again to resume"
             )
 
-    def _outcomes(
-        self, requests: Iterator[Request]
-    ) -> Generator[tuple[Answer, dict[str, Any] | VlmcError] | VlmcError, None, None]:
-        """Each request's answer, and the columns that it fills."""
-        if self.choices is None:
-            for outcome in self.model.try_stream(requests, max_new_tokens=self.max_new_tokens):
-                if isinstance(outcome, VlmcError):
-                    yield outcome
-                else:
-                    yield outcome, {**_answered(outcome), **self._confidence(outcome)}
+    def _line(self, question: Question, outcome: Outcome) -> dict[str, Any]:
+        if isinstance(outcome, VlmcError):
+            return self.form.line(question, outcome)
+        if isinstance(outcome, Scored):
+            if not all(map(math.isfinite, outcome.scores.values())):
+                not_finite = VlmcError("a choice's log-probability is not a finite number")
+                return self.form.line(question, not_finite)
+            answer = outcome.answer
         else:
-            scored = self.model.try_score(requests, choices=self.choices, measure=self.measure)
-            for result in scored:
-                if isinstance(result, VlmcError):
-                    yield result
-                else:
-                    yield result.answer, self._scored(result)
+            answer = outcome
+        self.notes.add(question.row, answer.image_notes)
+        if self.audit is not None:
+            self.audit.check(question, self._work(question), answer.text)
+        return self.form.line(question, outcome)
 
-    def _confidence(self, answer: Answer) -> dict[str, float]:
-        """Mean and least probability of the answer's tokens, the stop token included."""
-        if not self.confidence:
-            return {}
-        if not isinstance(answer, WithConfidence):
-            raise VlmcError("this model gives no token probabilities; leave --confidence out")
-        probabilities = [math.exp(logprob) for logprob in answer.token_logprobs]
-        if not probabilities:
-            return {}
-        return {
-            "mean_probability": math.fsum(probabilities) / len(probabilities),
-            "least_probability": min(probabilities),
-        }
-
-    def _scored(self, result: Scored) -> dict[str, Any] | VlmcError:
-        if not all(map(math.isfinite, result.scores.values())):
-            return VlmcError("a choice's log-probability is not a finite number")
-        return {"scores": result.scores.by(self.measure), **_answered(result.answer)}
-
-    def _line(self, question: Question, outcome: dict[str, Any] | VlmcError) -> dict[str, Any]:
-        line: dict[str, Any] = dict.fromkeys(self.columns)
-        line["row"] = question.row.number
-        line["image"] = question.row.name
-        line["question"] = question.prompt.question
-        line["prompt"] = question.prompt.text
-        line.update(
-            {"error": shorten(str(outcome), MAX_ERROR_CHARACTERS)}
-            if isinstance(outcome, VlmcError)
-            else outcome
-        )
-        if self.other_columns:
-            line.update(question.row.columns)
-        return line
-
-
-def _answered(answer: Answer) -> dict[str, Any]:
-    return {"answer": answer.text, "image_tokens": answer.image_tokens}
+    def _work(self, question: Question) -> Work:
+        if question.row.batch is not None:
+            return question.row.batch.sampling
+        choices = question.prompt.choices or self.choices
+        if choices:
+            return Choose(tuple(choices), self.measure)
+        return Sampling(self.max_new_tokens)
 
 
 def _request_error(error: Exception) -> VlmcError | None:

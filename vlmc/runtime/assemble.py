@@ -15,6 +15,7 @@ from vlmc.runtime.engines.graphed_engine import CAPTURABLE, GraphedEngine, graph
 from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.memory_plan import cache_tokens
 from vlmc.runtime.model import Model
+from vlmc.runtime.reference_path import ReferencePath
 from vlmc.runtime.scheduler.service import serve
 from vlmc.text.prompt import PromptBuilder
 
@@ -35,6 +36,9 @@ def assemble(
         HardwareError: not even one image with a question fits in the memory that is free.
     """
     weight = decoder.embed_tokens.weight
+    reference = ReferencePath(
+        decoder, vision, prompts.stop_id, artifact.manifest.image.tokens_per_tile
+    )
     if rules.cuda_graphs and vision.name in CAPTURABLE:
         vision = _graphed(vision)
     encoder = ImageEncoder(
@@ -64,6 +68,7 @@ def assemble(
         prefix_cache=rules.prefix_cache,
         engine=f"{vision.name} on {vision.device}",
         chosen=chosen,
+        reference=reference,
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -20,24 +20,24 @@ from vlmc.checkpoint.config import LanguageConfig
 from vlmc.errors import UsageError, VlmcError
 from vlmc.image.source import ImageSource, is_image_source
 from vlmc.image.tiles import TileRule
+from vlmc.runtime.answering import Answering, TokenScores
 from vlmc.runtime.dispatcher import Dispatcher
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.encoder import ImageEncoder
-from vlmc.runtime.images.prepare import PreparedRequest, Preparer
-from vlmc.runtime.requests.answer import Answer, FinishReason, Timings
+from vlmc.runtime.images.prepare import Preparer
+from vlmc.runtime.reference_path import ReferencePath
+from vlmc.runtime.requests.answer import Answer
 from vlmc.runtime.requests.outcome import in_order, raising
 from vlmc.runtime.requests.request import PreparedImage, Request
-from vlmc.runtime.requests.scores import Scored, ScoreMeasure, Scores, check_choices
+from vlmc.runtime.requests.scores import Choose, Scored, ScoreMeasure, Scores, make_choose
 from vlmc.runtime.requests.statistics import Statistics
 from vlmc.runtime.sampling_options import make_sampling
-from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
 from vlmc.runtime.scheduler.loop import ServingLoop
-from vlmc.runtime.scheduler.sequence import ChoiceScores, Generated, Sampling, Spent
-from vlmc.runtime.scheduler.sequence import Result as LoopResult
+from vlmc.runtime.scheduler.sequence import Sampling, Spent
 from vlmc.text.prompt import PromptBuilder
 
+Asked = TypeVar("Asked")
 Result = TypeVar("Result")
-TokenScores: TypeAlias = Mapping[tuple[int, ...], float]
 
 
 class Model:
@@ -60,12 +60,13 @@ class Model:
         prefix_cache: PrefixCachePolicy,
         engine: str,
         chosen: EngineRecord,
+        reference: ReferencePath,
     ) -> None:
         self.artifact = artifact
         self.tiles = tiles
         self.engine = engine
         self.chosen = chosen
-        self._prompts, self._encoder = prompts, encoder
+        self._prompts, self._encoder, self._reference = prompts, encoder, reference
         self._preparer = Preparer(artifact.manifest.image, tiles, prompts)
         self._dispatcher = Dispatcher(
             self._preparer,
@@ -74,6 +75,7 @@ class Model:
             prefix_cache=prefix_cache,
             salt=f"{artifact.identity} {tiles}".encode(),
         )
+        self._answering = Answering(self._dispatcher, prompts, engine)
         # A model that nobody holds any more ends its threads too.
         self._end = weakref.finalize(self, self._dispatcher.close)
         self._busy = threading.Lock()
@@ -151,7 +153,7 @@ class Model:
         ('ImageError', 'Answer')
         """
         sampling = make_sampling(max_new_tokens, temperature, top_p, seed)
-        return self._stream(requests, lambda request: self._answer(request, sampling))
+        return self._stream(requests, lambda request: self._answering.generate(request, sampling))
 
     def submit(
         self,
@@ -172,7 +174,7 @@ class Model:
         """
         self._check_open()
         sampling = make_sampling(max_new_tokens, temperature, top_p, seed)
-        return self._answer(request, sampling)
+        return self._answering.generate(request, sampling)
 
     def score(self, requests: Iterable[Request], *, choices: Sequence[str]) -> list[Scores]:
         """For each request, the log-probability of every choice as the answer.
@@ -209,20 +211,54 @@ class Model:
         >>> scored.answer.text == scored.scores.best("mean")
         True
         """
-        check_choices(choices, measure)
-        ids = [self._prompts.choice_ids(choice) for choice in choices]
-        trie = ChoiceTrie(ids, self._prompts.stop_id)
-        tokens = dict(zip(choices, map(len, trie.choices), strict=True))
+        choose = make_choose(choices, measure)
+        self._answering.trie(choose)  # choices without tokens are refused before the first request
+        return self._stream(requests, lambda request: self._answering.score(request, choose))
 
-        def scored(prepared: PreparedRequest, result: LoopResult, spent: Spent) -> Scored:
-            if not isinstance(result, ChoiceScores):
-                raise TypeError(f"the loop gave {result!r} for a score")
-            scores = Scores(dict(zip(choices, result.logprobs, strict=True)), tokens)
-            best = scores.best(measure)
-            best_ids = ids[list(choices).index(best)]
-            return Scored(scores, self._made(prepared, best, best_ids, "choice", spent, ()))
+    def try_each(
+        self, requests: Iterable[tuple[Request, Sampling | Choose]]
+    ) -> Generator[Answer | Scored | VlmcError, None, None]:
+        """As `try_stream` and `try_score` in one stream: each request comes with its own work.
 
-        return self._stream(requests, lambda request: self._dispatcher.run(request, trie, scored))
+        >>> from vlmc.runtime.requests.scores import make_choose
+        >>> from vlmc.runtime.sampling_options import make_sampling
+        >>> request = ("room.jpg", "A door?")
+        >>> works = [make_sampling(max_new_tokens=2), make_choose(["yes", "no"])]
+        >>> [type(found).__name__ for found in model.try_each((request, w) for w in works)]
+        ['Answer', 'Scored']
+        """
+        return self._stream(requests, lambda request: self._answering.start(*request))
+
+    def reference_answer(self, request: Request, work: Sampling | Choose) -> Answer | Scored:
+        """Answer one request alone, by the engine without graphs and the plain reference loop.
+
+        It takes nothing from caches and is slow. Sampling is greedy here, whatever `work` says.
+
+        Raises:
+            VlmcError: the request is not usable, or its scores are NaN or infinite.
+
+        >>> request = ("room.jpg", "A door?")
+        >>> reference = model.reference_answer(request, make_sampling(max_new_tokens=5))
+        >>> reference.text == model.generate([request])[0].text
+        True
+        """
+        self._check_open()
+        prepared = self._preparer.request(request)
+        asked = work if isinstance(work, Sampling) else self._answering.trie(work)
+        run = partial(self._reference.run, prepared, asked)
+        result = self._dispatcher.loop.call(run).result()
+        if isinstance(work, Sampling):
+            return self._answering.answer(prepared, result, Spent())
+        return self._answering.scored(prepared, work, result, Spent())
+
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself.
+
+        >>> (answer,) = model.generate([("room.jpg", "A door?")])
+        >>> len(model.token_texts(answer.token_ids)) == len(answer.token_ids)
+        True
+        """
+        return self._prompts.token_texts(token_ids)
 
     def try_score_tokens(
         self, requests: Iterable[tuple[Request, Sequence[tuple[int, ...]]]]
@@ -237,19 +273,7 @@ class Model:
         >>> sorted(found)
         [(9,), (9, 10), (9, 11)]
         """
-
-        def scored(_: PreparedRequest, result: LoopResult, spent: Spent) -> TokenScores:
-            if not isinstance(result, ChoiceScores):
-                raise TypeError(f"the loop gave {result!r} for a score")
-            return result.conditional
-
-        def start(pair: tuple[Request, Sequence[tuple[int, ...]]]) -> Future[TokenScores]:
-            request, continuations = pair
-            trie = ChoiceTrie(continuations, self._prompts.stop_id)
-            return self._dispatcher.run(request, trie, scored)
-
-        self._check_open()
-        return in_order(requests, start, lambda: self._dispatcher.ahead, self._exclusively)
+        return self._stream(requests, lambda request: self._answering.score_tokens(*request))
 
     def encode(self, images: Iterable[ImageSource]) -> list[Tensor]:
         """Vision features of each image, (tokens · tiles, hidden) on the device.
@@ -318,7 +342,7 @@ class Model:
             self._closed = True
             self._end()
             self._encoder.engine.close()
-            del self._dispatcher, self._encoder
+            del self._dispatcher, self._encoder, self._answering, self._reference
 
     def __enter__(self) -> Model:
         return self
@@ -332,7 +356,7 @@ class Model:
         self.close()
 
     def _stream(
-        self, requests: Iterable[Request], start: Callable[[Request], Future[Result]]
+        self, requests: Iterable[Asked], start: Callable[[Asked], Future[Result]]
     ) -> Generator[Result | VlmcError, None, None]:
         """Start requests ahead, and yield their results in order."""
         self._check_open()
@@ -341,44 +365,6 @@ class Model:
                 f"requests are an iterable of (image, prompt), got {type(requests).__name__}"
             )
         return in_order(requests, start, lambda: self._dispatcher.ahead, self._exclusively)
-
-    def _answer(self, request: Request, sampling: Sampling) -> Future[Answer]:
-        def answered(prepared: PreparedRequest, result: LoopResult, spent: Spent) -> Answer:
-            if not isinstance(result, Generated):
-                raise TypeError(f"the loop gave {result!r} for an answer")
-            ids = result.token_ids
-            reason: FinishReason = "stop" if ids[-1] == self._prompts.stop_id else "length"
-            text = self._prompts.answer_text(ids)
-            return self._made(prepared, text, ids, reason, spent, result.logprobs)
-
-        return self._dispatcher.run(request, sampling, answered)
-
-    def _made(
-        self,
-        request: PreparedRequest,
-        text: str,
-        ids: tuple[int, ...],
-        reason: FinishReason,
-        spent: Spent,
-        logprobs: tuple[float, ...],
-    ) -> Answer:
-        return Answer(
-            text=text,
-            token_ids=ids,
-            token_logprobs=logprobs,
-            prompt_token_ids=request.prompt_ids,
-            finish_reason=reason,
-            image_tokens=request.image_tokens,
-            image_notes=request.image_notes,
-            prompt_tokens_reused=spent.reused_tokens,
-            engine=self.engine,
-            timings=Timings(
-                prepare_ms=request.prepare_ms,
-                vision_ms=spent.vision_ms,
-                prefill_ms=spent.prefill_ms,
-                decode_ms=spent.decode_ms,
-            ),
-        )
 
     def _check_open(self) -> None:
         if self._closed:

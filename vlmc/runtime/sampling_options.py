@@ -8,7 +8,9 @@ from vlmc.errors import UsageError
 from vlmc.runtime.scheduler.sequence import Sampling
 
 
-def make_sampling(max_new_tokens: int, temperature: float, top_p: float, seed: int) -> Sampling:
+def make_sampling(
+    max_new_tokens: int = 5, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
+) -> Sampling:
     """How an answer is generated.
 
     Raises:

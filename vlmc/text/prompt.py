@@ -89,6 +89,10 @@ class PromptBuilder:
         text = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text.split(self._stop)[0].strip()
 
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each of `ids` by itself, special tokens included."""
+        return [self._tokenizer.decode([token], skip_special_tokens=False) for token in ids]
+
     def choice_ids(self, choice: str) -> tuple[int, ...]:
         """Ids of `choice` as the model would have to generate it at the start of its answer.
 

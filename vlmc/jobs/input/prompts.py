@@ -15,10 +15,14 @@ from vlmc.jobs.input.table_errors import TableErrors
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question's id, which is the output's column `question`, and its text."""
+    """A question's id, which is the output's column `question`, and its text.
+
+    `choices`, where given, are scored instead of those of the job.
+    """
 
     question: str
     text: str
+    choices: tuple[str, ...] | None = None
 
 
 def prompts_from_texts(texts: Sequence[str]) -> list[Prompt]:
@@ -34,8 +38,8 @@ def prompts_from_texts(texts: Sequence[str]) -> list[Prompt]:
 def prompts_from_file(path: Path) -> list[Prompt]:
     """Read a text file with one prompt a line, or JSONL objects {"question": id, "prompt": text}.
 
-    Empty lines are left out. The id of a question without one is its text. `UsageError` names
-    the file and every line that is wrong.
+    An object may have "choices", a list of texts. Empty lines are left out. The id of a question
+    without one is its text. `UsageError` names the file and every line that is wrong.
     """
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
@@ -73,11 +77,30 @@ def _refuse_doubles(prompts: Sequence[Prompt], places: Sequence[str]) -> None:
 
 
 def _prompt_from_json(values: dict[str, Any], where: str) -> Prompt:
-    unknown = sorted(set(values) - {"question", "prompt"})
+    unknown = sorted(set(values) - {"question", "prompt", "choices"})
     if unknown:
-        raise UsageError(f'{where}: unknown key {unknown[0]!r}; use "question" and "prompt"')
+        raise UsageError(
+            f'{where}: unknown key {unknown[0]!r}; use "question", "prompt" and "choices"'
+        )
     text = prompt_text(values.get("prompt"), where)
-    return Prompt(question_id(values.get("question"), text, where), text)
+    choices = values.get("choices")
+    return Prompt(
+        question_id(values.get("question"), text, where),
+        text,
+        None if choices is None else checked_choices(choices, f"{where}: "),
+    )
+
+
+def checked_choices(choices: object, where: str = "") -> tuple[str, ...]:
+    """At least two different texts that are not empty, else `UsageError`."""
+    found = choices if isinstance(choices, list | tuple) else ()
+    texts = [choice for choice in found if isinstance(choice, str) and choice.strip()]
+    if len(texts) < 2 or len(set(texts)) < len(found):
+        raise UsageError(
+            f"{where}the choices are {shorten(repr(choices))}; give a list of at least two texts, "
+            "different and not empty"
+        )
+    return tuple(texts)
 
 
 def prompt_text(text: object, where: str) -> str:

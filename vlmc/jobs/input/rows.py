@@ -8,9 +8,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlmc.image.source import describe, is_url
+from vlmc.runtime.scheduler.sequence import Sampling
 
 ImageInput = Path | str | bytes | list[Path | str | bytes]
 """Paths, URLs as texts, and encoded images."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """What a line of an OpenAI batch says beside its images and its prompt."""
+
+    custom_id: str
+    model: str
+    sampling: Sampling
+    logprobs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +29,8 @@ class InputRow:
     """`number` counts from 0; `name` is the value of the output's column `image`.
 
     `image` is None for a row of text alone. It is also None if `missing`: the input has a column
-    `image`, and it is empty in this row. `prompt` and `question` are set if the input has prompts.
+    `image`, and it is empty in this row. `prompt` and `question` are set if the input has prompts,
+    and `batch` if it is an OpenAI batch.
     """
 
     number: int
@@ -28,6 +40,7 @@ class InputRow:
     question: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     missing: bool = False
+    batch: BatchRequest | None = None
 
 
 class Rows(Protocol):

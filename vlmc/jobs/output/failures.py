@@ -13,6 +13,14 @@ MAX_REASONS = 1000
 OTHER = "other errors"
 
 
+def line_error(line: Mapping[str, Any]) -> str | None:
+    """The error that a line of the output holds; OpenAI results have a custom_id and no row."""
+    is_result = "custom_id" in line and "row" not in line
+    found = line["response"]["body"] if is_result else line
+    error: dict[str, Any] | str | None = found.get("error")
+    return str(error["message"]) if isinstance(error, dict) else error
+
+
 class Failures:
     """Line numbers, counted from 0, each with the reason of its error.
 
@@ -25,7 +33,7 @@ class Failures:
 
     def add(self, number: int, line: Mapping[str, Any]) -> None:
         """Add line `number` of the output if it holds an error."""
-        error = line.get("error")
+        error = line_error(line)
         if error is None:
             return
         reason = _without_names(error, line.get("image"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,10 @@ class OutputFiles:
             self.corrections.unlink(missing_ok=True)
 
     @contextmanager
-    def opened(self, rows: Rows, columns: tuple[str, ...]) -> Iterator[None]:
-        """Have the journal within; write the output in its own form once all is done."""
+    def opened(
+        self, rows: Rows, columns: tuple[str, ...], complete: Callable[[], bool]
+    ) -> Iterator[None]:
+        """Have the journal within; then write the output in its own form if it is `complete`."""
         if self.journal == self.out:
             yield
             return
@@ -60,6 +62,8 @@ class OutputFiles:
             write_chunks(self.journal, map(encode_line, lines))
             as_unpacked = _version(self.journal)
         yield
+        if not complete():
+            return
         if _version(self.journal) != as_unpacked:
             write_parquet(self.out, read_journal(self.journal), rows, columns)
         self.journal.unlink()

@@ -183,4 +183,5 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
 
 
 def _key(values: Mapping[str, Any]) -> tuple[Any, Any]:
-    return values.get("row"), values.get("question")
+    # A line without `row` is an OpenAI result.
+    return values.get("row", values.get("id")), values.get("question")

@@ -72,11 +72,23 @@ class Scored:
     answer: Answer
 
 
-def check_choices(choices: Sequence[str], measure: str) -> None:
-    """Raise `UsageError` unless the choices are different texts, at least one, and the measure is
-    one of `MEASURES`."""
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Take the best of given choices, by a measure of their scores."""
+
+    choices: tuple[str, ...]
+    measure: ScoreMeasure = "logprob"
+
+
+def make_choose(choices: Sequence[str], measure: ScoreMeasure = "logprob") -> Choose:
+    """The choices, checked.
+
+    Raises:
+        UsageError: they are not different texts, at least one, or there is no such measure.
+    """
     texts = not isinstance(choices, str) and all(isinstance(text, str) for text in choices)
     if not texts or not choices or len(set(choices)) != len(choices):
         raise UsageError(f"choices must be different texts, at least one; got {choices!r:.200}")
     if measure not in MEASURES:
         raise UsageError(f"the measure is {measure!r:.100}; it must be {' or '.join(MEASURES)}")
+    return Choose(tuple(choices), measure)

@@ -1,0 +1,88 @@
+"""What `vlmc run` prints of a finished or stopped job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from vlmc.cli.options import counted, print_json
+from vlmc.jobs.audit import AuditResult
+from vlmc.jobs.input.image_files import kinds_text
+from vlmc.jobs.summary import JobSummary
+
+
+def print_summary(summary: JobSummary, output: Path, as_json: bool, to_stdout: bool) -> None:
+    if as_json:
+        changes = summary.changes
+        print_json(
+            {
+                "output": str(output),
+                "rows": summary.rows,
+                "answers": summary.answers,
+                "errors": summary.errors,
+                "reasons": [{"error": text, "lines": n} for text, n in summary.reasons],
+                "resumed": summary.resumed,
+                "remaining": summary.remaining,
+                "stopped": summary.stopped,
+                "seconds": round(summary.seconds, 3),
+                "added": list(changes.added),
+                "removed": list(changes.removed),
+                "changed": list(changes.changed),
+                "left_out": dict(summary.left_out),
+                "rotation_ignored": summary.rotation_ignored,
+                "clipped_to_8_bits": summary.clipped_to_8_bits,
+                **({} if summary.audit is None else {"audit": asdict(summary.audit)}),
+            }
+        )
+        return
+    resumed = f", {summary.resumed:,} of them from an earlier run" if summary.resumed else ""
+    click.echo(
+        f"{counted(summary.answers, 'answer')}, {counted(summary.errors, 'error')} for "
+        f"{counted(summary.rows, 'row')} in {summary.seconds:.1f} s{resumed}",
+        err=True,
+    )
+    if summary.audit is not None:
+        click.echo(_audit_text(summary.audit), err=True)
+    if not to_stdout:
+        click.echo(output)
+
+
+def reasons_text(summary: JobSummary) -> str:
+    return "".join(f"\n  {count:,} × {text}" for text, count in summary.reasons)
+
+
+def _audit_text(audit: AuditResult) -> str:
+    """How many audited answers agree, and those that do not."""
+    text = f"audit: {audit.agreed:,} of {counted(audit.checked, 'answer')} as by the reference path"
+    for found in audit.disagreements:
+        text += (
+            f"\n  row {found['row']}, {found['question']}: {found['answer']!r}, by the reference "
+            f"{found['reference']!r}"
+        )
+    return text
+
+
+def input_lines(summary: JobSummary) -> Iterator[str]:
+    """What the user should know of the input."""
+    if summary.changes:
+        yield f"image files since the output was begun: {summary.changes}"
+    if summary.changes.removed or summary.changes.changed:
+        yield (
+            "lines of removed and changed files are kept as they are; choose another output to "
+            "answer all files again"
+        )
+    if summary.left_out:
+        yield f"left out as not images: {kinds_text(summary.left_out)}"
+    if summary.rotation_ignored:
+        yield (
+            f"pictures whose EXIF rotation was ignored, as in the original: "
+            f"{summary.rotation_ignored}; a recipe with image.exif: apply turns them"
+        )
+    if summary.clipped_to_8_bits:
+        yield (
+            f"16-bit or float grey pictures clipped to 0..255, as in the original: "
+            f"{summary.clipped_to_8_bits}; a recipe with image.high_bit_depth: scale scales them"
+        )

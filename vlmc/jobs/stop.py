@@ -1,0 +1,80 @@
+"""Why a job begins no more requests: too many errors, a deadline, or an interrupt."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from vlmc.files.units import duration_text
+from vlmc.jobs.input.questions import Question
+from vlmc.progress.channel import report
+from vlmc.progress.events import Note
+
+
+class Stop:
+    """Ends the questions of a job early; what the model was given before is still answered."""
+
+    def __init__(
+        self,
+        *,
+        max_errors: int | None = None,
+        seconds: float | None = None,
+        since: float | None = None,
+    ) -> None:
+        """`max_errors` counts the rows with an error in this run. `seconds` are counted from
+        `since`, a time of the monotonic clock, by default now.
+        """
+        self._max_errors, self._seconds = max_errors, seconds
+        self._since = time.monotonic() if since is None else since
+        self._error_rows, self._last_error = 0, -1
+        self._requested: str | None = None
+
+    def request(self, reason: str) -> None:
+        """Stop for a reason of your own."""
+        self._requested = self._requested or reason
+
+    def add_error(self, row: int) -> None:
+        """Count a row with an error; its errors follow each other."""
+        self._error_rows += row != self._last_error
+        self._last_error = row
+        if self._max_errors is not None and self._error_rows >= self._max_errors:
+            rows = f"{self._max_errors:,} row{'s' * (self._max_errors != 1)}"
+            self.request(f"{rows} ended in an error (--max-errors)")
+
+    @property
+    def reason(self) -> str | None:
+        """Why the job stops, or None."""
+        if self._seconds is not None and time.monotonic() - self._since >= self._seconds:
+            self.request(f"the deadline of {duration_text(self._seconds)} has passed")
+        return self._requested
+
+    def until(self, questions: Iterable[Question]) -> Iterator[Question]:
+        """The questions up to the stop."""
+        for question in questions:
+            if self.reason is not None:
+                report(Note(f"{self.reason}; finishing the requests that run"))
+                return
+            yield question
+
+
+@contextmanager
+def stopping_on_interrupt(stop: Stop) -> Iterator[None]:
+    """Let the first Ctrl-C within stop the job in order, and the second end it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop.request("it was interrupted")
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
