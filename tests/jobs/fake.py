@@ -29,6 +29,13 @@ class FakeAnswer:
     image_tokens: int = 256
     image_notes: Notes = ()
     token_logprobs: tuple[float, ...] = ()
+    finish_reason: str = "stop"
+    prompt_token_ids: tuple[int, ...] = (1, 2, 3)
+    prompt_tokens_reused: int = 2
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return tuple(range(len(self.token_logprobs)))
 
 
 class FakeModel:
@@ -56,6 +63,10 @@ class FakeModel:
                     total = sum(int(picture.pixels.sum(dtype=np.int64)) for picture in read)
                     notes = tuple(picture.notes for picture in read)
                     yield self.outcome(total, request[1], notes, work)
+
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """A text for each token."""
+        return [f"t{token}" for token in token_ids]
 
     def outcome(self, total: int, prompt: str, notes: Notes, work: Work) -> Any:
         """The answer for a sum of pixels."""

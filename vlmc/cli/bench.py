@@ -248,7 +248,7 @@ def _images(text: str, requests: int | None, questions: int) -> list[bytes]:
                 "more images or more questions, or a smaller number."
             )
         paths = paths[:count]
-    return [path.read_bytes() for path in paths]
+    return [path.read_bytes() if isinstance(path, Path) else path.read() for path in paths]
 
 
 def _numbers(option: str, text: str | None) -> list[int]:

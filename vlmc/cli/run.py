@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vlmc.cli.job_summary import input_lines, reasons_text, summary_json, summary_lines
 from vlmc.cli.options import (
     PATH,
     artifact_argument,
@@ -18,6 +19,7 @@ from vlmc.cli.options import (
     engine_option,
     json_option,
     parse_seconds,
+    print_json,
     reporting_errors,
     resumable,
 )
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     required=True,
-    type=PATH,
-    help="The file of answers: .jsonl, .ndjson or .parquet. Resumes an interrupted job. `-` "
-    "writes JSON lines to stdout.",
+    metavar="FILE",
+    help="The file of answers: .jsonl, .ndjson or .parquet, on this machine or at an address such "
+    "as s3://bucket/file. Resumes an interrupted job. `-` writes JSON lines to stdout.",
 )
 @click.option("--prompt", "texts", multiple=True, metavar="TEXT", help="A question; repeatable.")
 @click.option(
@@ -105,7 +107,7 @@ if TYPE_CHECKING:
 def run(
     artifact: Path,
     sources: tuple[str, ...],
-    output: Path,
+    output: str,
     texts: tuple[str, ...],
     file: Path | None,
     choices: str | None,
@@ -125,36 +127,41 @@ def run(
 ) -> None:
     """Answer questions about the images of INPUT.
 
-    INPUT is a folder, a quoted glob, a .jsonl, .ndjson, .csv or .parquet file, or `-` for JSON
-    lines from stdin. The output has a line for each image and question: row, image, question,
-    prompt, answer, scores, image_tokens, error, and the other columns of INPUT.
+    INPUT is a folder, a quoted glob, a .jsonl, .ndjson, .csv or .parquet file, webdataset shards
+    (.tar), an OpenAI batch (.jsonl), or `-` for JSON lines from stdin; on this machine, or at an
+    address such as s3://bucket/folder. The output has a line for each image and question, in their
+    order: row, image, question, prompt, answer, scores, image_tokens, error, and the other columns
+    of INPUT. The results of an OpenAI batch are in OpenAI's form.
     """
     started_at = time.monotonic()
-    from vlmc.cli.views.job_summary import input_lines, print_summary, reasons_text
     from vlmc.cli.views.progress import show_progress
     from vlmc.jobs.audit import Audit
     from vlmc.jobs.input.open import open_input
     from vlmc.jobs.input.prompts import prompts_from_file, prompts_from_texts
+    from vlmc.jobs.input.remote import RemoteFile, is_remote
     from vlmc.jobs.job import run_job, stream_job
+    from vlmc.jobs.output.upload import upload, writable_output
     from vlmc.jobs.preflight import check_job
     from vlmc.jobs.stop import Stop, stopping_on_interrupt
     from vlmc.progress.channel import report
     from vlmc.progress.events import Note
 
     _check_options(sources, texts, file, choices, score, max_new_tokens)
-    to_stdout = str(output) == "-"
+    to_stdout = output == "-"
     if to_stdout and (retry_errors or strict_input or as_json):
         raise UsageError(
             "--retry-errors, --strict-input and --json cannot be used with -o -; write to a file"
         )
     source = sources[0]
-    rows = open_input(source)
+    with show_progress():
+        rows = open_input(source)
     prompts = prompts_from_file(file) if file is not None else prompts_from_texts(texts)
     labels = None if choices is None else [choice.strip() for choice in choices.split(",")]
     length = max_new_tokens or 5
     measure = score or "logprob"
     # Before the model is loaded, which may take minutes.
-    check_job(rows, prompts, None if to_stdout else output, labels, length, confidence)
+    out = None if to_stdout else writable_output(output)
+    check_job(rows, prompts, out, labels, length, confidence)
 
     from vlmc.runtime.load import load
 
@@ -185,19 +192,27 @@ def run(
             audit=None if audit is None else Audit(model, audit),
         )
         with resumable(), stopping_on_interrupt(stop):
-            if to_stdout:
+            if out is None:
                 summary = ask(_write_to_stdout)
             else:
                 summary = ask(
-                    output,
+                    out,
                     artifact=model.artifact.identity,
                     tiles=str(model.tiles),
                     retry_errors=retry_errors,
                     strict_input=strict_input,
                 )
+            if out is not None and is_remote(output) and not summary.remaining:
+                upload(out, RemoteFile(output))
         for line in input_lines(summary):
             report(Note(line))
-    print_summary(summary, output, as_json, to_stdout)
+    if as_json:
+        print_json(summary_json(summary, output))
+    else:
+        for line in summary_lines(summary):
+            click.echo(line, err=True)
+        if not to_stdout:
+            click.echo(output)
     if summary.stopped is not None:
         raise VlmcError(
             f"the job stopped before its end, since {summary.stopped}. "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -66,7 +68,15 @@ def looks_like_image(path: Path) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
-    header = read_header(path)
+    return _begins_as_image(read_header(path), path)
+
+
+def content_looks_like_image(content: bytes) -> bool:
+    """As `looks_like_image`, of a file's content."""
+    return _begins_as_image(content[:HEADER_BYTES], io.BytesIO(content))
+
+
+def _begins_as_image(header: bytes, file: Path | BinaryIO) -> bool:
     if is_heif(header) or not header:
         return bool(header)
     # Pillow's checks take 16 bytes for granted.
@@ -79,12 +89,12 @@ def looks_like_image(path: Path) -> bool:
             possible.append(name)
     if _CERTAIN & set(possible):
         return True
-    return bool(possible) and _opens(path, possible)
+    return bool(possible) and _opens(file, possible)
 
 
-def _opens(path: Path, formats: list[str]) -> bool:
+def _opens(file: Path | BinaryIO, formats: list[str]) -> bool:
     try:
-        with Image.open(path, formats=formats):
+        with Image.open(file, formats=formats):
             return True
     except Image.DecompressionBombError:
         return True

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -21,9 +21,20 @@ from vlmc.files.units import shorten
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+class BinaryFile(Protocol):
+    """A file opened to read bytes, or what reads like one."""
+
+    def read(self) -> bytes:
+        """The content."""
+
+    def seekable(self) -> bool:
+        """Whether it can be set to its start."""
+
+
 Pixels = npt.NDArray[np.uint8]
 ImageSource: TypeAlias = (
-    "Path | str | bytes | bytearray | memoryview | IO[bytes] | Image.Image | Pixels | Tensor"
+    "Path | str | bytes | bytearray | memoryview | BinaryFile | Image.Image | Pixels | Tensor"
     " | Mapping[str, Any]"
 )
 """A path, a `data:` URL, an encoded file as bytes or as a file object, a Pillow image, an RGB

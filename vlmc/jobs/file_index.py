@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vlmc.errors import IntegrityError, UsageError
 from vlmc.jobs.input.image_files import ImageFiles
+from vlmc.jobs.input.remote import RemoteFile, is_remote, location
 from vlmc.jobs.output.journal import encode_line, write_chunks
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
@@ -39,7 +40,8 @@ class InputChanges:
 class IndexedFile:
     """A file's path and content; size and time say that the content need not be read again.
 
-    All but the path are None for a file that could not be read.
+    All but the path are None for a file that could not be read. Of a remote file, `sha256` is of
+    what the store says of its present content.
     """
 
     path: str
@@ -49,6 +51,8 @@ class IndexedFile:
 
     def now(self) -> IndexedFile:
         """The file as it is now; it is read only if its size or time has changed."""
+        if is_remote(self.path):
+            return IndexedFile(self.path, sha256=RemoteFile(self.path).version())
         path = Path(self.path)
         try:
             status = path.stat()
@@ -88,7 +92,7 @@ class FileIndex:
                 self._changed[number] = current
                 current = file
             self._files.append(current if file.path in found else file)
-        self.rows = files.of([found.get(file.path, Path(file.path)) for file in self._files])
+        self.rows = files.of([found.get(file.path, location(file.path)) for file in self._files])
 
     @property
     def changes(self) -> InputChanges:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vlmc.jobs.audit import Audit
 from vlmc.jobs.file_index import FileIndex, InputChanges, refuse_changes
 from vlmc.jobs.input.image_files import ImageFiles
+from vlmc.jobs.input.openai_batch import BatchRows
 from vlmc.jobs.input.prompts import Prompt
 from vlmc.jobs.input.questions import Questions
 from vlmc.jobs.input.rows import Rows
@@ -19,6 +20,7 @@ from vlmc.jobs.ledger import Ledger, locked_ledger
 from vlmc.jobs.output.failures import Failures
 from vlmc.jobs.output.files import OutputFiles
 from vlmc.jobs.output.journal import Journal, encode_line, recover, replace_lines
+from vlmc.jobs.output.openai_lines import BatchLines, TokenModel
 from vlmc.jobs.output.table_lines import TableLines
 from vlmc.jobs.preflight import check_job
 from vlmc.jobs.question_runner import Model, QuestionRunner
@@ -29,8 +31,12 @@ from vlmc.progress.events import Progress
 from vlmc.runtime.requests.scores import ScoreMeasure
 
 
+class JobModel(Model, TokenModel, Protocol):
+    """What every kind of job needs of a loaded artifact."""
+
+
 def run_job(
-    model: Model,
+    model: JobModel,
     rows: Rows,
     prompts: Sequence[Prompt],
     out: Path,
@@ -76,7 +82,7 @@ def run_job(
         confidence=confidence,
         score=measure if choices or any(prompt.choices for prompt in prompts) else None,
     )
-    form = TableLines(out.suffix != ".parquet", confidence, measure)
+    form = _form(model, rows, out.suffix != ".parquet", confidence, measure)
     stop = stop or Stop()
     runner = QuestionRunner(model, form, choices, max_new_tokens, measure, stop, audit)
     with locked_ledger(out) as ledger_file:
@@ -106,7 +112,7 @@ def run_job(
 
 
 def stream_job(
-    model: Model,
+    model: JobModel,
     rows: Rows,
     prompts: Sequence[Prompt],
     write: Callable[[bytes], object],
@@ -121,7 +127,7 @@ def stream_job(
     """As `run_job`, but `write` gets each line, a JSON object, as soon as it is answered."""
     started_at = time.monotonic()
     check_job(rows, prompts, None, choices, max_new_tokens, confidence)
-    form = TableLines(True, confidence, measure)
+    form = _form(model, rows, True, confidence, measure)
     stop = stop or Stop()
     runner = QuestionRunner(model, form, choices, max_new_tokens, measure, stop, audit)
     questions, failures, done = Questions(rows, prompts), Failures(), 0
@@ -161,6 +167,14 @@ class _Summary:
             clipped_to_8_bits=runner.notes["clipped_to_8_bits"],
             audit=None if runner.audit is None else runner.audit.result,
         )
+
+
+def _form(
+    model: JobModel, rows: Rows, other_columns: bool, confidence: bool, measure: ScoreMeasure
+) -> TableLines | BatchLines:
+    if isinstance(rows, BatchRows):
+        return BatchLines(model)
+    return TableLines(other_columns, confidence, measure)
 
 
 def _identity(prompt: Prompt) -> list[Any]:

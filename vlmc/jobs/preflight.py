@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from vlmc.errors import UsageError
 from vlmc.files.units import shorten
+from vlmc.jobs.input.openai_batch import BatchRows
 from vlmc.jobs.input.parquet import ParquetRows
 from vlmc.jobs.input.prompts import Prompt, checked_choices
 from vlmc.jobs.input.rows import Rows
@@ -34,6 +36,8 @@ def check_job(
         )
     if not rows.prompted and not prompts:
         raise UsageError(f"{rows.source}: has no column prompt; give --prompt or --prompts")
+    if isinstance(rows, BatchRows):
+        _check_batch(rows, out, choices, confidence)
     _check_placeholders(rows, prompts)
     clashes = [name for name in rows.columns if name in output_columns(confidence)]
     if clashes:
@@ -59,11 +63,30 @@ def check_job(
         check_passed_on_to_json(rows)
 
 
+def _check_batch(
+    rows: BatchRows, out: Path | None, choices: Sequence[str] | None, confidence: bool
+) -> None:
+    if choices is not None or confidence:
+        raise UsageError(
+            f"{rows.source}: is an OpenAI batch, whose results have no place for --choices and "
+            "--confidence; leave them out, or write the rows as a table of image and prompt"
+        )
+    if out is not None and out.suffix not in {".jsonl", ".ndjson"}:
+        raise UsageError(f"{out}: the results of an OpenAI batch are JSON lines; end it in .jsonl")
+
+
 def _check_output(out: Path, rows: Rows) -> None:
     if out.suffix not in {".jsonl", ".ndjson", ".parquet"}:
         raise UsageError(f"{out}: the output must end in .jsonl, .ndjson or .parquet")
     if out.is_dir() or (out.exists() and Path(rows.source).exists() and out.samefile(rows.source)):
         raise UsageError(f"{out}: is a folder or the input itself; choose another output")
+    folder = next(folder for folder in out.absolute().parents if folder.exists())
+    for place in [folder, *([out] if out.exists() else [])]:
+        if not os.access(place, os.W_OK) or (place == folder and not folder.is_dir()):
+            raise UsageError(
+                f"{out}: cannot be written, since {place} is "
+                f"{'not writable' if folder.is_dir() else 'not a folder'}; choose another output"
+            )
 
 
 def _check_placeholders(rows: Rows, prompts: Sequence[Prompt]) -> None:

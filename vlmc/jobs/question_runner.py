@@ -14,6 +14,7 @@ from vlmc.files.units import shorten
 from vlmc.jobs.audit import Audit
 from vlmc.jobs.input.questions import Question
 from vlmc.jobs.input.rows import InputRow
+from vlmc.jobs.input.tar import KEY
 from vlmc.jobs.output.failures import line_error
 from vlmc.jobs.picture_notes import PictureNotes
 from vlmc.jobs.stop import Stop
@@ -185,7 +186,7 @@ class QuestionRunner:
 
     def _work(self, question: Question) -> Work:
         if question.row.batch is not None:
-            return question.row.batch.sampling
+            return question.row.batch.sampling_up_to(self.max_new_tokens)
         choices = question.prompt.choices or self.choices
         if choices:
             return Choose(tuple(choices), self.measure)
@@ -207,6 +208,8 @@ def _request_error(error: Exception) -> VlmcError | None:
 
 
 def _no_image(row: InputRow) -> VlmcError:
+    if (key := row.columns.get(KEY)) is not None:
+        return VlmcError(f"the sample {shorten(str(key))} has no image; add one or remove it")
     return VlmcError(
         f"row {row.number} names no image; fill in its column image. A table of text alone has no "
         "such column"

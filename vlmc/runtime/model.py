@@ -212,6 +212,7 @@ class Model:
         True
         """
         choose = make_choose(choices, measure)
+        self._check_open()
         self._answering.trie(choose)  # choices without tokens are refused before the first request
         return self._stream(requests, lambda request: self._answering.score(request, choose))
 
@@ -237,6 +238,7 @@ class Model:
         Raises:
             VlmcError: the request is not usable, or its scores are NaN or infinite.
 
+        >>> from vlmc.runtime.sampling_options import make_sampling
         >>> request = ("room.jpg", "A door?")
         >>> reference = model.reference_answer(request, make_sampling(max_new_tokens=5))
         >>> reference.text == model.generate([request])[0].text

@@ -6,11 +6,12 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vlmc.errors import UsageError
 from vlmc.image.formats import IMAGE_SUFFIXES, RAW_SUFFIXES, looks_like_image
+from vlmc.jobs.input.remote import Location
 from vlmc.jobs.input.rows import InputRow
 
 
@@ -20,11 +21,11 @@ class ImageFiles:
     columns: tuple[str, ...] = ()
     prompted = text_only = False
 
-    def __init__(self, source: str, paths: list[Path], left_out: Mapping[str, int]) -> None:
+    def __init__(self, source: str, paths: Sequence[Location], left_out: Mapping[str, int]) -> None:
         self.source, self.left_out = source, left_out
         self.paths = paths
 
-    def of(self, paths: list[Path]) -> ImageFiles:
+    def of(self, paths: Sequence[Location]) -> ImageFiles:
         """The same input with other files."""
         return ImageFiles(self.source, paths, self.left_out)
 
@@ -69,7 +70,7 @@ def images_under(folder: Path) -> ImageFiles:
     left_out: Counter[str] = Counter()
     paths = sorted(_walk(folder, (), left_out))
     if not paths:
-        raise UsageError(f"{folder}: has no image file, at any depth{_but(left_out)}")
+        raise UsageError(f"{folder}: has no image file, at any depth{but_left_out(left_out)}")
     return ImageFiles(str(folder), paths, left_out)
 
 
@@ -96,7 +97,8 @@ def images_matching(pattern: str) -> ImageFiles:
             paths.append(path)
     if not paths:
         raise UsageError(
-            f"{pattern}: none of the {len(matches)} matches is an image file{_but(left_out)}"
+            f"{pattern}: none of the {len(matches)} matches is an image file"
+            + but_left_out(left_out)
         )
     return ImageFiles(pattern, paths, left_out)
 
@@ -146,5 +148,6 @@ def _walk(folder: Path, above: tuple[Path, ...], left_out: Counter[str]) -> Iter
             yield path
 
 
-def _but(left_out: Mapping[str, int]) -> str:
+def but_left_out(left_out: Mapping[str, int]) -> str:
+    """What was left out, to add to a message that there is no image."""
     return f" (left out: {kinds_text(left_out)})" if left_out else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from vlmc.distribution import install_command
 from vlmc.errors import UsageError
 from vlmc.image.source import describe
+from vlmc.jobs.input.local_file import LocalFile
 from vlmc.jobs.input.prompts import prompt_text, question_id
 from vlmc.jobs.input.rows import ImageInput, InputRow, image_at
 from vlmc.jobs.input.table_errors import TableErrors
@@ -43,30 +43,29 @@ class ParquetRows:
 
     left_out: Mapping[str, int] = {}
 
-    def __init__(self, path: Path) -> None:
-        self.source = str(path)
-        self.path = path
+    def __init__(self, file: LocalFile) -> None:
+        self.source, self._file = file.source, file
+        path = self.path = file.path
         arrow, parquet = import_pyarrow(path)
         try:
-            with parquet.ParquetFile(path) as file:
-                self.schema = file.schema_arrow
-                self._count: int = file.metadata.num_rows
-            with path.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            with parquet.ParquetFile(path) as opened:
+                self.schema = opened.schema_arrow
+                self._count: int = opened.metadata.num_rows
+            digest = file.digest
         except FileNotFoundError:
-            raise UsageError(f"{path}: there is no such file; check the path") from None
+            raise UsageError(f"{self.source}: there is no such file; check the path") from None
         except (OSError, arrow.ArrowException) as error:
-            raise UsageError(f"{path}: cannot be read as Parquet ({error})") from error
+            raise UsageError(f"{self.source}: cannot be read as Parquet ({error})") from error
         self.identity = f"{digest}, {self._count} rows"
         names = self.schema.names
         self.prompted, self.text_only = "prompt" in names, "image" not in names
         if self.text_only and not self.prompted:
-            raise UsageError(f"{path}: has no column 'image' (it has {', '.join(names)})")
+            raise UsageError(f"{self.source}: has no column 'image' (it has {', '.join(names)})")
         kind = None if self.text_only else self.schema.field("image").type
         if kind is not None and not _is_image_type(arrow.types, kind):
             raise UsageError(
-                f"{path}: the column 'image' is {kind}; it must hold paths, bytes, structs of "
-                "bytes and path, or lists of these"
+                f"{self.source}: the column 'image' is {kind}; it must hold paths, bytes, structs "
+                "of bytes and path, or lists of these"
             )
         own = {"image", "prompt", "question"} if self.prompted else {"image"}
         self.columns = tuple(name for name in names if name not in own)
@@ -111,15 +110,15 @@ class ParquetRows:
                         yield max(first, start), kept
                     first += batch.num_rows
         except (OSError, arrow.ArrowException) as error:
-            raise UsageError(f"{self.path}: cannot be read as Parquet ({error})") from error
+            raise UsageError(f"{self.source}: cannot be read as Parquet ({error})") from error
 
     def _check_prompts(self) -> None:
         columns = [name for name in ("prompt", "question") if name in self.schema.names]
-        errors = TableErrors(self.path)
+        errors = TableErrors(self.source)
         for first, batch in self.batches(0, columns):
             for number, values in enumerate(batch.to_pylist(), first):
                 with errors.collecting():
-                    where = f"{self.path}, row {number}"
+                    where = f"{self.source}, row {number}"
                     prompt = prompt_text(values["prompt"], where)
                     question_id(values.get("question"), prompt, where)
         errors.raise_if_any()
@@ -131,7 +130,7 @@ class ParquetRows:
         if self.prompted:
             prompt = values.pop("prompt")
             question = question_id(
-                values.pop("question", None), prompt, f"{self.path}, row {number}"
+                values.pop("question", None), prompt, f"{self.source}, row {number}"
             )
         return InputRow(number, image, name, prompt, question, values, missing)
 
@@ -154,7 +153,7 @@ class ParquetRows:
             return content, path or describe(content)
         if isinstance(value, bytes):
             return value, describe(value)
-        return image_at(self.path.parent, value)
+        return image_at(self._file.folder, value)
 
 
 def _is_image_type(types: Any, kind: Any) -> bool:

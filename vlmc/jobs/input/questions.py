@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlmc.jobs.input.openai_batch import BatchRows
 from vlmc.jobs.input.prompts import Prompt
-from vlmc.jobs.input.rows import InputRow, Rows
+from vlmc.jobs.input.rows import InputRow, Rows, result_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Questions:
     def belongs(self, line: int, values: Mapping[str, Any]) -> bool:
         """Whether `values` can be the output's line `line`."""
         row, place = divmod(line, self._per_row)
+        if isinstance(self._rows, BatchRows):
+            return values.get("id") == result_id(line) and "response" in values
         if line >= self.total or values.get("row") != row:
             return False
         return self._rows.prompted or values.get("question") == self._prompts[place].question

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from vlmc.image.source import describe, is_url
+from vlmc.jobs.input.remote import Location, RemoteFile, is_remote
 from vlmc.runtime.scheduler.sequence import Sampling
 
-ImageInput = Path | str | bytes | list[Path | str | bytes]
-"""Paths, URLs as texts, and encoded images."""
+ImageInput = Path | RemoteFile | str | bytes | list[Path | RemoteFile | str | bytes]
+"""Paths, remote files, URLs as texts, and encoded images."""
+
+
+def result_id(line: int) -> str:
+    """The id of a batch's result that is the output's line `line`."""
+    return f"batch_req_{line:012}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,14 @@ class BatchRequest:
     custom_id: str
     model: str
     sampling: Sampling
+    limited: bool  # whether it says how long its answer may be
     logprobs: bool
+
+    def sampling_up_to(self, max_new_tokens: int) -> Sampling:
+        """Its sampling; an answer of no limit of its own has the job's."""
+        return (
+            self.sampling if self.limited else replace(self.sampling, max_new_tokens=max_new_tokens)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +100,13 @@ def images_in(row: InputRow) -> int:
     return len(row.image) if isinstance(row.image, list) else 1
 
 
-def image_at(folder: Path, text: str) -> tuple[Path | str, str]:
+def image_at(folder: Location, text: str) -> tuple[Location | str, str]:
     """The image that a table in `folder` names, and the name for the output.
 
-    A relative path is relative to the folder; a URL stays a text.
+    A relative path is relative to the folder; a URL that is not fsspec's stays a text.
     """
+    if is_remote(text):
+        return RemoteFile(text), text
     if is_url(text):
         return text, describe(text)
     return folder / text, text

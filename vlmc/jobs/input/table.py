@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from vlmc.errors import UsageError
 from vlmc.files.units import shorten
-from vlmc.jobs.input.formats import JsonLines, TableFormat
+from vlmc.jobs.input.formats import TableFormat
+from vlmc.jobs.input.local_file import LocalFile
 from vlmc.jobs.input.prompts import prompt_text, question_id
 from vlmc.jobs.input.rows import ImageInput, InputRow, image_at, images_in
 from vlmc.jobs.input.table_errors import TableErrors
@@ -21,9 +17,9 @@ from vlmc.jobs.input.table_errors import TableErrors
 class TableRows:
     """The rows of a text table, every line of which is checked when it is opened.
 
-    `image` is a path relative to `folder`, by default the file's; a `data:` URL; or a list of
-    these. A table without it in any row is text alone. Rows are read again on every `read`, so
-    that long tables need no memory. `source` is the table's name in messages.
+    `image` is a path relative to the file's folder, an address of fsspec, a `data:` URL, or a list
+    of these. A table without it in any row is text alone. Rows are read again on every `read`, so
+    that long tables need no memory.
 
     Raises:
         UsageError: names the lines that are wrong.
@@ -31,24 +27,15 @@ class TableRows:
 
     left_out: Mapping[str, int] = {}
 
-    def __init__(
-        self, path: Path, format: TableFormat, source: str = "", folder: Path | None = None
-    ) -> None:
-        self.source = source or str(path)
-        self._path, self._format = path, format
-        self._folder = path.parent if folder is None else folder
+    def __init__(self, file: LocalFile, format: TableFormat) -> None:
+        self.source = file.source
+        self._file, self._format = file, format
         columns: dict[str, None] = {}
         keys: tuple[bool, bool] | None = None
         image_counts: set[int] = set()
         errors = TableErrors(self.source)
         self._count = 0
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            raise UsageError(f"{path}: there is no such file; check the path") from None
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+        digest = file.digest
         for line_number, record in self._records():
             with errors.collecting():
                 where = f"{self.source}:{line_number}"
@@ -83,7 +70,7 @@ class TableRows:
                 yield self._row(number, where, self._format.parse(record, where))
 
     def _records(self) -> Iterator[tuple[int, Any]]:
-        with self._path.open("rb") as file:
+        with self._file.path.open("rb") as file:
             yield from self._format.records(file, self.source)
 
     def _row(self, number: int, where: str, values: dict[str, Any]) -> InputRow:
@@ -105,24 +92,13 @@ class TableRows:
         if value is None or value == []:
             return None, None
         if isinstance(value, str):
-            return image_at(self._folder, value)
+            return image_at(self._file.folder, value)
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            pairs = [image_at(self._folder, part) for part in value]
+            pairs = [image_at(self._file.folder, part) for part in value]
             return [image for image, _ in pairs], [name for _, name in pairs]
         raise UsageError(
             f'{where}: "image" is {shorten(repr(value))}; it must be a path or a list of paths'
         )
-
-
-class StandardInput(TableRows):
-    """JSON lines from stdin, kept in a temporary file. Paths are relative to the current folder."""
-
-    def __init__(self) -> None:
-        # Held, since the file is removed with its object.
-        self._copy = tempfile.NamedTemporaryFile(suffix=".jsonl")  # noqa: SIM115
-        shutil.copyfileobj(sys.stdin.buffer, self._copy)
-        self._copy.flush()
-        super().__init__(Path(self._copy.name), JsonLines(), "stdin", Path())
 
 
 def _found(values: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from vlmc.errors import UsageError
 from vlmc.files.atomic import atomic_path
 from vlmc.jobs.input.parquet import ParquetRows, import_pyarrow
 from vlmc.jobs.input.rows import InputRow, Rows
+from vlmc.jobs.input.tar import TarRows
 from vlmc.jobs.output.columns import CONFIDENCE_COLUMNS
 
 ROWS_AT_ONCE = 1024
@@ -118,11 +119,13 @@ def _has_image_lists(arrow: Any, rows: Rows) -> bool:
     if isinstance(rows, ParquetRows):
         kind = rows.schema.field("image").type
         return bool(arrow.types.is_list(kind) or arrow.types.is_large_list(kind))
+    if isinstance(rows, TarRows):
+        return max(rows.image_counts()) > 1
     return any(isinstance(row.name, list) for row in rows.read())
 
 
 def _batched(rows: Rows) -> Iterator[list[InputRow]]:
-    remaining = rows.read()
+    remaining = rows.read_columns() if isinstance(rows, TarRows) else rows.read()
     while batch := list(itertools.islice(remaining, ROWS_AT_ONCE)):
         yield batch
 
