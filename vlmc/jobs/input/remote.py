@@ -78,11 +78,6 @@ class RemoteFile:
         system, path = file_system(self.url)
         return bool(system.exists(path))
 
-    def is_dir(self) -> bool:
-        """Whether it is a folder."""
-        system, path = file_system(self.url)
-        return bool(system.isdir(path))
-
     def version(self) -> str | None:
         """What the store says identifies the present content, or None where it cannot be read."""
         try:
@@ -123,6 +118,22 @@ def file_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise UsageError(f"{shorten(url)}: cannot be opened ({error}); check the scheme") from error
     return system, path
+
+
+def matching(url: str) -> list[RemoteFile]:
+    """The files that a pattern matches, by name; as in a shell, hidden ones are left out.
+
+    Raises:
+        UsageError: as `file_system`.
+    """
+    system, path = file_system(url)
+    found = sorted(name for name, info in system.glob(path, detail=True).items() if _is_file(info))
+    shown = [name for name in found if not posixpath.basename(name).startswith(".")]
+    return [RemoteFile(str(system.unstrip_protocol(name))) for name in shown]
+
+
+def _is_file(info: Any) -> bool:
+    return bool(info["type"] == "file")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections import Counter
 from vlmc.errors import UsageError
 from vlmc.image.formats import IMAGE_SUFFIXES, RAW_SUFFIXES, content_looks_like_image
 from vlmc.jobs.input.image_files import ImageFiles, but_left_out
-from vlmc.jobs.input.remote import RemoteFile, file_system
+from vlmc.jobs.input.remote import RemoteFile, file_system, matching
 
 _HEAD_BYTES = 1 << 16
 
@@ -25,10 +25,10 @@ def remote_images(place: RemoteFile) -> ImageFiles:
     left_out: Counter[str] = Counter()
     try:
         if glob.has_magic(path):
-            files = sorted(map(str, system.glob(path)))
+            found = matching(place.url)
         elif system.isdir(path):
-            files = [
-                name
+            found = [
+                RemoteFile(str(system.unstrip_protocol(name)))
                 for name in sorted(map(str, system.find(path)))
                 if _is_image(system, name, name[len(path) :], left_out)
             ]
@@ -38,10 +38,9 @@ def remote_images(place: RemoteFile) -> ImageFiles:
             raise UsageError(f"{place.url}: there is no such file or folder; check the path")
     except OSError as error:
         raise UsageError(f"{place.url}: cannot be listed ({error})") from error
-    if not files:
+    if not found:
         raise UsageError(f"{place.url}: has no image file{but_left_out(left_out)}")
-    found = [RemoteFile(str(system.unstrip_protocol(name))) for name in files]
-    return ImageFiles(place.url, list(found), left_out)
+    return ImageFiles(place.url, [*found], left_out)
 
 
 def _is_image(system: object, name: str, below: str, left_out: Counter[str]) -> bool:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from vlmc.errors import UsageError
-from vlmc.jobs.input.remote import Location, RemoteFile, file_system, is_remote, location
+from vlmc.jobs.input.remote import Location, is_remote, location, matching
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_SHARDS = 1_000_000
@@ -30,9 +30,7 @@ def find_shards(text: str) -> list[Location]:
         if not glob.has_magic(name):
             found.append(location(name))
         elif is_remote(name):
-            system, path = file_system(name)
-            matches = sorted(map(str, system.glob(path)))
-            found += [RemoteFile(system.unstrip_protocol(match)) for match in matches]
+            found += matching(name)
         else:
             # `Path.glob` takes no absolute pattern.
             found += [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
