@@ -22,7 +22,7 @@ def entry(status: str, engine: str = "onnxruntime", target: str = "cpu") -> dict
 def write(
     folder: Path,
     dataset: str,
-    *entries: dict[str, str],
+    *entries: dict[str, Any],
     identity: str = IDENTITY,
     limit: int | None = None,
 ) -> Path:
@@ -32,9 +32,20 @@ def write(
 
 def test_missing_reports_are_none(tmp_path: Path) -> None:
     found = read_accuracy(tmp_path, IDENTITY)
-    assert found == Accuracy({}, {}, ())
+    assert found == Accuracy({}, {}, (), frozenset())
     (engine,) = manifest().engines
     assert found.status(engine) == found.overall(manifest()) == "not_run"
+
+
+def test_questions_are_those_of_whole_reports(tmp_path: Path) -> None:
+    def asked(*names: str) -> dict[str, Any]:
+        return {**entry("passed"), "answers": {"questions": {name: {} for name in names}}}
+
+    write(tmp_path, "one", asked("fire", "door"), entry("onnx_only", "tensorrt", "sm89"))
+    write(tmp_path, "two", asked("lamp"))
+    write(tmp_path, "limited", asked("more"), limit=2)
+    write(tmp_path, "other", asked("other"), identity="b" * 64)
+    assert read_accuracy(tmp_path, IDENTITY).questions == {"fire", "door", "lamp"}
 
 
 @pytest.mark.parametrize(

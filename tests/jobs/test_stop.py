@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from tests.jobs.fake import FakeModel, write_images
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.files.units import parse_duration
-from vlmc.jobs.stop import Stop
+from vlmc.jobs.question_runner import Outcome, Work
+from vlmc.jobs.stop import Stop, stopping_on_interrupt
+from vlmc.runtime.requests.request import Request
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -60,6 +64,44 @@ def test_a_stopped_retry_keeps_what_it_corrected(tmp_path: Path) -> None:
     assert run(tmp_path / "images", out, retry_errors=True).errors == 3
     rows = [json.loads(line)["row"] for line in out.open()]
     assert rows == [row for row in range(6) for _ in PROMPTS]
+
+
+class InterruptedModel(FakeModel):
+    """Gets so many Ctrl-C while it reads the eighth request."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def try_each(self, requests: Iterable[tuple[Request, Work]]) -> Generator[Outcome, None, None]:
+        def interrupted() -> Iterator[tuple[Request, Work]]:
+            for place, request in enumerate(requests):
+                for _ in range(self._count if place == 7 else 0):
+                    signal.raise_signal(signal.SIGINT)
+                yield request
+
+        yield from super().try_each(interrupted())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_the_first_interrupt_stops_in_order_and_the_second_at_once(
+    suffix: str, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images", 8)
+    out, undisturbed = tmp_path / f"answers{suffix}", tmp_path / f"undisturbed{suffix}"
+    run(tmp_path / "images", undisturbed)
+    before = signal.getsignal(signal.SIGINT)
+    stop = Stop()
+    with stopping_on_interrupt(stop):
+        summary = run(tmp_path / "images", out, model=InterruptedModel(1), stop=stop)
+    # The request before which it came was on its way.
+    assert (summary.stopped, summary.answers, summary.remaining) == ("it was interrupted", 8, 16)
+    stop = Stop()
+    with pytest.raises(KeyboardInterrupt), stopping_on_interrupt(stop):
+        run(tmp_path / "images", out, model=InterruptedModel(2), stop=stop)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert run(tmp_path / "images", out).resumed >= 8 + 5
+    assert out.read_bytes() == undisturbed.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,15 @@ _RANKS: tuple[AccuracyStatus, ...] = ("failed", "passed", "onnx_only", "not_run"
 class Accuracy:
     """Status by engine, and the report each comes from; `ignored` says why others do not count.
 
+    `questions` are the ids of all questions that the reports are about; "" is that of questions
+    without one.
     Reports are not part of the payload: whoever can write to the folder can write one.
     """
 
     statuses: Mapping[EngineKey, AccuracyStatus]
     sources: Mapping[EngineKey, Path]
     ignored: tuple[str, ...]
+    questions: frozenset[str]
 
     def status(self, engine: EngineRecord) -> AccuracyStatus:
         """Of one engine."""
@@ -54,7 +57,7 @@ def read_accuracy(folder: Path, identity: str) -> Accuracy:
     """The statuses in the reports beside the payload; an engine without a report has none."""
     statuses: dict[EngineKey, AccuracyStatus] = {}
     sources: dict[EngineKey, Path] = {}
-    ignored = []
+    ignored, questions = [], set[str]()
     for path in sorted((folder / REPORTS).glob("accuracy-*.json")):
         report = read_report(path, identity)
         if isinstance(report, str):
@@ -67,12 +70,13 @@ def read_accuracy(folder: Path, identity: str) -> Accuracy:
                 "a limited run can fail but never pass"
             )
             continue
+        questions |= _questions(report)
         for key, status in found.items():
             if limit is not None and status != "failed":
                 continue
             if _RANKS.index(status) < _RANKS.index(statuses.get(key, "not_run")):
                 statuses[key], sources[key] = status, path
-    return Accuracy(statuses, sources, tuple(ignored))
+    return Accuracy(statuses, sources, tuple(ignored), frozenset(questions))
 
 
 def read_report(path: Path, identity: str) -> dict[str, Any] | str:
@@ -81,10 +85,10 @@ def read_report(path: Path, identity: str) -> dict[str, Any] | str:
         values = read_json(path, MAX_REPORT_BYTES, follow_links=False)
         if values["identity"] != identity:
             return f"{path} belongs to another artifact, {str(values['identity'])[:8]}; ignored"
-        _statuses(values), _limit(values)
+        _statuses(values), _limit(values), _questions(values)
     except OSError as error:
         return f"{path} cannot be read ({error.strerror}); ignored"
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{path} is not a valid report ({error}); ignored"
     report: dict[str, Any] = values
     return report
@@ -113,6 +117,12 @@ def _limit(report: Mapping[str, Any]) -> int | None:
     """How many of the dataset's first questions the run covered; None means all."""
     limit = report["dataset"]["limit"]
     return None if limit is None else int(limit)
+
+
+def _questions(report: Mapping[str, Any]) -> set[str]:
+    """Ids of the questions of all engines; an entry that was not asked itself has none."""
+    answers = [entry.get("answers") or {} for entry in report["engines"]]
+    return {str(name) for found in answers for name in dict(found.get("questions") or {})}
 
 
 def _statuses(report: Mapping[str, Any]) -> dict[EngineKey, AccuracyStatus]:

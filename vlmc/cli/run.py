@@ -143,6 +143,7 @@ def run(
     from vlmc.jobs.output.upload import upload, writable_output
     from vlmc.jobs.preflight import check_job
     from vlmc.jobs.stop import Stop, stopping_on_interrupt
+    from vlmc.jobs.verified_questions import unverified_warning
     from vlmc.progress.channel import report
     from vlmc.progress.events import Note
 
@@ -168,8 +169,10 @@ def run(
     with show_progress(), load(artifact, device=device, tiles=tiles, engine=engine) as model:
         if rows.text_only:
             report(Note(f"{source}: has no column image, so its prompts are asked as text alone"))
-        status, reasons = _accuracy_in_use(model)
+        status, reasons, verified = _accuracy_in_use(model)
         report(Note(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy {status}"))
+        if verified and (warning := unverified_warning(verified, rows, prompts)):
+            reasons = (*reasons, warning)
         for reason in reasons:
             report(Note(reason))
         if require_verified and status != "passed":
@@ -268,12 +271,14 @@ def _write_to_stdout(line: bytes) -> None:
         raise VlmcError("the program that reads stdout has ended; the job stops") from None
 
 
-def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...]]:
-    """The status of the engine and tile rule in use, and which reports are ignored and why."""
+def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...], frozenset[str]]:
+    """The status of the engine and tile rule in use, which reports are ignored and why, and the
+    ids of the verified questions."""
     from vlmc.artifact.accuracy_status import read_accuracy
 
     artifact = model.artifact
     found = read_accuracy(artifact.folder, artifact.identity)
     if model.tiles != artifact.manifest.image.tiles:
-        return f"unverified, since the artifact's tile rule is {artifact.manifest.image.tiles}", ()
-    return found.status(model.chosen), found.ignored
+        status = f"unverified, since the artifact's tile rule is {artifact.manifest.image.tiles}"
+        return status, (), frozenset()
+    return found.status(model.chosen), found.ignored, found.questions
