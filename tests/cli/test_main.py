@@ -163,6 +163,8 @@ def test_run_reads_and_writes_tables(
         "errors": 0,
         "reasons": [],
         "resumed": 0,
+        "remaining": 0,
+        "stopped": None,
         "added": [],
         "removed": [],
         "changed": [],

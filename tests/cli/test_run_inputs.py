@@ -43,7 +43,19 @@ def test_questions_with_choices_and_an_audit_of_all(artifact: Path, tmp_path: Pa
     lines = lines_of(out)
     assert [line["scores"] is None for line in lines] == [False, True] * 3
     assert all(line["answer"] in line["scores"] for line in lines[::2])
-    # Nothing is left to audit.
+    scored = call(*command[:-1], tmp_path / "p.jsonl", "--score", "probability")
+    assert scored.exit_code == 0
+    assert sum(lines_of(tmp_path / "p.jsonl")[0]["scores"].values()) == pytest.approx(1)
+    write_jsonl(prompts, {"prompt": "A door?", "choices": ["yes", "no"]})
+    refused = call(*command, "--max-new-tokens", 3)
+    assert refused.exit_code == 2 and "have choices, which are scored whole" in refused.stderr
+
+
+def test_a_resumed_job_audits_what_it_answers(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    out = tmp_path / "answers.jsonl"
+    command = ["run", artifact, tmp_path / "a.jpg", "--prompt", "A door?", *SMALL, "-o", out]
+    assert call(*command).exit_code == 0
     assert "audit: 0 of 0 answers" in call(*command, "--audit", "0.5").stderr
 
 

@@ -36,7 +36,7 @@ def folder(images: Path, tmp_path: Path) -> Path:
             ("--choices", "yes,no", "--confidence", *PROMPT),
             "works for generated answers only",
         ),
-        (("--score", "mean", *PROMPT), "--score is for --choices"),
+        (("--score", "mean", *PROMPT), "--score is for choices"),
         ((*PROMPT, *PROMPT), "the prompt 'A room?' is given twice"),
         (("--prompt", "<image> or <image>?"), "has 2 <image> placeholder(s), but the rows of"),
         (("--prompt", "<IMG_CONTEXT>?"), "stands for image features"),

@@ -45,6 +45,8 @@ def summary_lines(summary: JobSummary) -> Iterator[str]:
     if (audit := summary.audit) is not None:
         checked = counted(audit.checked, "answer")
         yield f"audit: {audit.agreed:,} of {checked} are the same by the reference path"
+        if audit.failed:
+            yield f"  {counted(audit.failed, 'answer')} could not be checked: too little memory"
         for found in audit.disagreements:
             yield (
                 f"  row {found['row']}, {found['question']}: {found['answer']!r}, by the reference "

@@ -147,7 +147,7 @@ def run(
     from vlmc.progress.channel import report
     from vlmc.progress.events import Note
 
-    _check_options(sources, texts, file, choices, score, max_new_tokens)
+    _check_options(sources, texts, file, choices, max_new_tokens)
     to_stdout = output == "-"
     if to_stdout and (retry_errors or strict_input or as_json):
         raise UsageError(
@@ -157,6 +157,14 @@ def run(
     with show_progress():
         rows = open_input(source)
     prompts = prompts_from_file(file) if file is not None else prompts_from_texts(texts)
+    any_scored = choices is not None or any(prompt.choices for prompt in prompts)
+    if score is not None and not any_scored:
+        raise UsageError("--score is for choices; add --choices, or leave --score out")
+    if max_new_tokens is not None and prompts and all(prompt.choices for prompt in prompts):
+        raise UsageError(
+            f"--max-new-tokens is given, but all questions of {file} have choices, which are "
+            "scored whole; leave it out"
+        )
     labels = None if choices is None else [choice.strip() for choice in choices.split(",")]
     length = max_new_tokens or 5
     measure = score or "logprob"
@@ -241,7 +249,6 @@ def _check_options(
     texts: tuple[str, ...],
     file: Path | None,
     choices: str | None,
-    score: ScoreMeasure | None,
     max_new_tokens: int | None,
 ) -> None:
     """Refuse options that do not go together."""
@@ -258,8 +265,6 @@ def _check_options(
             "--choices and --max-new-tokens are both given, but choices are scored whole; leave "
             "one out"
         )
-    if score is not None and choices is None:
-        raise UsageError("--score is for --choices; add --choices, or leave --score out")
 
 
 def _write_to_stdout(line: bytes) -> None:

@@ -26,10 +26,14 @@ class ReferenceModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """`agreed` of `checked` answers are the same to the letter; some of the others are listed."""
+    """`agreed` of `checked` answers are the same to the letter; some of the others are listed.
+
+    `failed` were not checked, because the reference path needs more memory than is free.
+    """
 
     checked: int
     agreed: int
+    failed: int
     disagreements: tuple[Mapping[str, Any], ...]
 
 
@@ -38,7 +42,7 @@ class Audit:
 
     def __init__(self, model: ReferenceModel, share: float) -> None:
         self._model, self._share = model, share
-        self._checked = self._agreed = 0
+        self._checked = self._agreed = self._failed = 0
         self._disagreements: list[Mapping[str, Any]] = []
 
     def check(self, question: Question, work: Sampling | Choose, text: str) -> None:
@@ -55,6 +59,12 @@ class Audit:
             reference = found.answer.text if isinstance(found, Scored) else found.text
         except VlmcError as error:
             reference = f"error: {error}"
+        except (MemoryError, RuntimeError) as error:
+            # torch raises a RuntimeError where a CPU or GPU has too little memory.
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
+            self._failed += 1
+            return
         self._checked += 1
         if reference == text:
             self._agreed += 1
@@ -71,7 +81,7 @@ class Audit:
     @property
     def result(self) -> AuditResult:
         """What was found so far."""
-        return AuditResult(self._checked, self._agreed, tuple(self._disagreements))
+        return AuditResult(self._checked, self._agreed, self._failed, tuple(self._disagreements))
 
     def _is_sampled(self, line: int) -> bool:
         digest = hashlib.blake2b(line.to_bytes(8, "big"), digest_size=8).digest()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.files.units import shorten
 from vlmc.jobs.audit import Audit
+from vlmc.jobs.input.fetch import Fetcher
 from vlmc.jobs.input.questions import Question
 from vlmc.jobs.input.rows import InputRow
 from vlmc.jobs.input.tar import KEY
@@ -138,12 +139,15 @@ class QuestionRunner:
     ) -> Generator[tuple[Question, dict[str, Any]], None, None]:
         """Each question with its line; `waiting` holds those that were read and not yielded."""
 
+        fetcher = Fetcher()
+
         # Questions without an image never reach the model and wait for their turn.
         def requests() -> Iterator[tuple[Request, Work]]:
             for question in questions:
                 waiting.append(question)
                 if not question.row.missing:
-                    yield (question.row.image, question.prompt.text), self._work(question)
+                    image = fetcher.started(question.row.image)
+                    yield (image, question.prompt.text), self._work(question)
 
         def without_image() -> Iterator[tuple[Question, dict[str, Any]]]:
             while waiting and waiting[0].row.missing:
@@ -151,7 +155,7 @@ class QuestionRunner:
                 yield question, self.form.line(question, _no_image(question.row))
 
         outcomes = self.model.try_each(requests())
-        with closing(outcomes):
+        with closing(fetcher), closing(outcomes):
             try:
                 for outcome in outcomes:
                     yield from without_image()

@@ -5,22 +5,27 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.jobs.fake import FakeModel
 from tests.jobs.input.shards import write_shard
-from tests.jobs.input.write import jpeg
+from tests.jobs.input.write import jpeg, write_jsonl
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.errors import UsageError, VlmcError
 from vlmc.jobs.input.open import open_input
 from vlmc.jobs.input.remote import RemoteFile, is_remote
 from vlmc.jobs.output.upload import upload, writable_output
+from vlmc.jobs.question_runner import Outcome, Work
+from vlmc.runtime.requests.request import Request
 
 
 @pytest.fixture
@@ -152,6 +157,35 @@ def test_outputs_are_uploaded_whole(bucket: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"file:///proc/none/a\.jsonl: cannot be written"):
         writable_output("file:///proc/none/a.jsonl")
     assert writable_output("answers.jsonl") == Path("answers.jsonl")
+
+
+def test_images_are_fetched_side_by_side_and_once(bucket: str, tmp_path: Path) -> None:
+    images = 8
+    together = threading.Barrier(images, timeout=60)
+
+    class Store(MemoryFileSystem):  # type: ignore[misc]
+        """Answers once all images are asked for."""
+
+        protocol = "slow"
+        asked: ClassVar[list[str]] = []
+
+        def cat_file(self, path: str, **options: Any) -> bytes:
+            self.asked.append(path)
+            together.wait()
+            return jpeg()
+
+    class Ahead(FakeModel):
+        """Reads all requests before the first image is decoded."""
+
+        def try_each(
+            self, requests: Iterable[tuple[Request, Work]]
+        ) -> Generator[Outcome, None, None]:
+            yield from super().try_each(list(requests))
+
+    fsspec.register_implementation("slow", Store, clobber=True)
+    rows = write_jsonl(tmp_path / "r.jsonl", *({"image": f"slow://{n}.jpg"} for n in range(images)))
+    assert run(rows, tmp_path / "answers.jsonl", model=Ahead()).errors == 0
+    assert len(Store.asked) == images
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

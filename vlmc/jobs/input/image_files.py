@@ -150,4 +150,7 @@ def _walk(folder: Path, above: tuple[Path, ...], left_out: Counter[str]) -> Iter
 
 def but_left_out(left_out: Mapping[str, int]) -> str:
     """What was left out, to add to a message that there is no image."""
-    return f" (left out: {kinds_text(left_out)})" if left_out else ""
+    if not left_out:
+        return ""
+    shards = "; give webdataset shards as a pattern, such as 'FOLDER/*.tar'"
+    return f" (left out: {kinds_text(left_out)}){shards if '.tar' in left_out else ''}"

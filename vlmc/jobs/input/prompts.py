@@ -97,7 +97,7 @@ def checked_choices(choices: object, where: str = "") -> tuple[str, ...]:
     texts = [choice for choice in found if isinstance(choice, str) and choice.strip()]
     if len(texts) < 2 or len(set(texts)) < len(found):
         raise UsageError(
-            f"{where}the choices are {shorten(repr(choices))}; give a list of at least two texts, "
+            f"{where}the choices are {shorten(repr(choices))}; give at least two texts, "
             "different and not empty"
         )
     return tuple(texts)

@@ -11,8 +11,9 @@ from vlmc.image.source import describe, is_url
 from vlmc.jobs.input.remote import Location, RemoteFile, is_remote
 from vlmc.runtime.scheduler.sequence import Sampling
 
-ImageInput = Path | RemoteFile | str | bytes | list[Path | RemoteFile | str | bytes]
-"""Paths, remote files, URLs as texts, and encoded images."""
+OneImage = Path | RemoteFile | str | bytes
+"""A path, a remote file, a URL as a text, or an encoded image."""
+ImageInput = OneImage | list[OneImage]
 
 
 def result_id(line: int) -> str:
