@@ -85,7 +85,7 @@ def test_a_batch_of_openais_form(artifact: Path, tmp_path: Path) -> None:
     ]
     body = {"model": "m", "messages": [{"role": "user", "content": content}]}
     bodies = [
-        body | {"max_tokens": 3, "logprobs": True},
+        body | {"max_tokens": 3, "logprobs": True, "top_logprobs": 2},
         body | {"max_tokens": 3, "temperature": 2.0, "top_p": 0.9, "seed": 5},
         body | {"messages": [{"role": "user", "content": "A word?"}]},
     ]
@@ -104,7 +104,11 @@ def test_a_batch_of_openais_form(artifact: Path, tmp_path: Path) -> None:
         assert stopped or body["usage"]["completion_tokens"] in (2, 3)
     tokens = found[0]["choices"][0]["logprobs"]["content"]
     assert len(tokens) == found[0]["usage"]["completion_tokens"]
-    assert all(token["logprob"] <= 0 for token in tokens)
+    for token in tokens:
+        best, second = token["top_logprobs"]
+        assert (best["token"], best["bytes"]) == (token["token"], token["bytes"])
+        assert best["logprob"] == pytest.approx(token["logprob"], abs=1e-5)
+        assert second["logprob"] <= best["logprob"] <= 0
     streamed = call("run", artifact, batch, *SMALL, "-o", "-", "--max-new-tokens", 2)
     texts = [
         json.loads(line)["response"]["body"]["choices"][0]["message"]

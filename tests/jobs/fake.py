@@ -32,6 +32,7 @@ class FakeAnswer:
     finish_reason: str = "stop"
     prompt_token_ids: tuple[int, ...] = (1, 2, 3)
     prompt_tokens_reused: int = 2
+    top_logprobs: tuple[Any, ...] = ()
 
     @property
     def token_ids(self) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ class Stop:
         self._since = time.monotonic() if since is None else since
         self._error_rows, self._last_error = 0, -1
         self._requested: str | None = None
+        self._announced = False
 
     def request(self, reason: str) -> None:
         """Stop for a reason of your own."""
@@ -56,7 +57,9 @@ class Stop:
         """The questions up to the stop."""
         for question in questions:
             if self.reason is not None:
-                report(Note(f"{self.reason}; finishing the requests that run"))
+                if not self._announced:
+                    report(Note(f"{self.reason}; finishing the requests that run"))
+                self._announced = True
                 return
             yield question
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -94,7 +95,8 @@ class Answering:
         ids = result.token_ids
         reason: FinishReason = "stop" if ids[-1] == self._prompts.stop_id else "length"
         text = self._prompts.answer_text(ids)
-        return self._made(request, text, ids, reason, spent, result.logprobs)
+        answer = self._made(request, text, ids, reason, spent, result.logprobs)
+        return replace(answer, top_logprobs=result.top)
 
     def scored(
         self, request: PreparedRequest, choose: Choose, result: ChoiceScores, spent: Spent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from vlmc.runtime.sampling_options import make_sampling
 from vlmc.text.prompt import IMAGE_PLACEHOLDER
 
 ENDPOINT = "/v1/chat/completions"
+MAX_TOP_LOGPROBS = 20
 _LINE_KEYS = {"custom_id", "method", "url", "body"}
 _HONOURED = {
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
-    "logprobs",
+    "logprobs", "top_logprobs",
 }  # fmt: skip
 # Labels, which change nothing about an answer.
 _LABELS = {"user", "metadata", "safety_identifier", "store", "service_tier"}
 # Options that vlmc has no other value of.
 _ONLY: dict[str, tuple[Any, ...]] = {
-    "n": (1,), "stream": (False,), "top_logprobs": (0,), "presence_penalty": (0,),
+    "n": (1,), "stream": (False,), "presence_penalty": (0,),
     "frequency_penalty": (0,), "stop": ([],), "logit_bias": ({},), "tools": ([],),
     "response_format": ({"type": "text"},),
 }  # fmt: skip
@@ -136,6 +138,14 @@ def _request(custom_id: str, body: Mapping[str, Any], where: str) -> BatchReques
         raise UsageError(f"{where}: model is {model!r:.100}; it must be a text")
     if logprobs is not None and not isinstance(logprobs, bool):
         raise UsageError(f"{where}: logprobs is {logprobs!r:.100}; it must be true or false")
+    top = body.get("top_logprobs") or 0
+    if not isinstance(top, int) or isinstance(top, bool) or not 0 <= top <= MAX_TOP_LOGPROBS:
+        raise UsageError(
+            f"{where}: top_logprobs is {top!r:.100}; it must be a whole number from 0 to "
+            f"{MAX_TOP_LOGPROBS}"
+        )
+    if top and not logprobs:
+        raise UsageError(f"{where}: top_logprobs needs logprobs to be true")
     limits = {body.get("max_tokens"), body.get("max_completion_tokens")} - {None}
     if len(limits) > 1:
         raise UsageError(f"{where}: max_tokens and max_completion_tokens differ; give one")
@@ -149,6 +159,7 @@ def _request(custom_id: str, body: Mapping[str, Any], where: str) -> BatchReques
         raise UsageError(
             f"{where}: {str(error).replace('max_new_tokens', 'max_tokens')}"
         ) from error
+    sampling = replace(sampling, top_logprobs=top)
     return BatchRequest(custom_id, model, sampling, limit is not None, bool(logprobs))
 
 

@@ -83,16 +83,14 @@ class BatchLines:
         }
 
     def _logprobs(self, answer: Answer) -> Mapping[str, Any]:
-        texts = self._model.token_texts(answer.token_ids)
-        return {
-            "content": [
-                {
-                    "token": text,
-                    "logprob": logprob,
-                    "bytes": list(text.encode("utf-8", "replace")),
-                    "top_logprobs": [],
-                }
-                for text, logprob in zip(texts, answer.token_logprobs, strict=True)
-            ],
-            "refusal": None,
-        }
+        content = self._tokens(answer.token_ids, answer.token_logprobs)
+        for place, token in enumerate(content):
+            top = answer.top_logprobs[place] if answer.top_logprobs else ((), ())
+            token["top_logprobs"] = self._tokens(*top)
+        return {"content": content, "refusal": None}
+
+    def _tokens(self, ids: Sequence[int], logprobs: Sequence[float]) -> list[dict[str, Any]]:
+        return [
+            {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
+            for text, logprob in zip(self._model.token_texts(ids), logprobs, strict=True)
+        ]

@@ -28,9 +28,11 @@ class Answer:
     """The answer to one request.
 
     `token_ids` are the new tokens, with the stop token if it came, and `token_logprobs` their
-    log-probabilities, empty for a choice. `finish_reason` is `stop`,
-    `length`, or `choice` when the answer is the best of given choices. `image_notes` is, for each
-    image, what decoding left unused of it: `rotation_ignored`, `clipped_to_8_bits`.
+    log-probabilities, empty for a choice. `top_logprobs` are, for each of them, ids and
+    log-probabilities of the likeliest tokens, the likeliest first, where a request asks for them.
+    `finish_reason` is `stop`, `length`, or `choice` when the answer is the best of given choices.
+    `image_notes` is, for each image, what decoding left unused of it: `rotation_ignored`,
+    `clipped_to_8_bits`.
     `prompt_tokens_reused` of the prompt's tokens were not computed for this request: an earlier
     one had the same beginning.
 
@@ -49,6 +51,7 @@ class Answer:
     prompt_tokens_reused: int
     engine: str
     timings: Timings
+    top_logprobs: tuple[tuple[tuple[int, ...], tuple[float, ...]], ...] = ()
 
     def __repr__(self) -> str:
         return (
