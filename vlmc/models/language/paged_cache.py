@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +30,8 @@ class PagedCache:
     ) -> None:
         shape = (config.layers, pages * PAGE_TOKENS, config.kv_heads, config.head_dim)
         # Zeros, not empty: masked keys are multiplied by zero, and 0 · NaN would be NaN.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = _zeros(shape, dtype, torch.device(device))
+        self.values = _zeros(shape, dtype, torch.device(device))
         self.pages = pages
 
     @staticmethod
@@ -46,6 +49,14 @@ class PagedCache:
         start, to = source * PAGE_TOKENS, target * PAGE_TOKENS
         for slab in (self.keys, self.values):
             slab[:, to : to + PAGE_TOKENS] = slab[:, start : start + PAGE_TOKENS]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU they take memory only where they are used, which torch's own do at once."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    held = np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+    return torch.from_numpy(held).view(dtype).view(shape)
 
 
 def pages_for(tokens: int) -> int:
