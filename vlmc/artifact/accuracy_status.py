@@ -100,11 +100,20 @@ def write_report(folder: Path, dataset: str, values: Mapping[str, Any]) -> Path:
     Raises:
         UsageError: the artifact's folder cannot be written to.
     """
-    path = report_path(folder, dataset)
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    return _write(report_path(folder, dataset), text + "\n")
+
+
+def write_page(folder: Path, dataset: str, text: str) -> Path:
+    """Write the page beside the report on a dataset, as `write_report` does."""
+    return _write(report_path(folder, dataset).with_suffix(".html"), text)
+
+
+def _write(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(exist_ok=True)
-        text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(path, text + "\n")
+        # JSON's own escape of lone surrogates, which labels may hold and UTF-8 cannot.
+        write_atomically(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written ({error.strerror}); the status of an artifact is kept in "

@@ -59,7 +59,7 @@ def _parts(values: Mapping[str, Any], pictures: Sequence[str]) -> Iterator[str]:
         ("case", "vision", "language", "whole", "tokens computed", "reused", "per million images"),
         (_flops_row(case) for case in cases),
     )
-    yield from pictures
+    yield from map(html.picture, pictures)
     yield html.heading("Options")
     yield html.table(
         ("option", "value"), ((name, str(value)) for name, value in values["options"].items())

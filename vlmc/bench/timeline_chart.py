@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 
 from vlmc.bench.measure import Run
+from vlmc.report import svg
 from vlmc.report.timeline import draw_timeline
 
 _COLOURS = {
-    "vision": "#4a7fcb",
-    "language prefill": "#2a9172",
-    "language decode": "#b8901c",
-    "copy": "#9b78c4",
-    "launch": "#8a929a",
-    "decode and tile": "#c25a50",
+    "vision": svg.BLUE,
+    "language prefill": svg.GREEN,
+    "language decode": svg.AMBER,
+    "copy": svg.VIOLET,
+    "launch": svg.GREY,
+    "decode and tile": svg.RED,
 }
 # More than a page can show, and a file of some hundred kilobytes.
 _MOST_BARS = 1200

@@ -193,15 +193,17 @@ def accuracy(
             limit=limit,
             explain=explain,
         )
-    path = verified.keep()
+    path, page = verified.keep()
     if as_json:
-        print_json({"report": str(path), "status": verified.status, **verified.to_json()})
+        kept = {"report": str(path), "page": str(page), "status": verified.status}
+        print_json({**kept, **verified.to_json()})
     else:
         for line in verified.lines():
             click.echo(line)
         limit = verified.dataset.limit
         if limit is not None and not verified.checked.failed:
             click.echo("a limited run never passes; leave --limit out to verify the artifact")
+        click.echo(f"page        {page}")
         click.echo(f"{verified.status}  {path}")
     _refuse_inaccurate(verified, strict)
 

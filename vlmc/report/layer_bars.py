@@ -9,11 +9,11 @@ from typing import Any
 from vlmc.report import svg
 
 _COLOURS = {
-    "int8": "#2a9172",
-    "fp8": "#4a7fcb",
-    "fp16": "#b8901c",
-    "bf16": "#b8901c",
-    "fp32": "#c25a50",
+    "int8": svg.GREEN,
+    "fp8": svg.BLUE,
+    "fp16": svg.AMBER,
+    "bf16": svg.AMBER,
+    "fp32": svg.RED,
 }
 _ROW, _LEFT, _BAR, _TOP, _BOTTOM = 13, 150, 420, 74, 30
 _COLUMN = _LEFT + _BAR + 130

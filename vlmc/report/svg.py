@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
-from xml.sax.saxutils import escape, quoteattr
+
+from vlmc.report.escape import escape, quote
 
 Anchor = Literal["start", "middle", "end"]
 
-# Colours of data are given by the picture and must be seen on both backgrounds.
+# Colours of data are given by the picture and are seen on both backgrounds.
+BLUE, GREEN, AMBER = "#4a7fcb", "#2a9172", "#b8901c"
+RED, VIOLET, GREY = "#c25a50", "#9b78c4", "#8a929a"
 _STYLE = """<style>
 .page { fill: #ffffff } text { fill: #1f2328; font: 10px sans-serif } .dim { fill: #59636e }
 @media (prefers-color-scheme: dark) {
@@ -67,9 +70,7 @@ def line(points: Sequence[tuple[float, float]], colour: str) -> list[str]:
 
 
 def _attributes(given: Mapping[str, str | None]) -> str:
-    return "".join(
-        f" {name}={quoteattr(value)}" for name, value in given.items() if value is not None
-    )
+    return "".join(f" {name}={quote(value)}" for name, value in given.items() if value is not None)
 
 
 def _number(value: float) -> str:

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmc.artifact.accuracy_status import AccuracyStatus, read_report, report_path, write_report
+from vlmc.artifact.accuracy_status import (
+    AccuracyStatus,
+    read_report,
+    report_path,
+    write_page,
+    write_report,
+)
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
-from vlmc.verify.answers import AnswerCheck
+from vlmc.report.ladder import LadderRung
+from vlmc.report.sweep import SweepPoint
+from vlmc.verify.answers import AnswerCheck, share_text
+from vlmc.verify.confusion import confusion
 from vlmc.verify.dataset import Dataset
+from vlmc.verify.disagreements import image_paths
 from vlmc.verify.divergence import DivergenceCheck
 from vlmc.verify.explanation import Explanation
 from vlmc.verify.gate import Checked
+from vlmc.verify.grid_images import grid_images
+from vlmc.verify.histograms import histograms
+from vlmc.verify.page import draw_page
 from vlmc.verify.reference import Reference
+from vlmc.verify.worst_questions import worst_first
 from vlmc.version import __version__
 
 _WORST = 20
+_WORST_QUESTIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,8 @@ class Verified:
     dataset: Dataset
     checked: Checked
     explanations: tuple[Explanation, ...]
+    ladder: tuple[LadderRung, ...] = ()
+    sweep: tuple[SweepPoint, ...] = ()
 
     @property
     def status(self) -> AccuracyStatus:
@@ -46,10 +63,10 @@ class Verified:
         source = self.artifact.manifest.source
         return all(self.reference.source.get(name) == digest for name, digest in source.items())
 
-    def keep(self) -> Path:
-        """Write the report into the artifact and return its path.
+    def keep(self) -> tuple[Path, Path]:
+        """Write the report and its page into the artifact and return their paths.
 
-        Results of other engines on the same questions are kept.
+        Results of other engines on the same questions are kept. The page shows this one.
 
         Raises:
             UsageError: the artifact's folder cannot be written to.
@@ -57,7 +74,11 @@ class Verified:
         artifact, digest = self.artifact, self.dataset.digest
         before = read_report(report_path(artifact.folder, digest), artifact.identity)
         others = before["engines"] if isinstance(before, dict) else []
-        return write_report(artifact.folder, digest, self.to_json(others))
+        values = self.to_json(others)
+        report = write_report(artifact.folder, digest, values)
+        images = grid_images(image_paths(values["engines"][0]), artifact.manifest.image)
+        page = draw_page(values, images, ladder=self.ladder, sweep=self.sweep)
+        return report, write_page(artifact.folder, digest, page)
 
     def to_json(self, others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """The JSON form; `others` are the entries of an earlier report."""
@@ -95,7 +116,12 @@ class Verified:
         yield from kept.values()
 
     def _entry(self) -> dict[str, Any]:
-        checked = self.checked
+        checked, answers = self.checked, self.checked.answers.to_json()
+        thresholds = checked.thresholds
+        worst = worst_first(
+            answers["questions"], thresholds.min_answer_agreement, thresholds.max_recall_drop
+        )
+        shown = [question.name for question in worst[:_WORST_QUESTIONS]]
         return {
             "engine": self.engine.engine,
             "target": self.engine.target,
@@ -114,10 +140,14 @@ class Verified:
             "pixels": checked.pixels.to_json(),
             "features": checked.features.to_json()
             | {
-                "below": checked.features.worst_tiles(checked.thresholds.min_feature_cosine),
+                "below": checked.features.worst_tiles(thresholds.min_feature_cosine),
             },
-            "answers": checked.answers.to_json(),
+            "answers": answers,
             "divergence": None if checked.divergence is None else checked.divergence.to_json(),
+            "histograms": histograms(checked),
+            "confusion": confusion(checked.answers.pairs, checked.answers.steps, shown),
+            "ladder": [asdict(rung) for rung in self.ladder],
+            "sweep": [asdict(point) for point in self.sweep],
             "disagreements": [pair.to_json() for pair in checked.answers.disagreements[:_WORST]],
             "explanations": [explanation.to_json() for explanation in self.explanations],
         }
@@ -166,8 +196,8 @@ class Verified:
 
 def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
     values = answers.to_json()
-    yield f"answers     agreement {_share(values['agreement'])}"
-    yield f"            exact match {_share(values['exact_match'])}"
+    yield f"answers     agreement {share_text(values['agreement'])}"
+    yield f"            exact match {share_text(values['exact_match'])}"
     if "reference" not in values:
         return
     for side in ("reference", "artifact"):
@@ -175,11 +205,11 @@ def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
     for name in ("recall_drop", "match_drop"):
         drop = values[name]
         yield (
-            f"            {name.replace('_', ' ')} {_share(drop)}, {drop['lost']} lost and "
+            f"            {name.replace('_', ' ')} {share_text(drop)}, {drop['lost']} lost and "
             f"{drop['gained']} gained, McNemar p {drop['mcnemar_p']:.4f}"
         )
     for name, part in values["questions"].items():
-        yield f"            {name or 'no question id'}: agreement {_share(part['agreement'])}"
+        yield f"            {name or 'no question id'}: agreement {share_text(part['agreement'])}"
         for side in ("reference", "artifact"):
             if side in part:
                 yield f"              {side}: {_scores(part[side])}"
@@ -194,17 +224,9 @@ def _divergence_lines(divergence: DivergenceCheck) -> Iterator[str]:
 
 
 def _scores(values: Mapping[str, Any]) -> str:
-    text = f"exact match {_share(values['exact'])}"
+    text = f"exact match {share_text(values['exact'])}"
     if values["recall"]["n"] or values["precision"]["n"]:
         f1 = "-" if values["f1"] is None else f"{values['f1']:.4f}"
-        text += (
-            f", recall {_share(values['recall'])}, precision {_share(values['precision'])}, F1 {f1}"
-        )
+        recall, precision = share_text(values["recall"]), share_text(values["precision"])
+        text += f", recall {recall}, precision {precision}, F1 {f1}"
     return text
-
-
-def _share(values: Mapping[str, Any]) -> str:
-    if values["value"] is None:
-        return "-"
-    low, high = values["interval"]
-    return f"{values['value']:.4f} [{low:.4f}, {high:.4f}] n {values['n']}"
