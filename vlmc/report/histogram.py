@@ -38,7 +38,7 @@ def draw_histograms(
     first, last = _shown(filled, classes)
     return [
         draw_columns(
-            f"{title}: {sum(counts)} {name}",
+            f"{title}, {name}: {sum(counts)}",
             counts[first:last],
             [str(count) if count else "" for count in counts[first:last]],
             [_edge_text(edge) for edge in edges[first : last + 1]],

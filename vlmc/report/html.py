@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from vlmc.report.escape import escape, quote
+from vlmc.report.escape import escape, quote, shorten
 
 # Whatever a text contains, the browser loads nothing and runs nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+# Longer texts would hide what follows them.
+_MOST_CHARACTERS = 120
+_MOST_IN_TEXTS = 500
 # The colours are those of the pictures in `vlmc.report.svg`.
 _STYLE = """
 body { font: 14px/1.45 sans-serif; max-width: 1160px; margin: 24px auto; padding: 0 16px;
@@ -15,10 +18,10 @@ body { font: 14px/1.45 sans-serif; max-width: 1160px; margin: 24px auto; padding
 h1 { font-size: 24px } h2 { font-size: 18px; margin-top: 32px } h3 { font-size: 15px }
 table { border-collapse: collapse; margin: 12px 0; overflow-wrap: normal }
 tr { background: #ffffff } tr.bad { background: #f9e7e5 }
-th, td { padding: 3px 10px; text-align: right; vertical-align: top; white-space: nowrap;
+th, td { padding: 3px 8px; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid #d1d9e0 }
 th { font-weight: 600; vertical-align: bottom } caption { text-align: left; font-weight: 600 }
-th:first-child, td:first-child { text-align: left; min-width: 155px; max-width: 320px;
+th:first-child, td:first-child { text-align: left; min-width: 172px; max-width: 320px;
   padding-left: 4px; white-space: normal; overflow-wrap: anywhere;
   position: sticky; left: 0; background: inherit }
 .texts th, .texts td { text-align: left; min-width: 90px; white-space: normal;
@@ -32,7 +35,7 @@ tr.bad { color: inherit }
 .row > * { max-width: 100% } svg { display: block; max-width: 100%; height: auto }
 figure { margin: 0 } figcaption { max-width: 320px } summary { cursor: pointer; margin: 8px 0 }
 section.case { border-top: 1px solid #d1d9e0; padding: 4px 0 12px }
-@media (max-width: 600px) { th:first-child, td:first-child { max-width: 160px } }
+@media (max-width: 600px) { th:first-child, td:first-child { max-width: 180px } }
 @media (prefers-color-scheme: dark) {
   body { color: #e6edf3; background: #0d1117 } tr { background: #0d1117 }
   th, td, section.case { border-color: #3d444d }
@@ -74,9 +77,13 @@ def paragraph(text: str, *, dim: bool = False) -> str:
 
 
 def fields(values: Iterable[tuple[str, str]]) -> str:
-    """Names with their texts, line by line. Right-to-left text does not reorder the line."""
+    """Names with their texts, line by line; long texts are shortened.
+
+    Right-to-left text does not reorder its line.
+    """
     lines = (
-        f'<p class="plain"><span class="dim">{escape(name)}</span> <bdi>{escape(value)}</bdi></p>'
+        f'<p class="plain"><span class="dim">{escape(name)}</span> '
+        f"<bdi>{escape(shorten(value, _MOST_IN_TEXTS))}</bdi></p>"
         for name, value in values
     )
     return "\n".join(lines)
@@ -91,17 +98,20 @@ def table(
 ) -> str:
     """A table of plain texts, which scrolls by itself where the page is too narrow.
 
+    Long texts are shortened.
+
     Args:
         header: the names of the columns; the first is on the left, the others on the right.
         rows: the cells of each row.
         marked: indices of rows to colour.
         texts: whether the cells are texts to wrap, all on the left, and not numbers.
     """
+    kind, most = (' class="texts"', _MOST_IN_TEXTS) if texts else ("", _MOST_CHARACTERS)
     return "\n".join(
         [
-            f'<div class="scroll"><table{" class=" + quote("texts") if texts else ""}>',
-            _row("th", header),
-            *(_row("td", row, index in marked) for index, row in enumerate(rows)),
+            f'<div class="scroll"><table{kind}>',
+            _row("th", header, most),
+            *(_row("td", row, most, index in marked) for index, row in enumerate(rows)),
             "</table></div>",
         ]
     )
@@ -115,7 +125,8 @@ def picture(svg: str) -> str:
 def details(title: str, content: str, *, opened: bool) -> str:
     """A part that the reader opens and closes."""
     state = ' open="open"' if opened else ""
-    return f"<details{state}><summary><bdi>{escape(title)}</bdi></summary>{content}</details>"
+    shown = escape(shorten(title, _MOST_CHARACTERS))
+    return f"<details{state}><summary><bdi>{shown}</bdi></summary>{content}</details>"
 
 
 def section(parts: Iterable[str]) -> str:
@@ -134,6 +145,7 @@ def row(parts: Iterable[str]) -> str:
     return "\n".join(['<div class="row">', *(f"<div>{part}</div>" for part in parts), "</div>"])
 
 
-def _row(tag: str, cells: Sequence[str], marked: bool = False) -> str:
+def _row(tag: str, cells: Sequence[str], most: int, marked: bool = False) -> str:
     opening = '<tr class="bad">' if marked else "<tr>"
-    return f"{opening}{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    texts = (escape(shorten(cell, most)) for cell in cells)
+    return f"{opening}{''.join(f'<{tag}>{text}</{tag}>' for text in texts)}</tr>"

@@ -25,7 +25,8 @@ class LadderRung:
 
 
 def draw_ladder(rungs: Sequence[LadderRung]) -> Iterator[str]:
-    """Parts of a page: the rungs in their order, numbered, and a picture of each figure."""
+    """Parts of a page: the rungs in their order, numbered, and a picture of each figure that was
+    measured."""
     yield html.table(
         ("rung", "recall", "agreement", "questions a minute"),
         (
@@ -38,15 +39,22 @@ def draw_ladder(rungs: Sequence[LadderRung]) -> Iterator[str]:
             for number, rung in enumerate(rungs, 1)
         ),
     )
-    numbers = [str(number) for number in range(1, len(rungs) + 1)]
-    recalls, agreements = [rung.recall for rung in rungs], [rung.agreement for rung in rungs]
-    rates = [rung.qpm for rung in rungs]
+    panels: list[tuple[str, list[float | None], str, float | None]] = [
+        ("recall", [rung.recall for rung in rungs], BLUE, 1.0),
+        ("agreement with the source", [rung.agreement for rung in rungs], GREEN, 1.0),
+        ("questions a minute", [rung.qpm for rung in rungs], VIOLET, None),
+    ]
     yield html.row(
-        [
-            _columns("recall", recalls, numbers, BLUE, whole=True),
-            _columns("agreement with the source", agreements, numbers, GREEN, whole=True),
-            _columns("questions a minute", rates, numbers, VIOLET, whole=False),
-        ]
+        draw_columns(
+            title,
+            [value or 0.0 for value in values],
+            [_column_text(value, highest) for value in values],
+            [str(number) for number in range(1, len(rungs) + 1)],
+            colour,
+            highest=highest,
+        )
+        for title, values, colour, highest in panels
+        if any(value is not None for value in values)
     )
 
 
@@ -60,11 +68,7 @@ def rate_text(value: float | None) -> str:
     return "-" if value is None else f"{value:,.{0 if value >= 100 else 1}f}"
 
 
-def _columns(
-    title: str, values: Sequence[float | None], numbers: Sequence[str], colour: str, *, whole: bool
-) -> str:
-    texts = [
-        ("" if value is None else f"{value:.3f}") if whole else rate_text(value) for value in values
-    ]
-    heights = [value or 0.0 for value in values]
-    return draw_columns(title, heights, texts, numbers, colour, highest=1.0 if whole else None)
+def _column_text(value: float | None, highest: float | None) -> str:
+    if value is None:
+        return ""
+    return rate_text(value) if highest is None else f"{value:.3f}"

@@ -42,7 +42,8 @@ def draw_timeline(
             parts.append(svg.rect(_LEFT + start * scale, y + 2, width, _LANE - 4, colours[kind]))
     for tick in range(_TICKS + 1):
         place = _LEFT + (_WIDTH - _LEFT - _RIGHT) * tick / _TICKS
-        parts.append(
-            svg.text(place, bottom + 16, f"{seconds * tick / _TICKS:.3g} s", anchor="middle")
-        )
+        # The last one ends with the axis, so that it is not cut off.
+        anchor: svg.Anchor = "middle" if tick < _TICKS else "end"
+        label = f"{seconds * tick / _TICKS:.3g} s"
+        parts.append(svg.text(place, bottom + 16, label, anchor=anchor))
     return svg.document(_WIDTH, bottom + _BOTTOM, parts)

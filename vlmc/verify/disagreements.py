@@ -10,13 +10,11 @@ from typing import Any
 
 from vlmc.image.tiles import Grid
 from vlmc.report import html
-from vlmc.report.escape import shorten
 from vlmc.report.tile_grid import Thumbnail, define_images, draw_tile_grid
 from vlmc.verify.grid_images import GridImage
 
 MOST_IMAGES = 4
 """Of one question."""
-_MOST_CHARACTERS = 500
 
 Views = Mapping[Path, tuple[GridImage, GridImage]]
 
@@ -85,9 +83,9 @@ def _case_fields(
     pair: Mapping[str, Any], cause: Mapping[str, Any] | None
 ) -> Iterator[tuple[str, str]]:
     probability = math.exp(pair["reference_first_logprob"])
-    yield "prompt", shorten(pair["prompt"], _MOST_CHARACTERS)
+    yield "prompt", pair["prompt"]
     if pair["label"] is not None:
-        yield "label", shorten(pair["label"], _MOST_CHARACTERS)
+        yield "label", pair["label"]
     yield f"source, first token's probability {probability:.3f}:", _answer(pair["reference"])
     yield "artifact:", _answer(pair["answer"])
     if cause is not None:
@@ -97,7 +95,7 @@ def _case_fields(
 
 
 def _answer(text: str) -> str:
-    return shorten(text, _MOST_CHARACTERS) or "(empty)"
+    return text or "(empty)"
 
 
 def _figures(

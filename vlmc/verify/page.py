@@ -120,7 +120,7 @@ def _question_row(question: QuestionResult) -> list[str]:
         _share(found["recall"]),
         "-" if drop is None else f"{drop['value']:.4f}",
         "-" if drop is None else f"{drop['mcnemar_p']:.4f}",
-        _share(found["precision"]),
+        "-" if found["precision"]["value"] is None else f"{found['precision']['value']:.4f}",
         "-" if found["f1"] is None else f"{found['f1']:.4f}",
     ]
 
@@ -150,9 +150,8 @@ def _confusion(names: Sequence[str], values: Mapping[str, Mapping[str, Any]]) ->
     shown = [name for name in names if name in values]
     for index, name in enumerate(shown):
         found = values[name]
-        labels = [_label(label) for label in found["labels"]]
         matrices = [
-            draw_matrix(caption, corner, labels, found[key])
+            draw_matrix(caption, corner, found["labels"], found[key])
             for key, (caption, corner) in _MATRICES.items()
             if key in found
         ]
@@ -160,9 +159,3 @@ def _confusion(names: Sequence[str], values: Mapping[str, Mapping[str, Any]]) ->
         yield html.details(title, html.row(matrices), opened=index < _OPEN_MATRICES)
     if len(names) > len(shown):
         yield html.paragraph(f"The {len(names) - len(shown)} better questions are left out.")
-
-
-def _label(label: str | None) -> str:
-    if label is None:
-        return "(others)"
-    return label or "(empty)"

@@ -166,7 +166,7 @@ def _levels(entry: Mapping[str, Any]) -> Iterator[str]:
             (
                 "pixels against Pillow",
                 f"mean {mean}, 99 % within {pixels['p99']}, at most {pixels['max']} of 255 levels; "
-                f"{pixels['tiles']} tiles of {pixels['images']} images",
+                f"tiles compared: {pixels['tiles']}",
             )
         ]
     )
