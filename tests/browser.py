@@ -111,7 +111,7 @@ def look_at(pages: Mapping[str, str], folder: Path) -> tuple[dict[str, list[Look
     output, errors = run_browser(folder, "--dump-dom", wrapper.as_uri())
     body = re.search(r"<body>(.*?)</body>", output, re.DOTALL)
     assert body, f"{output}\n{errors}"
-    looks = [Look(**{**one, "width": one["width"]}) for one in json.loads(html.unescape(body[1]))]
+    looks = [Look(**one) for one in json.loads(html.unescape(body[1]))]
     size = len(_views())
     parts = [looks[start : start + size] for start in range(0, len(looks), size)]
     return dict(zip(pages, parts, strict=True)), _CONSOLE.findall(errors)
@@ -142,8 +142,12 @@ def frame(page: str, width: int, scheme: str, height: int = 900) -> str:
 
 def run_browser(folder: Path, *options: str) -> tuple[str, str]:
     """Output and log of the browser, which keeps its profile below `folder`."""
-    command = [find_browser(), "--headless", "--disable-gpu", "--hide-scrollbars"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr"]
+    command = [find_browser(), "--headless", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += [
+        "--hide-scrollbars",
+        f"--user-data-dir={folder / 'profile'}",
+        "--enable-logging=stderr",
+    ]
     if os.getuid() == 0:
         command.append("--no-sandbox")  # which root cannot use
     done = subprocess.run(

@@ -57,6 +57,7 @@ def test_good_artifact_passes(copied: Path, questions: Path) -> None:
     assert set(engine["underpowered"]) == {"min_answer_agreement", "max_recall_drop"}
 
     report = Path(told.pop("report"))
+    assert Path(told.pop("page")) == report.with_suffix(".html")
     assert report == copied / "reports" / f"accuracy-{told['dataset']['digest']}.json"
     assert {**json.loads(report.read_text()), "status": "passed"} == told
     assert call("verify", "integrity", copied).exit_code == 0, "reports are no payload"
@@ -286,6 +287,8 @@ def test_graph_stands_in_for_engines_that_do_not_run_here(
         ("onnxruntime", "passed"),
         ("tensorrt-rtx", "onnx_only"),
     ]
+    row = "<tr><td>tensorrt-rtx</td><td>sm89</td><td>onnx_only</td></tr>"
+    assert row in Path(told["page"]).read_text("utf-8")
     found = read_accuracy(folder, read_manifest(folder).identity)
     by_name: dict[str, EngineRecord] = {e.engine: e for e in read_manifest(folder).engines}
     assert found.status(by_name["tensorrt-rtx"]) == "onnx_only"

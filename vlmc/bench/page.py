@@ -62,7 +62,9 @@ def _parts(values: Mapping[str, Any], pictures: Sequence[str]) -> Iterator[str]:
     yield from map(html.picture, pictures)
     yield html.heading("Options")
     yield html.table(
-        ("option", "value"), ((name, str(value)) for name, value in values["options"].items())
+        ("option", "value"),
+        ((name, str(value)) for name, value in values["options"].items()),
+        texts=True,
     )
 
 

@@ -1,1 +1,1 @@
-"""Charts for reports, as SVG."""
+"""Pages and pictures of reports, as HTML and SVG."""

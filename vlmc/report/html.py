@@ -9,7 +9,7 @@ from vlmc.report.escape import escape, quote, shorten
 # Whatever a text contains, the browser loads nothing and runs nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 # Longer texts would hide what follows them.
-_MOST_CHARACTERS = 120
+_MOST_CHARACTERS = 240
 _MOST_IN_TEXTS = 500
 # The colours are those of the pictures in `vlmc.report.svg`.
 _STYLE = """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vlmc.report import html
 from vlmc.report.columns import draw_columns
+from vlmc.report.numbers import rate_text, share_text
 from vlmc.report.svg import BLUE, GREEN, VIOLET
 
 
@@ -56,16 +57,6 @@ def draw_ladder(rungs: Sequence[LadderRung]) -> Iterator[str]:
         for title, values, colour, highest in panels
         if any(value is not None for value in values)
     )
-
-
-def share_text(value: float | None) -> str:
-    """A share in four digits."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def rate_text(value: float | None) -> str:
-    """A rate, with more digits where it is small."""
-    return "-" if value is None else f"{value:,.{0 if value >= 100 else 1}f}"
 
 
 def _column_text(value: float | None, highest: float | None) -> str:

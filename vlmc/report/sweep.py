@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vlmc.report import html, svg
-from vlmc.report.ladder import rate_text, share_text
+from vlmc.report.numbers import rate_text, share_text
 from vlmc.report.svg import BLUE, VIOLET
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 358, 220, 52, 24, 40, 36

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,14 +136,6 @@ class AnswerCheck:
 def share_json(share: Share) -> dict[str, Any]:
     """Value, n and Wilson's 95 % interval; the value is None of nothing."""
     return _plain(share.value, share.n, share.interval)
-
-
-def share_text(values: Mapping[str, Any]) -> str:
-    """The text form of `share_json` and `drop_json`."""
-    if values["value"] is None:
-        return "-"
-    low, high = values["interval"]
-    return f"{values['value']:.4f} [{low:.4f}, {high:.4f}] n {values['n']}"
 
 
 def drop_json(drop: PairedDrop) -> dict[str, Any]:

@@ -17,19 +17,20 @@ from vlmc.artifact.accuracy_status import (
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
 from vlmc.report.ladder import LadderRung
+from vlmc.report.numbers import interval_text, share_text
 from vlmc.report.sweep import SweepPoint
-from vlmc.verify.answers import AnswerCheck, share_text
+from vlmc.verify.answers import AnswerCheck
 from vlmc.verify.confusion import confusion
 from vlmc.verify.dataset import Dataset
-from vlmc.verify.disagreements import image_paths
 from vlmc.verify.divergence import DivergenceCheck
 from vlmc.verify.explanation import Explanation
 from vlmc.verify.gate import Checked
-from vlmc.verify.grid_images import grid_images
 from vlmc.verify.histograms import histograms
-from vlmc.verify.page import draw_page
+from vlmc.verify.page.disagreements import image_paths
+from vlmc.verify.page.grid_images import grid_images
+from vlmc.verify.page.page import draw_page
+from vlmc.verify.page.worst_questions import worst_first
 from vlmc.verify.reference import Reference
-from vlmc.verify.worst_questions import worst_first
 from vlmc.version import __version__
 
 _WORST = 20
@@ -196,8 +197,8 @@ class Verified:
 
 def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
     values = answers.to_json()
-    yield f"answers     agreement {share_text(values['agreement'])}"
-    yield f"            exact match {share_text(values['exact_match'])}"
+    yield f"answers     agreement {interval_text(values['agreement'])}"
+    yield f"            exact match {interval_text(values['exact_match'])}"
     if "reference" not in values:
         return
     for side in ("reference", "artifact"):
@@ -205,11 +206,12 @@ def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
     for name in ("recall_drop", "match_drop"):
         drop = values[name]
         yield (
-            f"            {name.replace('_', ' ')} {share_text(drop)}, {drop['lost']} lost and "
+            f"            {name.replace('_', ' ')} {interval_text(drop)}, {drop['lost']} lost and "
             f"{drop['gained']} gained, McNemar p {drop['mcnemar_p']:.4f}"
         )
     for name, part in values["questions"].items():
-        yield f"            {name or 'no question id'}: agreement {share_text(part['agreement'])}"
+        agreement = interval_text(part["agreement"])
+        yield f"            {name or 'no question id'}: agreement {agreement}"
         for side in ("reference", "artifact"):
             if side in part:
                 yield f"              {side}: {_scores(part[side])}"
@@ -224,9 +226,8 @@ def _divergence_lines(divergence: DivergenceCheck) -> Iterator[str]:
 
 
 def _scores(values: Mapping[str, Any]) -> str:
-    text = f"exact match {share_text(values['exact'])}"
+    text = f"exact match {interval_text(values['exact'])}"
     if values["recall"]["n"] or values["precision"]["n"]:
-        f1 = "-" if values["f1"] is None else f"{values['f1']:.4f}"
-        recall, precision = share_text(values["recall"]), share_text(values["precision"])
-        text += f", recall {recall}, precision {precision}, F1 {f1}"
+        recall, precision = interval_text(values["recall"]), interval_text(values["precision"])
+        text += f", recall {recall}, precision {precision}, F1 {share_text(values['f1'])}"
     return text

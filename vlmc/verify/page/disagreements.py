@@ -11,7 +11,7 @@ from typing import Any
 from vlmc.image.tiles import Grid
 from vlmc.report import html
 from vlmc.report.tile_grid import Thumbnail, define_images, draw_tile_grid
-from vlmc.verify.grid_images import GridImage
+from vlmc.verify.page.grid_images import GridImage
 
 MOST_IMAGES = 4
 """Of one question."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlmc.report import html
-from vlmc.verify.answers import share_text
+from vlmc.report.numbers import interval_text, share_text
 
 _STATUSES = {
     "passed": "passed",
@@ -92,8 +92,8 @@ def _answers(entry: Mapping[str, Any]) -> Iterator[str]:
     answers = entry["answers"]
     yield html.fields(
         [
-            ("agreement with the source", share_text(answers["agreement"])),
-            ("equal to the letter", share_text(answers["exact_match"])),
+            ("agreement with the source", interval_text(answers["agreement"])),
+            ("equal to the letter", interval_text(answers["exact_match"])),
         ]
     )
     if "reference" in answers:
@@ -106,7 +106,7 @@ def _answers(entry: Mapping[str, Any]) -> Iterator[str]:
             (
                 (
                     title,
-                    share_text(answers[key]),
+                    interval_text(answers[key]),
                     str(answers[key]["lost"]),
                     str(answers[key]["gained"]),
                     f"{answers[key]['mcnemar_p']:.4f}",
@@ -133,8 +133,8 @@ _DROPS = {"recall_drop": "recall", "match_drop": "exact match"}
 
 
 def _score_row(side: str, scores: Mapping[str, Any]) -> list[str]:
-    shares = (share_text(scores[key]) for key in ("exact", "recall", "precision"))
-    return [side, *shares, "-" if scores["f1"] is None else f"{scores['f1']:.4f}"]
+    shares = (interval_text(scores[key]) for key in ("exact", "recall", "precision"))
+    return [side, *shares, share_text(scores["f1"])]
 
 
 def _levels(entry: Mapping[str, Any]) -> Iterator[str]:

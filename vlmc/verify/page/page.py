@@ -10,12 +10,13 @@ from vlmc.report import html
 from vlmc.report.histogram import draw_histograms
 from vlmc.report.ladder import LadderRung, draw_ladder
 from vlmc.report.matrix import draw_matrix
+from vlmc.report.numbers import share_text
 from vlmc.report.svg import AMBER, BLUE, GREEN
 from vlmc.report.sweep import SweepPoint, draw_sweep
-from vlmc.verify.disagreements import draw_disagreements
-from vlmc.verify.grid_images import GridImage
-from vlmc.verify.summary import draw_summary
-from vlmc.verify.worst_questions import QuestionResult, worst_first
+from vlmc.verify.page.disagreements import draw_disagreements
+from vlmc.verify.page.grid_images import GridImage
+from vlmc.verify.page.summary import draw_summary
+from vlmc.verify.page.worst_questions import QuestionResult, worst_first
 
 _OPEN_MATRICES = 3
 _TITLES = {
@@ -120,13 +121,13 @@ def _question_row(question: QuestionResult) -> list[str]:
         _share(found["recall"]),
         "-" if drop is None else f"{drop['value']:.4f}",
         "-" if drop is None else f"{drop['mcnemar_p']:.4f}",
-        "-" if found["precision"]["value"] is None else f"{found['precision']['value']:.4f}",
-        "-" if found["f1"] is None else f"{found['f1']:.4f}",
+        share_text(found["precision"]["value"]),
+        share_text(found["f1"]),
     ]
 
 
 def _share(values: Mapping[str, Any]) -> str:
-    """Shorter than `share_text`, for a table of many columns."""
+    """Shorter than `interval_text`, for a table of many columns."""
     if values["value"] is None:
         return "-"
     return "{:.4f} [{:.2f}, {:.2f}]".format(values["value"], *values["interval"])
