@@ -26,7 +26,7 @@ th:first-child, td:first-child { text-align: left; min-width: 172px; max-width: 
   position: sticky; left: 0; background: inherit }
 .texts th, .texts td { text-align: left; min-width: 90px; white-space: normal;
   overflow-wrap: anywhere }
-.matrix th { white-space: normal; overflow-wrap: anywhere; max-width: 110px; min-width: 40px }
+.matrix th { white-space: normal; overflow-wrap: anywhere; max-width: 110px; min-width: 56px }
 .matrix th:first-child { min-width: 90px }
 .dim { color: #59636e } .good { color: #1a7f37 } .bad { color: #b3261e } .plain { margin: 4px 0 }
 tr.bad { color: inherit }
