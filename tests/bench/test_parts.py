@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmc.bench.engines import BATCH, EagerEngine, Lent
+from vlmc.bench.engines import BATCH, EagerEngine
 from vlmc.bench.stages import Bar, device_bars, stage_seconds
 from vlmc.bench.summary import percentile
 from vlmc.bench.workload import Workload
 from vlmc.errors import UsageError
 from vlmc.image.decode import read_picture
 from vlmc.models.flops import RowWork
+from vlmc.runtime.engines.lent import Lent
 from vlmc.runtime.requests.timeline import Span
 
 Name = Literal["request", "prepare", "copy", "vision", "language"]

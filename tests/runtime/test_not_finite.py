@@ -54,6 +54,20 @@ def test_the_row_is_an_error_and_the_others_are_answered(
         model.generate(asked)
 
 
+def test_pages_before_a_bad_image_are_not_reused(
+    model: Model, pictures: list[npt.NDArray[np.uint8]]
+) -> None:
+    """NaN of an image reaches the text before it, since 0 · NaN is NaN."""
+    good = model.prepare_image(pictures[0])
+    bad = replace(good, features=torch.full((256, 64), torch.nan))
+    prompt = "Nobody has begun a question with so many words before: " * 8 + "<image>\nWhat is it?"
+    for _ in range(2):
+        (refused,) = model.try_stream([(bad, prompt)])
+        assert isinstance(refused, VlmcError)
+        (answer,) = model.generate([(good, prompt)])
+        assert all(np.isfinite(answer.token_logprobs))
+
+
 @pytest.mark.usefixtures("poisoned")
 def test_a_source_whose_logits_are_not_finite_is_no_reference(
     miniature: Path, images: Path, tmp_path: Path

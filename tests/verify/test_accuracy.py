@@ -20,6 +20,7 @@ from vlmc.artifact.accuracy_status import read_accuracy
 from vlmc.artifact.manifest import EngineRecord, Manifest, read_manifest
 from vlmc.artifact.write import seal
 from vlmc.image.tiles import TileRule
+from vlmc.verify.ladder import RUNGS
 
 
 def verify(artifact: Path, *options: object) -> tuple[int, dict[str, Any], str]:
@@ -54,6 +55,13 @@ def test_good_artifact_passes(copied: Path, questions: Path) -> None:
     assert engine["answers"]["exact_match"] == engine["answers"]["agreement"]
     assert engine["answers"]["questions"].keys() == {"presence", "other"}
     assert engine["disagreements"] == engine["explanations"] == []
+    ladder = engine["ladder"]
+    assert [rung["name"] for rung in ladder["rungs"]] == list(RUNGS)
+    assert {(rung["agreement"], rung["exact"], rung["n"]) for rung in ladder["rungs"]} == {
+        (1, 1, 6)
+    }
+    assert all(rung["recall"] == 0 and rung["qpm"] > 0 for rung in ladder["rungs"])
+    assert ladder["steepest"] is None
     assert set(engine["underpowered"]) == {"min_answer_agreement", "max_recall_drop"}
 
     report = Path(told.pop("report"))
@@ -141,6 +149,7 @@ def test_scaled_weight_is_caught(copied: Path, questions: Path, miniature: Path)
     for explanation in engine["explanations"]:
         assert explanation["level"] == "features"
         assert explanation["answers"]["source features"] == explanation["reference"]
+    assert engine["ladder"]["steepest"] == "vision engine"
     assert json.loads(call("inspect", copied, "--json").stdout)["accuracy"] == "failed"
 
 
@@ -181,6 +190,7 @@ def test_rule_is_blamed_for_what_it_changes(
     assert engine["pixels"]["wrong"] == []
     assert code == 3 and "min_answer_agreement" in error
     assert {found["level"] for found in engine["explanations"]} == {"pixels"}
+    assert engine["ladder"]["steepest"] == "tile rule"
     assert all("tile rule native:max=1" in found["cause"] for found in engine["explanations"])
     assert {found["image"] for found in engine["explanations"]} == {
         str(questions.parent / "480x320.jpg")
@@ -237,6 +247,7 @@ def test_language_model_is_blamed(
     assert engine["reference"]["same_source"] is False, "it is compared all the same"
     assert engine["features"]["worst_cosine"] > 0.999999
     assert {found["level"] for found in engine["explanations"]} == {"language"}
+    assert engine["ladder"]["steepest"] == "language model"
 
 
 def test_reference_takes_the_sources_place(
@@ -319,3 +330,28 @@ def test_missing_source_is_told(copied: Path, questions: Path) -> None:
     assert code == 2 and "--source" in error and "--reference" in error
     code, _, error = verify(copied, "--source", questions.parent / "no", "--dataset", questions)
     assert code == 1 and "is not a folder" in error
+
+
+def test_features_and_scores_that_are_not_finite_never_pass(
+    copied: Path, questions: Path, miniature: Path
+) -> None:
+    """One NaN of the graph: the gate says so, and the ladder where it is."""
+    path = copied / "vision" / "model.onnx"
+    model = onnx.load(path)
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = numpy_helper.to_array(weights).copy()
+    values.flat[0] = float("nan")
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    onnx.save(model, path)
+    code, told, error = verify(
+        resealed(copied), "--source", miniature, "--dataset", questions, "--explain"
+    )
+    assert code == 3
+    assert "finite: scores that are NaN or infinite, n 6" in error
+    assert "artifact '(scores are NaN or infinite)'" in error
+    (engine,) = told["engines"]
+    assert engine["features"]["worst_cosine"] == -1
+    assert engine["divergence"] is None
+    assert engine["answers"]["agreement"]["value"] == 0
+    assert engine["ladder"]["steepest"] == "vision engine"
+    assert {found["level"] for found in engine["explanations"]} == {"features"}

@@ -17,6 +17,7 @@ from vlmc.errors import AccuracyError
 from vlmc.image.preprocess import make_tiles
 from vlmc.image.tiles import TileRule
 from vlmc.verify.answers import AnswerCheck, Pair
+from vlmc.verify.asking import NO_ANSWER
 from vlmc.verify.dataset import Question
 from vlmc.verify.features import FeatureCheck, batch_counts, check_features
 from vlmc.verify.gate import Checked, Thresholds
@@ -228,6 +229,14 @@ def test_a_moved_grid_fails() -> None:
     found.pixels.moved["a.jpg"] = "another grid"
     assert names(list(found.failed)) == ["pixels"]
     assert "a.jpg: another grid" in "\n".join(found.reasons())
+
+
+def test_one_answer_without_finite_scores_fails() -> None:
+    """One of a thousand, which agreement and recall would let pass."""
+    found = checked([*pairs(1000, 0), replace(pairs(0, 1)[0], answer=NO_ANSWER)])
+    assert names(list(found.failed)) == ["finite"]
+    assert found.failed[0].line() == "FAILED  finite: scores that are NaN or infinite, n 1"
+    assert "line 1, a.jpg" in found.reasons()[1]
 
 
 def test_failures_are_told_with_their_worst_cases() -> None:

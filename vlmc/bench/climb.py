@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from vlmc.artifact.manifest import RuntimeRules
-from vlmc.bench.engines import Lent
 from vlmc.bench.ladder import Lever, Rung, ladder_values
 from vlmc.bench.measure import measure
 from vlmc.bench.memory import free_memory
@@ -16,6 +15,7 @@ from vlmc.bench.report import BenchReport
 from vlmc.bench.subject import Parts, Subject, make_subject
 from vlmc.bench.workload import Workload
 from vlmc.runtime.engines.engine import VisionEngine
+from vlmc.runtime.engines.lent import Lent
 
 
 def climb(

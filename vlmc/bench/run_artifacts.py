@@ -14,7 +14,7 @@ from vlmc.artifact.integrity import Artifact, open_artifact
 from vlmc.artifact.manifest import PrefixCachePolicy, RuntimeRules
 from vlmc.artifact.vision_files import TOWER, payload_name
 from vlmc.bench.climb import climb, make_rung, missing_on
-from vlmc.bench.engines import BATCH, Lent, eager_engine
+from vlmc.bench.engines import BATCH, eager_engine
 from vlmc.bench.ladder import Rung, rungs
 from vlmc.bench.measure import measure
 from vlmc.bench.memory import free_memory
@@ -25,6 +25,7 @@ from vlmc.errors import UsageError
 from vlmc.image.tiles import TileRule, parse_tiles
 from vlmc.models.vision.tower_file import read_tower, read_tower_config
 from vlmc.runtime.engines.engine import VisionEngine
+from vlmc.runtime.engines.lent import Lent
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.load import open_language

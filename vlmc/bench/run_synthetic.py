@@ -9,7 +9,6 @@ from typing import Any
 
 from vlmc.artifact.manifest import RuntimeRules
 from vlmc.bench.climb import climb, make_rung, missing_on
-from vlmc.bench.engines import Lent
 from vlmc.bench.ladder import Rung, rungs
 from vlmc.bench.measure import measure
 from vlmc.bench.memory import free_memory
@@ -24,6 +23,7 @@ from vlmc.errors import UsageError
 from vlmc.image.tiles import TileRule
 from vlmc.progress.channel import report as report_event
 from vlmc.progress.events import Note
+from vlmc.runtime.engines.lent import Lent
 
 _LADDER_CASE = 7
 

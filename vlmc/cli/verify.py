@@ -160,7 +160,12 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
 @click.option(
     "--strict", is_flag=True, help="Fail also where the questions are too few to support a verdict."
 )
-@click.option("--explain", is_flag=True, help="Find the level at which each disagreement arises.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Find the level at which each disagreement arises, and the part of the artifact at which "
+    "agreement falls most.",
+)
 @json_option
 @reporting_errors
 def accuracy(

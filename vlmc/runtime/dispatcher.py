@@ -39,9 +39,9 @@ class Dispatcher:
         config: LanguageConfig,
         *,
         prefix_cache: PrefixCachePolicy,
-        salt: bytes,
+        salt: Callable[[PreparedRequest], bytes],
     ) -> None:
-        """`salt` is everything that keys and values depend on beside prompt and images."""
+        """`salt` gives everything that keys and values depend on beside prompt and images."""
         self._preparer, self.loop, self._config = preparer, loop, config
         self._prefix_cache, self._salt = prefix_cache, salt
         self._limit = context_limit(config)
@@ -117,7 +117,7 @@ class Dispatcher:
                         _within(work, self._limit - len(prepared.prompt_ids)),
                         done,
                         policy=self._prefix_cache,
-                        salt=self._salt,
+                        salt=self._salt(prepared),
                         config=self._config,
                         cancelled=future.cancelled,
                     )

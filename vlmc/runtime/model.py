@@ -67,13 +67,14 @@ class Model:
         self.engine = engine
         self.chosen = chosen
         self._prompts, self._encoder, self._reference = prompts, encoder, reference
+        salt = f"{artifact.identity} {tiles}".encode()
         self._preparer = Preparer(artifact.manifest.image, tiles, prompts)
         self._dispatcher = Dispatcher(
             self._preparer,
             loop,
             config,
             prefix_cache=prefix_cache,
-            salt=f"{artifact.identity} {tiles}".encode(),
+            salt=lambda _: salt,
         )
         self._answering = Answering(self._dispatcher, prompts, engine)
         # A model that nobody holds any more ends its threads too.

@@ -6,7 +6,7 @@ from contextlib import closing
 from itertools import repeat
 from pathlib import Path
 
-from vlmc.errors import UsageError, VlmcError
+from vlmc.errors import NotFiniteError, UsageError, VlmcError
 from vlmc.image.decode import decode
 from vlmc.image.preprocess import read_tiles
 from vlmc.image.resize import Resampler
@@ -18,6 +18,7 @@ from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES
 from vlmc.runtime.model import Model
 from vlmc.verify.accuracy_targets import AccuracyTargets
 from vlmc.verify.answers import AnswerCheck, Pair
+from vlmc.verify.asking import NO_ANSWER, answer_text
 from vlmc.verify.dataset import Dataset
 from vlmc.verify.divergence import DivergenceCheck, continuations, divergences
 from vlmc.verify.features import FeatureCheck, batch_counts, check_features
@@ -132,13 +133,14 @@ def _check_answers(
         for question, source, answer, scores in zip(
             questions, sources, answers, scored, strict=True
         ):
-            if isinstance(answer, VlmcError):
-                raise answer
-            if isinstance(scores, VlmcError):
+            text = answer_text(answer)
+            if isinstance(scores, NotFiniteError):
+                text = NO_ANSWER
+            elif isinstance(scores, VlmcError):
                 raise scores
-            pairs.append(Pair(question, source, answer.text))
-            if comparable:
+            elif comparable and text != NO_ANSWER:
                 positions.append(divergences(source, scores))
+            pairs.append(Pair(question, source, text))
             report(Progress("answers compared", len(pairs), len(questions)))
     check = AnswerCheck(tuple(pairs), targets.accuracy.normalize)
-    return check, DivergenceCheck(tuple(positions)) if comparable else None
+    return check, DivergenceCheck(tuple(positions)) if positions else None

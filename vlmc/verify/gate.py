@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmc.verify.answers import AnswerCheck
+from vlmc.verify.asking import NO_ANSWER
 from vlmc.verify.divergence import DivergenceCheck
 from vlmc.verify.features import FeatureCheck
 from vlmc.verify.pixels import PixelCheck
@@ -52,6 +53,8 @@ class Verdict:
         """For people."""
         if self.name == "pixels":
             return f"{'passed' if self.passed else 'FAILED'}  pixels, of {self.n} images"
+        if self.name == "finite":
+            return f"FAILED  finite: scores that are NaN or infinite, n {self.n}"
         if self.value is None:
             return f"------  {self.name}: not judged, the dataset has no positive label"
         digits = 6 if self.name == "min_feature_cosine" else 4
@@ -76,8 +79,9 @@ class Checked:
     divergence: DivergenceCheck | None = None  # None where the reference has no probabilities
 
     def verdicts(self) -> list[Verdict]:
-        """Pixels, features, agreement and recall."""
-        return [self._pixels(), self._features(), self._agreement(), self._recall()]
+        """Pixels, features, agreement and recall; and answers without finite scores, if any."""
+        found = [self._pixels(), self._features(), self._agreement(), self._recall()]
+        return [*found, *self._not_finite()]
 
     @property
     def failed(self) -> list[Verdict]:
@@ -110,10 +114,13 @@ class Checked:
                 f"in a batch of {tile['batch_tiles']}"
                 for tile in self.features.worst_tiles(below)[:_TOLD]
             ]
+        pairs = self.answers.disagreements
+        if name == "finite":
+            pairs = [pair for pair in pairs if pair.answer == NO_ANSWER]
         return [
             f"line {pair.question.line}, {', '.join(map(str, pair.question.images))}, "
             f"{pair.question.prompt!r}: source {pair.reference.text!r}, artifact {pair.answer!r}"
-            for pair in self.answers.disagreements[:_TOLD]
+            for pair in pairs[:_TOLD]
         ]
 
     def _pixels(self) -> Verdict:
@@ -124,6 +131,12 @@ class Checked:
         least, worst = self.thresholds.min_feature_cosine, self.features.worst
         count = len(self.features.tiles)
         return Verdict("min_feature_cosine", worst >= least, worst, least, None, count, False)
+
+    def _not_finite(self) -> list[Verdict]:
+        """However few they are, the artifact computes what no model means."""
+        answers = [pair.answer for pair in self.answers.pairs]
+        count = answers.count(NO_ANSWER)
+        return [Verdict("finite", False, None, None, None, count, False)] if count else []
 
     def _agreement(self) -> Verdict:
         least, share = self.thresholds.min_answer_agreement, self.answers.agreement

@@ -16,7 +16,6 @@ from vlmc.artifact.accuracy_status import (
 )
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
-from vlmc.report.ladder import LadderRung
 from vlmc.report.numbers import interval_text, share_text
 from vlmc.report.sweep import SweepPoint
 from vlmc.verify.answers import AnswerCheck
@@ -26,6 +25,7 @@ from vlmc.verify.divergence import DivergenceCheck
 from vlmc.verify.explanation import Explanation
 from vlmc.verify.gate import Checked
 from vlmc.verify.histograms import histograms
+from vlmc.verify.ladder import Rung, ladder_json, ladder_lines
 from vlmc.verify.page.disagreements import image_paths
 from vlmc.verify.page.grid_images import grid_images
 from vlmc.verify.page.page import draw_page
@@ -48,7 +48,7 @@ class Verified:
     dataset: Dataset
     checked: Checked
     explanations: tuple[Explanation, ...]
-    ladder: tuple[LadderRung, ...] = ()
+    ladder: tuple[Rung, ...] = ()
     sweep: tuple[SweepPoint, ...] = ()
 
     @property
@@ -147,10 +147,10 @@ class Verified:
             "divergence": None if checked.divergence is None else checked.divergence.to_json(),
             "histograms": histograms(checked),
             "confusion": confusion(checked.answers.pairs, checked.answers.steps, shown),
-            "ladder": [asdict(rung) for rung in self.ladder],
             "sweep": [asdict(point) for point in self.sweep],
             "disagreements": [pair.to_json() for pair in checked.answers.disagreements[:_WORST]],
             "explanations": [explanation.to_json() for explanation in self.explanations],
+            "ladder": ladder_json(self.ladder),
         }
 
     def lines(self) -> Iterator[str]:
@@ -192,6 +192,7 @@ class Verified:
         if checked.divergence is not None:
             yield from _divergence_lines(checked.divergence)
         yield from (explanation.line() for explanation in self.explanations)
+        yield from ladder_lines(self.ladder)
         yield from (verdict.line() for verdict in checked.verdicts())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from vlmc.checkpoint.quantized import part_names
 from vlmc.checkpoint.source import Checkpoint, open_checkpoint
 from vlmc.errors import AccuracyError, HardwareError, NotFiniteError, UsageError
 from vlmc.files.hashing import files_sha256
-from vlmc.image.tiles import TileRule
+from vlmc.image.tiles import TOKENS_PER_TILE, TileRule
 from vlmc.machine.memory import available_bytes
 from vlmc.models.disable_tf32 import disable_tf32
+from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
 from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
@@ -42,6 +44,8 @@ MAX_NEW_TOKENS = 5
 """Tokens of an answer, on both sides; the default of `vlmc run`."""
 TOP_TOKENS = 64
 """Tokens whose log-probabilities are compared at each position of an answer."""
+PLAIN = RuntimeRules(cuda_graphs=False, prefix_cache="off")
+"""Nothing of a request is reused for another."""
 _BATCH_TILES = 4
 # Beside the weights: activations of a batch of tiles, keys and values, the allocator's slack.
 _WORKING_BYTES = 1 << 30
@@ -106,41 +110,61 @@ class Source:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, prompt: PromptRules, dtype: str, device: torch.device
+        self,
+        checkpoint: Checkpoint,
+        prompt: PromptRules,
+        dtype: str,
+        device: torch.device,
+        *,
+        reuse: bool = True,
     ) -> None:
+        """With `reuse`, questions on the same images share the beginnings of their prompts."""
+        rules = RuntimeRules(cuda_graphs=False) if reuse else PLAIN
         self.prompt, self.dtype = prompt, dtype
         self.rule = published_rule(checkpoint.config)
         self.tower = SourceTower(checkpoint, device)
-        tokenizer = checkpoint.tokenizer
-        self._prompts = PromptBuilder(tokenizer, TEMPLATES[prompt.template], prompt.system_message)
+        self.answer_seconds = math.nan  # until all were asked
+        self._tokenizer = checkpoint.tokenizer
+        self._prompts = self.prompts()
         weights, config = checkpoint.weights, checkpoint.config.language
         computed: torch.dtype = getattr(torch, dtype)
-        decoder = load_decoder(
+        self._decoder: Decoder | None = load_decoder(
             config,
             language_tensors(weights, config, quantization=checkpoint.config.quantization),
             dtype=computed,
             device=device,
             quantization=stored_quantization(weights, checkpoint.config),
-            tokens=tokenizer.vocab_size,
+            tokens=self._tokenizer.vocab_size,
         )
-        rules = RuntimeRules()
         loop = serve(
-            decoder,
+            self._decoder,
             ImageEncoder(self.tower, hidden_size=config.hidden_size, dtype=computed, device=device),
             stop_id=self._prompts.stop_id,
-            vocabulary=tokenizer.vocab_size,
+            vocabulary=self._tokenizer.vocab_size,
             rules=rules,
             cache_tokens=cache_tokens(config, computed, device, rules.max_batch_tokens),
         )
-        self._dispatcher = Dispatcher(
+        self._dispatcher: Dispatcher | None = Dispatcher(
             Preparer(
                 ImageRules("pillow", "ignore", self.rule, self.rule), self.rule, self._prompts
             ),
             loop,
             config,
             prefix_cache=rules.prefix_cache,
-            salt=b"source",
+            salt=_image_salt,
         )
+
+    @property
+    def decoder(self) -> Decoder:
+        """The language model, for models that are assembled with it."""
+        if self._decoder is None:
+            raise UsageError("the source model is closed")
+        return self._decoder
+
+    def prompts(self, tokens_per_tile: int = TOKENS_PER_TILE) -> PromptBuilder:
+        """Prompts by the source's tokenizer."""
+        template = TEMPLATES[self.prompt.template]
+        return PromptBuilder(self._tokenizer, template, self.prompt.system_message, tokens_per_tile)
 
     def answers(self, questions: Iterable[Question]) -> Iterator[SourceAnswer]:
         """Greedy answers in order.
@@ -149,25 +173,35 @@ class Source:
             VlmcError: an image or a prompt is not usable.
             AccuracyError: the model's scores are NaN or infinite.
         """
+        dispatcher, start = self._dispatcher, time.perf_counter()
+        if dispatcher is None:
+            raise UsageError("the source model is closed")
         sampling = Sampling(MAX_NEW_TOKENS, top_logprobs=TOP_TOKENS)
         found = in_order(
             (question.request for question in questions),
-            lambda request: self._dispatcher.run(request, sampling, self._answer),
-            lambda: self._dispatcher.ahead,
+            lambda request: dispatcher.run(request, sampling, self._answer),
+            lambda: dispatcher.ahead,
         )
         try:
             yield from raising(found)
+            self.answer_seconds = time.perf_counter() - start
         except NotFiniteError as error:
             raise AccuracyError(
                 f"the source model cannot be compared with: {error} (Here the dtype is "
                 f"accuracy.reference_dtype, and the source's is {self.dtype}.)"
             ) from error
 
+    def stop(self) -> None:
+        """Free threads, keys and values, and keep the weights."""
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+            self._dispatcher = None
+
     def close(self) -> None:
         """Free weights and threads."""
-        self._dispatcher.close()
+        self.stop()
         self.tower.close()
-        del self._dispatcher
+        self._decoder = None
 
     def __enter__(self) -> Source:
         return self
@@ -191,6 +225,12 @@ class Source:
         )
 
 
+def _image_salt(request: PreparedRequest) -> bytes:
+    """Keeps prompts of different images apart even if their keys do not, so that an error there
+    shows as a difference between source and artifact."""
+    return b"source" + b"".join(image.digest for image in request.images)
+
+
 def published_rule(config: ModelConfig) -> TileRule:
     """The tile rule that the checkpoint was published with."""
     return TileRule(
@@ -204,10 +244,11 @@ def source_digests(files: Iterable[Path]) -> dict[str, str]:
     return {path.name: digest for path, digest in files_sha256(sizes).items()}
 
 
-def open_source(folder: Path, prompt: PromptRules, dtype: str) -> Source:
+def open_source(folder: Path, prompt: PromptRules, dtype: str, *, reuse: bool = True) -> Source:
     """Load the source model on the GPU where it fits, else on the CPU.
 
-    `dtype` is the language model's, `auto` for the checkpoint's; the tower runs in fp32.
+    `dtype` is the language model's, `auto` for the checkpoint's; the tower runs in fp32. See
+    `Source` for `reuse`.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -216,7 +257,7 @@ def open_source(folder: Path, prompt: PromptRules, dtype: str) -> Source:
     with open_checkpoint(folder) as checkpoint:
         settled = checkpoint.config.dtype if dtype == "auto" else dtype
         device = fitting_device(checkpoint, getattr(torch, settled))
-        return Source(checkpoint, prompt, settled, device)
+        return Source(checkpoint, prompt, settled, device, reuse=reuse)
 
 
 def open_tower(folder: Path) -> tuple[SourceTower, TileRule]:

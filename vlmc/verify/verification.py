@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from vlmc.artifact.integrity import REPORTS, Artifact, open_artifact
-from vlmc.artifact.manifest import PromptRules
+from vlmc.artifact.manifest import EngineRecord, PromptRules
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.support import DTYPE_NAMES
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
+from vlmc.runtime.engines.selection import choose, find_device
 from vlmc.runtime.load import load
 from vlmc.runtime.model import Model
 from vlmc.verify.accuracy import check_covered, check_model
 from vlmc.verify.accuracy_targets import AccuracyTargets, read_accuracy_targets
 from vlmc.verify.build_origin import find_dataset, find_source, read_build_origin
-from vlmc.verify.dataset import Dataset, read_dataset
+from vlmc.verify.climb import Climber
+from vlmc.verify.dataset import read_dataset
 from vlmc.verify.explanation import Explainer, Explanation
 from vlmc.verify.gate import Checked
+from vlmc.verify.ladder import Rung
 from vlmc.verify.reference import (
     ImageMaking,
     Reference,
@@ -55,7 +59,8 @@ def verify_accuracy(
         dataset: JSON lines of image, prompt, label; without, those that the reference or the
             build was given, if they are still there.
         limit: the first so many questions only.
-        explain: find the level at which each disagreement arises; needs a source.
+        explain: find the level at which each disagreement arises, and climb the ladder of
+            models from the source to the artifact; needs a source.
 
     Raises:
         VlmcError: something is missing, damaged, or does not fit into the machine.
@@ -76,20 +81,33 @@ def verify_accuracy(
             "copy the artifact to where it is."
         )
     targets, origin = read_accuracy_targets(artifact), read_build_origin(artifact)
+    climber, rungs = None, list[Rung]()
     if reference is not None:
         given, path = read_reference(reference), reference
         asked = read_dataset(find_dataset(dataset, Path(given.dataset_path), targets), limit)
     else:
         path = find_source(source, origin)
         asked = read_dataset(find_dataset(dataset, origin.dataset, targets), limit)
-        given = _run_source(artifact, path, targets, asked)
+        chosen = _choose(artifact, engine)
+        dtype = _DTYPES[targets.accuracy.reference_dtype]
+        with open_source(path, artifact.manifest.prompt, dtype, reuse=not explain) as opened:
+            given = make_reference(opened, _digests(artifact, path), asked, _making(targets))
+            if explain:
+                climber = Climber(artifact, chosen, asked, given, targets.accuracy.normalize)
+                opened.stop()
+                rungs += climber.climb_source(opened)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # engines allocate beside torch's pool
     _check_prompt(given, artifact.manifest.prompt, path)
     check_covered(given, asked)
     with _load(artifact, engine) as model:
         checked = check_model(model, targets, given, asked)
         explanations = _explain(model, path, targets, checked) if explain else ()
-        chosen = model.chosen
-    return Verified(artifact, chosen, given, path, asked, checked, explanations)
+        engine_used = model.chosen
+    if climber is not None:
+        served = [pair.answer for pair in checked.answers.pairs]
+        rungs += climber.climb_artifact(served)
+    return Verified(artifact, engine_used, given, path, asked, checked, explanations, tuple(rungs))
 
 
 def make_reference_file(
@@ -117,18 +135,13 @@ def make_reference_file(
     return made
 
 
-def _run_source(
-    artifact: Artifact, folder: Path, targets: AccuracyTargets, dataset: Dataset
-) -> Reference:
-    """The reference in memory; the source model is gone when it returns."""
-    digests = source_digests([folder / name for name in artifact.manifest.source])
-    making = ImageMaking(targets.rule, targets.resampler, targets.exif, targets.high_bit_depth)
-    dtype = _DTYPES[targets.accuracy.reference_dtype]
-    with open_source(folder, artifact.manifest.prompt, dtype) as source:
-        made = make_reference(source, digests, dataset, making)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # engines allocate beside torch's pool
-    return made
+def _digests(artifact: Artifact, folder: Path) -> dict[str, str]:
+    """Of the files of `folder` that the artifact was built from."""
+    return source_digests([folder / name for name in artifact.manifest.source])
+
+
+def _making(targets: AccuracyTargets) -> ImageMaking:
+    return ImageMaking(targets.rule, targets.resampler, targets.exif, targets.high_bit_depth)
 
 
 def _check_prompt(reference: Reference, prompt: PromptRules, path: Path) -> None:
@@ -151,9 +164,21 @@ def _check_named(artifact: Artifact, engine: str | None) -> None:
 
 
 def _load(artifact: Artifact, engine: str | None) -> Model:
-    try:
+    with _advising(engine):
         # Verification measures what the self-test would only refuse.
         return load(artifact, engine=engine, self_test=False)
+
+
+def _choose(artifact: Artifact, engine: str | None) -> EngineRecord:
+    """The engine that `_load` takes; refuses early, since the source may take long."""
+    with _advising(engine):
+        return choose(artifact.manifest, artifact.folder, find_device("auto"), engine)
+
+
+@contextmanager
+def _advising(engine: str | None) -> Iterator[None]:
+    try:
+        yield
     except HardwareError as error:
         if engine is not None:
             raise

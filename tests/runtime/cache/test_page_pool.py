@@ -78,3 +78,16 @@ def test_of_two_pages_of_one_content_the_first_is_found() -> None:
     pool.release(two)
     assert pool.find([b"a"]) == one
     assert pool.take(1) == two, "the second has no key and is free"
+
+
+def test_forgotten_pages_are_not_found() -> None:
+    pool = PagePool(4)
+    held, released = published(pool, b"a"), published(pool, b"b", b"c")
+    pool.release(released)
+    pool.forget([b"a", b"b", b"x"])
+    assert pool.find([b"a"]) == pool.find([b"b"]) == []
+    assert pool.find([b"c"]) == released[1:]
+    assert pool.available == 3
+    pool.release(held)
+    assert pool.available == 4
+    assert sorted(pool.take(4)) == [0, 1, 2, 3]

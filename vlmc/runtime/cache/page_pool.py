@@ -67,6 +67,17 @@ class PagePool:
         if key not in self._page_of and page not in self._key_of:
             self._page_of[key], self._key_of[page] = page, key
 
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Make pages unfindable, so that nobody else reuses them; holders keep them."""
+        for key in keys:
+            page = self._page_of.pop(key, None)
+            if page is None:
+                continue
+            del self._key_of[page]
+            if page in self._unheld:
+                del self._unheld[page]
+                self._free.append(page)
+
     def release(self, pages: Sequence[int]) -> None:
         """Let pages go, the last of the sequence first."""
         for page in reversed(pages):

@@ -286,7 +286,7 @@ class ServingLoop:
             if sequence.answered:
                 continue  # a step that was launched before its stop token was read
             if not finite[index]:
-                self._answer(sequence, not_finite_error(self._runner.dtype))
+                self._refuse_not_finite(sequence)
                 continue
             sequence.tokens.append(tokens[index])
             sequence.logprobs.append(logprobs[index])
@@ -316,9 +316,15 @@ class ServingLoop:
             if root.answered:
                 continue
             if not finite[len(result.generating) + index]:
-                self._answer(root, not_finite_error(self._runner.dtype))
+                self._refuse_not_finite(root)
                 continue
             self._score(root, sequence, result.scores[index].tolist(), now)
+
+    def _refuse_not_finite(self, sequence: LiveSequence) -> None:
+        # Attention multiplies masked values by zero, so NaN of an image reaches the text before it,
+        # whose pages other images would reuse.
+        self._scheduler.pool.forget(sequence.keys)
+        self._answer(sequence, not_finite_error(self._runner.dtype))
 
     def _score(
         self, root: LiveSequence, sequence: LiveSequence, scores: list[float], now: float
