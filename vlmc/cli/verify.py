@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,6 +167,13 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
     help="Find the level at which each disagreement arises, and the part of the artifact at which "
     "agreement falls most.",
 )
+@click.option(
+    "--against",
+    type=PATH,
+    metavar="ARTIFACT",
+    help="Compare with another artifact instead of the source, question by question; the result "
+    "is printed only.",
+)
 @json_option
 @reporting_errors
 def accuracy(
@@ -177,6 +185,7 @@ def accuracy(
     limit: int | None,
     strict: bool,
     explain: bool,
+    against: Path | None,
     as_json: bool,
 ) -> None:
     """Compare ARTIFACT with its source: pixels, features, answers.
@@ -184,6 +193,11 @@ def accuracy(
     The thresholds of the recipe decide. The result is stored in the reports of ARTIFACT, where
     `vlmc run` and `vlmc inspect` read it.
     """
+    if against is not None:
+        given = {"--source": source, "--reference": reference}
+        _refuse_beside("--against", given | {"--strict": strict, "--explain": explain})
+        _print_comparison(artifact, against, engine, dataset, limit, as_json)
+        return
     with build_extra():
         from vlmc.verify.verification import verify_accuracy
     from vlmc.cli.views.progress import show_progress
@@ -276,6 +290,34 @@ def features(
         click.echo("\n".join(result.lines()))
     if result.failure is not None:
         raise AccuracyError(result.failure)
+
+
+def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
+    """Refuse options that another one leaves without an effect."""
+    unused = [name for name, value in others.items() if value]
+    if unused:
+        raise UsageError(f"{unused[0]} has no effect beside {option}; leave one out")
+
+
+def _print_comparison(
+    artifact: Path,
+    against: Path,
+    engine: str | None,
+    dataset: Path | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    with build_extra():
+        from vlmc.verify.against import compare_artifacts
+    from vlmc.cli.views.progress import show_progress
+
+    with show_progress():
+        compared = compare_artifacts(artifact, against, engine=engine, dataset=dataset, limit=limit)
+    if as_json:
+        print_json(compared.to_json())
+    else:
+        for line in compared.lines():
+            click.echo(line)
 
 
 def _refuse_inaccurate(verified: Verified, strict: bool) -> None:

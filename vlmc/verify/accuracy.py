@@ -18,7 +18,7 @@ from vlmc.runtime.engines.onnxruntime_engine import BATCH_TILES
 from vlmc.runtime.model import Model
 from vlmc.verify.accuracy_targets import AccuracyTargets
 from vlmc.verify.answers import AnswerCheck, Pair
-from vlmc.verify.asking import NO_ANSWER, answer_text
+from vlmc.verify.asking import NO_ANSWER, finite
 from vlmc.verify.dataset import Dataset
 from vlmc.verify.divergence import DivergenceCheck, continuations, divergences
 from vlmc.verify.features import FeatureCheck, batch_counts, check_features
@@ -133,14 +133,14 @@ def _check_answers(
         for question, source, answer, scores in zip(
             questions, sources, answers, scored, strict=True
         ):
-            text = answer_text(answer)
+            given = finite(answer)
             if isinstance(scores, NotFiniteError):
-                text = NO_ANSWER
+                given = None
             elif isinstance(scores, VlmcError):
                 raise scores
-            elif comparable and text != NO_ANSWER:
+            elif comparable and given is not None:
                 positions.append(divergences(source, scores))
-            pairs.append(Pair(question, source, text))
+            pairs.append(Pair(question, source, NO_ANSWER if given is None else given.text))
             report(Progress("answers compared", len(pairs), len(questions)))
     check = AnswerCheck(tuple(pairs), targets.accuracy.normalize)
     return check, DivergenceCheck(tuple(positions)) if positions else None

@@ -17,7 +17,7 @@ from vlmc.runtime.engines.lent import Lent
 from vlmc.runtime.engines.selection import find_device, open_engine
 from vlmc.runtime.load import open_language
 from vlmc.text.prompt import PromptBuilder
-from vlmc.verify.asking import ask
+from vlmc.verify.asking import Asked, ask
 from vlmc.verify.dataset import Dataset
 from vlmc.verify.ladder import RUNGS, Rung, make_rung
 from vlmc.verify.reference import Reference
@@ -74,7 +74,7 @@ class Climber:
             parts = *language, engine, manifest.image
             without = self._measure(_LANGUAGE, *parts, plain)
             # Again for its speed: its questions were checked with others beside them.
-            _, seconds = self._ask(_SERVED, *parts, manifest.runtime)
+            seconds = self._ask(_SERVED, *parts, manifest.runtime).seconds
         return [without, self._rung(_SERVED, served, seconds)]
 
     def _measure(
@@ -86,7 +86,8 @@ class Climber:
         image: ImageRules,
         rules: RuntimeRules,
     ) -> Rung:
-        return self._rung(name, *self._ask(name, decoder, prompts, engine, image, rules))
+        asked = self._ask(name, decoder, prompts, engine, image, rules)
+        return self._rung(name, asked.texts, asked.seconds)
 
     def _ask(
         self,
@@ -96,7 +97,7 @@ class Climber:
         engine: VisionEngine,
         image: ImageRules,
         rules: RuntimeRules,
-    ) -> tuple[list[str], float]:
+    ) -> Asked:
         # The files stay as they were checked; only how images are read changes, for this model.
         manifest = replace(self._artifact.manifest, image=image)
         artifact = replace(self._artifact, manifest=manifest)

@@ -19,7 +19,7 @@ from vlmc.runtime.images.cache import KEPT_FEATURE_BYTES, ContentCache
 from vlmc.runtime.model import Model
 from vlmc.runtime.requests.request import PreparedImage
 from vlmc.verify.answers import Pair
-from vlmc.verify.asking import answer_text
+from vlmc.verify.asking import NO_ANSWER, finite
 from vlmc.verify.metrics import normalize
 from vlmc.verify.source import MAX_NEW_TOKENS, SourceTower
 
@@ -75,7 +75,8 @@ class Explainer:
         def agrees(what: str, images: list[PreparedImage]) -> bool:
             given = [(images, pair.question.prompt)]
             (answer,) = self._model.try_stream(given, max_new_tokens=MAX_NEW_TOKENS)
-            answers[what] = text = answer_text(answer)
+            found = finite(answer)
+            answers[what] = text = NO_ANSWER if found is None else found.text
             return normalize(text, self._steps) == normalize(pair.reference.text, self._steps)
 
         if not agrees("source features", self._images(pair, self._published, self._encoded)):

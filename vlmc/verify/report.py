@@ -188,7 +188,7 @@ class Verified:
             for count, values in checked.features.cosines.items()
         )
         yield f"features    worst cosine of {len(checked.features.tiles)} tiles: {worst}"
-        yield from _answer_lines(checked.answers)
+        yield from answer_lines(checked.answers)
         if checked.divergence is not None:
             yield from _divergence_lines(checked.divergence)
         yield from (explanation.line() for explanation in self.explanations)
@@ -196,26 +196,26 @@ class Verified:
         yield from (verdict.line() for verdict in checked.verdicts())
 
 
-def _answer_lines(answers: AnswerCheck) -> Iterator[str]:
-    values = answers.to_json()
+def answer_lines(answers: AnswerCheck, reference: str = "reference") -> Iterator[str]:
+    """Agreement, and the scores of both sides; `reference` names what is compared with."""
+    values, sides = answers.to_json(), {"reference": reference, "artifact": "artifact"}
     yield f"answers     agreement {interval_text(values['agreement'])}"
     yield f"            exact match {interval_text(values['exact_match'])}"
     if "reference" not in values:
         return
-    for side in ("reference", "artifact"):
-        yield f"            {side}: {_scores(values[side])}"
+    for side, name in sides.items():
+        yield f"            {name}: {_scores(values[side])}"
     for name in ("recall_drop", "match_drop"):
         drop = values[name]
         yield (
             f"            {name.replace('_', ' ')} {interval_text(drop)}, {drop['lost']} lost and "
             f"{drop['gained']} gained, McNemar p {drop['mcnemar_p']:.4f}"
         )
-    for name, part in values["questions"].items():
-        agreement = interval_text(part["agreement"])
-        yield f"            {name or 'no question id'}: agreement {agreement}"
-        for side in ("reference", "artifact"):
+    for question, part in values["questions"].items():
+        yield f"            {question or 'no question id'}: agreement {interval_text(part['agreement'])}"
+        for side, name in sides.items():
             if side in part:
-                yield f"              {side}: {_scores(part[side])}"
+                yield f"              {name}: {_scores(part[side])}"
 
 
 def _divergence_lines(divergence: DivergenceCheck) -> Iterator[str]:
