@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -117,3 +117,10 @@ def _printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
     )
+
+
+def refuse_beside(option: str, others: Mapping[str, object]) -> None:
+    """Refuse options that another one leaves without an effect."""
+    unused = [name for name, value in others.items() if value]
+    if unused:
+        raise UsageError(f"{unused[0]} has no effect beside {option}; leave one out")

@@ -20,6 +20,7 @@ from vlmc.cli.options import (
     json_option,
     parse_seconds,
     print_json,
+    refuse_beside,
     reporting_errors,
     resumable,
 )
@@ -55,6 +56,13 @@ if TYPE_CHECKING:
     type=click.Choice(["logprob", "mean", "probability"]),
     help="What `scores` holds and the best choice is taken by: the log-probability, its mean per "
     "token, or the probability among the choices. [default: logprob]",
+)
+@click.option(
+    "--threshold",
+    "thresholds_file",
+    type=PATH,
+    help="A file of `vlmc verify accuracy --min-recall`: the answer is the positive choice "
+    "where its probability reaches the question's threshold.",
 )
 @click.option(
     "--max-new-tokens",
@@ -112,6 +120,7 @@ def run(
     file: Path | None,
     choices: str | None,
     score: ScoreMeasure | None,
+    thresholds_file: Path | None,
     max_new_tokens: int | None,
     confidence: bool,
     tiles: str | None,
@@ -143,9 +152,11 @@ def run(
     from vlmc.jobs.output.upload import upload, writable_output
     from vlmc.jobs.preflight import check_job
     from vlmc.jobs.stop import Stop, stopping_on_interrupt
+    from vlmc.jobs.thresholds import ThresholdModel, check_input, with_choices
     from vlmc.jobs.verified_questions import unverified_warning
     from vlmc.progress.channel import report
     from vlmc.progress.events import Note
+    from vlmc.runtime.requests.thresholds import read_thresholds
 
     _check_options(sources, texts, file, choices, max_new_tokens)
     to_stdout = output == "-"
@@ -157,7 +168,14 @@ def run(
     with show_progress():
         rows = open_input(source)
     prompts = prompts_from_file(file) if file is not None else prompts_from_texts(texts)
-    any_scored = choices is not None or any(prompt.choices for prompt in prompts)
+    thresholds = None
+    if thresholds_file is not None:
+        unused = {"--choices": choices, "--max-new-tokens": max_new_tokens}
+        refuse_beside("--threshold", unused | {"--confidence": confidence})
+        thresholds = read_thresholds(thresholds_file)
+        check_input(rows)
+        prompts = with_choices(prompts, thresholds)
+    any_scored = bool(thresholds or choices) or any(prompt.choices for prompt in prompts)
     if score is not None and not any_scored:
         raise UsageError("--score is for choices; add --choices, or leave --score out")
     if max_new_tokens is not None and prompts and all(prompt.choices for prompt in prompts):
@@ -189,10 +207,14 @@ def run(
                 f"{status}, and --require-verified needs it passed. Run `vlmc verify accuracy "
                 f"{artifact}` on this machine first, or leave the option out."
             )
+        answering: Model | ThresholdModel = model
+        if thresholds is not None:
+            thresholds.check_artifact(model.artifact, model.tiles)
+            answering = ThresholdModel(model, thresholds, measure)
         stop = Stop(max_errors=max_errors, seconds=deadline, since=started_at)
         ask = partial(
             stream_job if to_stdout else run_job,
-            model,
+            answering,
             rows,
             prompts,
             choices=labels,
@@ -200,7 +222,7 @@ def run(
             confidence=confidence,
             measure=measure,
             stop=stop,
-            audit=None if audit is None else Audit(model, audit),
+            audit=None if audit is None else Audit(answering, audit),
         )
         with resumable(), stopping_on_interrupt(stop):
             if out is None:
@@ -212,6 +234,7 @@ def run(
                     tiles=str(model.tiles),
                     retry_errors=retry_errors,
                     strict_input=strict_input,
+                    thresholds=None if thresholds is None else thresholds.digest,
                 )
             if out is not None and is_remote(output) and not summary.remaining:
                 upload(out, RemoteFile(output))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from vlmc.cli.options import (
     json_option,
     print_json,
     recipe_argument,
+    refuse_beside,
     reporting_errors,
 )
 from vlmc.errors import AccuracyError, UsageError
@@ -174,6 +174,20 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
     help="Compare with another artifact instead of the source, question by question; the result "
     "is printed only.",
 )
+@click.option(
+    "--min-recall",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Find the score threshold of each question that reaches this recall, instead of comparing "
+    "with the source; needs --choices and -o.",
+)
+@click.option("--choices", metavar="A,B", help="The answers that are scored for --min-recall.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    help="The file of thresholds for `vlmc run --threshold`.",
+)
 @json_option
 @reporting_errors
 def accuracy(
@@ -186,6 +200,9 @@ def accuracy(
     strict: bool,
     explain: bool,
     against: Path | None,
+    min_recall: float | None,
+    choices: str | None,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Compare ARTIFACT with its source: pixels, features, answers.
@@ -193,9 +210,17 @@ def accuracy(
     The thresholds of the recipe decide. The result is stored in the reports of ARTIFACT, where
     `vlmc run` and `vlmc inspect` read it.
     """
+    if min_recall is not None:
+        compared = {"--source": source, "--reference": reference, "--against": against}
+        others = {"--strict": strict, "--explain": explain, "--limit": limit}
+        refuse_beside("--min-recall", {**compared, **others})
+        _print_thresholds(artifact, min_recall, choices, output, engine, dataset, as_json)
+        return
+    if choices is not None or output is not None:
+        raise UsageError("--choices and -o are for --min-recall; add it, or leave them out")
     if against is not None:
         given = {"--source": source, "--reference": reference}
-        _refuse_beside("--against", given | {"--strict": strict, "--explain": explain})
+        refuse_beside("--against", given | {"--strict": strict, "--explain": explain})
         _print_comparison(artifact, against, engine, dataset, limit, as_json)
         return
     with build_extra():
@@ -292,11 +317,34 @@ def features(
         raise AccuracyError(result.failure)
 
 
-def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
-    """Refuse options that another one leaves without an effect."""
-    unused = [name for name, value in others.items() if value]
-    if unused:
-        raise UsageError(f"{unused[0]} has no effect beside {option}; leave one out")
+def _print_thresholds(
+    artifact: Path,
+    min_recall: float,
+    choices: str | None,
+    output: Path | None,
+    engine: str | None,
+    dataset: Path | None,
+    as_json: bool,
+) -> None:
+    with build_extra():
+        from vlmc.verify.recall_thresholds import find_thresholds
+    from vlmc.cli.views.progress import show_progress
+    from vlmc.jobs.input.prompts import checked_choices
+
+    if choices is None or output is None:
+        raise UsageError("--min-recall needs --choices and -o; add --choices yes,no -o FILE")
+    labels = checked_choices([choice.strip() for choice in choices.split(",")])
+    with show_progress():
+        found = find_thresholds(artifact, labels, min_recall, engine=engine, dataset=dataset)
+    if not as_json:
+        for line in found.lines():
+            click.echo(line)
+    found.refuse_missed()
+    found.write(output)
+    if as_json:
+        print_json({"thresholds": str(output), **found.to_json()})
+    else:
+        click.echo(output)
 
 
 def _print_comparison(

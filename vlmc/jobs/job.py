@@ -49,6 +49,7 @@ def run_job(
     measure: ScoreMeasure = "logprob",
     retry_errors: bool = False,
     strict_input: bool = False,
+    thresholds: str | None = None,
     stop: Stop | None = None,
     audit: Audit | None = None,
 ) -> JobSummary:
@@ -62,8 +63,9 @@ def run_job(
     answers a sample again.
 
     If the same job began `out`, it resumes, and `retry_errors` repeats the questions that ended
-    in an error. Artifact, tile rule, prompts, choices and a table's content must be the same:
-    `artifact` is the artifact's identity and `tiles` the rule in use. Image files may be added,
+    in an error. Artifact, tile rule, prompts, choices, thresholds and a table's content must be
+    the same: `artifact` is the artifact's identity, `tiles` the rule in use, and `thresholds` the
+    digest of the thresholds that the model decides by. Image files may be added,
     removed and changed, unless `strict_input` refuses it: new ones get new rows, and the lines of
     the others stay as they are.
 
@@ -81,6 +83,7 @@ def run_job(
         max_new_tokens=None if choices else max_new_tokens,
         confidence=confidence,
         score=measure if choices or any(prompt.choices for prompt in prompts) else None,
+        thresholds=thresholds,
     )
     form = _form(model, rows, out.suffix != ".parquet", confidence, measure)
     stop = stop or Stop()

@@ -25,6 +25,7 @@ class Ledger:
     `artifact` is the artifact's identity, `tiles` the tile rule as text, `input` what identifies
     the input, `prompts` pairs of question id and text, or None where the rows have their own, and
     `score` the measure by which choices are compared, or None where answers are generated.
+    `thresholds` is the SHA-256 of the file of thresholds that decide the answers, if any.
     """
 
     artifact: str
@@ -35,6 +36,7 @@ class Ledger:
     max_new_tokens: int | None
     confidence: bool
     score: str | None
+    thresholds: str | None = None
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """What differs from the stored ledger, in words."""

@@ -14,12 +14,12 @@ from vlmc.files.strict_json import parse_json
 
 Key = tuple[tuple[str, ...], str]
 """SHA-256 of the images' bytes, and the prompt: what an answer belongs to, on any machine."""
-_KEYS = ("image", "prompt", "label", "question", "positive")
+_KEYS = ("image", "prompt", "label", "question", "positive", "choices")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One line of a dataset; `label` is None and `positive` empty where it has none."""
+    """One line of a dataset; without them `label` is None, `positive` and `choices` are empty."""
 
     line: int
     images: tuple[Path, ...]
@@ -28,6 +28,7 @@ class Question:
     label: str | None
     question: str
     positive: tuple[str, ...]
+    choices: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -61,7 +62,7 @@ class Dataset:
 
 
 def read_dataset(path: Path, limit: int | None = None) -> Dataset:
-    """Read JSON lines of image, prompt, label, question, positive; hashes the images.
+    """Read JSON lines of image, prompt, label, question, positive, choices; hashes the images.
 
     `image` is a path relative to the file, or a list of them. `limit` takes the first so many.
 
@@ -101,6 +102,7 @@ def read_dataset(path: Path, limit: int | None = None) -> Dataset:
             label=values["label"],
             question=values["question"],
             positive=values["positive"],
+            choices=values["choices"],
         )
         for number, values in asked
     ]
@@ -145,18 +147,25 @@ def _parse(text: str, where: str, folder: Path) -> dict[str, Any]:
         raise UsageError(f'{where}: "positive" is {positive!r}; it must be a list of labels')
     if positive and label is None:
         raise UsageError(f'{where}: has "positive" but no "label", the true answer')
+    choices = values.get("choices", [])
+    texts = isinstance(choices, list) and all(isinstance(c, str) and c.strip() for c in choices)
+    if not texts or len(choices) == 1 or len(set(choices)) < len(choices):
+        raise UsageError(f'{where}: "choices" is {choices!r}; it must be at least two answers')
     return {
         "image": tuple(folder / name for name in names),
         "prompt": prompt,
         "label": label,
         "question": str(question),
         "positive": tuple(positive),
+        "choices": tuple(choices),
     }
 
 
 def _digest(questions: list[Question]) -> str:
     digest = hashlib.sha256()
     for item in questions:
-        values = [item.digests, item.prompt, item.label, item.question, item.positive]
+        values: list[Any] = [item.digests, item.prompt, item.label, item.question, item.positive]
+        if item.choices:  # without them the digest is that of earlier versions
+            values.append(item.choices)
         digest.update(json.dumps(values, ensure_ascii=True).encode("ascii") + b"\n")
     return digest.hexdigest()

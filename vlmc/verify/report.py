@@ -212,7 +212,8 @@ def answer_lines(answers: AnswerCheck, reference: str = "reference") -> Iterator
             f"{drop['gained']} gained, McNemar p {drop['mcnemar_p']:.4f}"
         )
     for question, part in values["questions"].items():
-        yield f"            {question or 'no question id'}: agreement {interval_text(part['agreement'])}"
+        agreement = interval_text(part["agreement"])
+        yield f"            {question or 'no question id'}: agreement {agreement}"
         for side, name in sides.items():
             if side in part:
                 yield f"              {name}: {_scores(part[side])}"
