@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from vlmc.cli.accuracy_modes import print_comparison, print_thresholds
 from vlmc.cli.options import (
     PATH,
     artifact_argument,
@@ -26,6 +28,16 @@ if TYPE_CHECKING:
 
 _GOLDEN_TILES = 8  # as in every artifact
 _LAYER_TILES = 2  # a dark one and one of contrast
+
+
+sweep_option = click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="Also ask with each of these: tiles=1,2,4 (the most tiles of an image) or keep=1,0.5 (the "
+    "share of image tokens kept), and show recall against tokens and speed; repeatable.",
+)
 
 
 @click.group()
@@ -75,15 +87,19 @@ def integrity(artifact: Path, public_key: Path | None, as_json: bool) -> None:
 
 @verify.command()
 @recipe_argument
-@click.option("-o", "--output", required=True, type=PATH, help="The file to write.")
+@click.option("-o", "--output", type=PATH, help="The file to write.")
+@sweep_option
 @json_option
 @reporting_errors
-def reference(recipe: Path, output: Path, as_json: bool) -> None:
+def reference(recipe: Path, output: Path | None, sweeps: tuple[str, ...], as_json: bool) -> None:
     """Record the source model's results on the accuracy.dataset of RECIPE.
 
     Run it on a machine where the source model fits. The file holds pixels, features and answers by
-    image content; pass it to `vlmc verify accuracy --reference` on any machine.
+    image content; pass it to `vlmc verify accuracy --reference` on any machine. --sweep shows what
+    fewer image tokens cost before anything is built, with -o or without.
     """
+    if output is None and not sweeps:
+        raise UsageError("there is nothing to do; name a file with -o, or what to --sweep")
     with build_extra():
         from vlmc.builder.steps.recipe_steps import source_files
         from vlmc.recipe.read import read_recipe
@@ -91,6 +107,7 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
     from vlmc.checkpoint.source import open_checkpoint
     from vlmc.cli.views.progress import show_progress
     from vlmc.verify.reference import ImageMaking
+    from vlmc.verify.sweep import parse_sweeps, sweep_lines
     from vlmc.verify.verification import make_reference_file
 
     read = read_recipe(recipe)
@@ -103,8 +120,9 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
     folder = Path(read.model.checkpoint)
     with open_checkpoint(folder) as checkpoint:
         resolved = resolve(read, checkpoint.config)
+    settings = parse_sweeps(sweeps)
     with show_progress():
-        made = make_reference_file(
+        made, points = make_reference_file(
             folder,
             source_files(folder),
             resolved.prompt_rules,
@@ -115,23 +133,28 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
                 read.image.high_bit_depth,
             ),
             Path(dataset),
-            read.accuracy.reference_dtype,
+            read.accuracy,
             output,
+            settings,
         )
     if as_json:
         print_json(
             {
-                "reference": str(output),
+                "reference": None if output is None else str(output),
                 "dataset": made.dataset,
                 "answers": len(made.answers),
                 "images": len(made.grids),
                 "tiles": len(made.places),
                 "language_dtype": made.dtype,
                 "device": made.device,
+                "sweep": [asdict(point) for point in points],
             }
         )
     else:
-        click.echo(output)
+        for line in sweep_lines(points):
+            click.echo(line)
+        if output is not None:
+            click.echo(output)
 
 
 @verify.command()
@@ -167,6 +190,7 @@ def reference(recipe: Path, output: Path, as_json: bool) -> None:
     help="Find the level at which each disagreement arises, and the part of the artifact at which "
     "agreement falls most.",
 )
+@sweep_option
 @click.option(
     "--against",
     type=PATH,
@@ -199,6 +223,7 @@ def accuracy(
     limit: int | None,
     strict: bool,
     explain: bool,
+    sweeps: tuple[str, ...],
     against: Path | None,
     min_recall: float | None,
     choices: str | None,
@@ -212,18 +237,21 @@ def accuracy(
     """
     if min_recall is not None:
         compared = {"--source": source, "--reference": reference, "--against": against}
-        others = {"--strict": strict, "--explain": explain, "--limit": limit}
+        others = {"--strict": strict, "--explain": explain, "--limit": limit, "--sweep": sweeps}
         refuse_beside("--min-recall", {**compared, **others})
-        _print_thresholds(artifact, min_recall, choices, output, engine, dataset, as_json)
+        print_thresholds(artifact, min_recall, choices, output, engine, dataset, as_json)
         return
     if choices is not None or output is not None:
         raise UsageError("--choices and -o are for --min-recall; add it, or leave them out")
     if against is not None:
         given = {"--source": source, "--reference": reference}
-        refuse_beside("--against", given | {"--strict": strict, "--explain": explain})
-        _print_comparison(artifact, against, engine, dataset, limit, as_json)
+        refuse_beside(
+            "--against", given | {"--strict": strict, "--explain": explain, "--sweep": sweeps}
+        )
+        print_comparison(artifact, against, engine, dataset, limit, as_json)
         return
     with build_extra():
+        from vlmc.verify.sweep import parse_sweeps
         from vlmc.verify.verification import verify_accuracy
     from vlmc.cli.views.progress import show_progress
 
@@ -236,6 +264,7 @@ def accuracy(
             dataset=dataset,
             limit=limit,
             explain=explain,
+            settings=parse_sweeps(sweeps),
         )
     path, page = verified.keep()
     if as_json:
@@ -315,57 +344,6 @@ def features(
         click.echo("\n".join(result.lines()))
     if result.failure is not None:
         raise AccuracyError(result.failure)
-
-
-def _print_thresholds(
-    artifact: Path,
-    min_recall: float,
-    choices: str | None,
-    output: Path | None,
-    engine: str | None,
-    dataset: Path | None,
-    as_json: bool,
-) -> None:
-    with build_extra():
-        from vlmc.verify.recall_thresholds import find_thresholds
-    from vlmc.cli.views.progress import show_progress
-    from vlmc.jobs.input.prompts import checked_choices
-
-    if choices is None or output is None:
-        raise UsageError("--min-recall needs --choices and -o; add --choices yes,no -o FILE")
-    labels = checked_choices([choice.strip() for choice in choices.split(",")])
-    with show_progress():
-        found = find_thresholds(artifact, labels, min_recall, engine=engine, dataset=dataset)
-    if not as_json:
-        for line in found.lines():
-            click.echo(line)
-    found.refuse_missed()
-    found.write(output)
-    if as_json:
-        print_json({"thresholds": str(output), **found.to_json()})
-    else:
-        click.echo(output)
-
-
-def _print_comparison(
-    artifact: Path,
-    against: Path,
-    engine: str | None,
-    dataset: Path | None,
-    limit: int | None,
-    as_json: bool,
-) -> None:
-    with build_extra():
-        from vlmc.verify.against import compare_artifacts
-    from vlmc.cli.views.progress import show_progress
-
-    with show_progress():
-        compared = compare_artifacts(artifact, against, engine=engine, dataset=dataset, limit=limit)
-    if as_json:
-        print_json(compared.to_json())
-    else:
-        for line in compared.lines():
-            click.echo(line)
 
 
 def _refuse_inaccurate(verified: Verified, strict: bool) -> None:

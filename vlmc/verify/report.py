@@ -17,7 +17,6 @@ from vlmc.artifact.accuracy_status import (
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import EngineRecord
 from vlmc.report.numbers import interval_text, share_text
-from vlmc.report.sweep import SweepPoint
 from vlmc.verify.answers import AnswerCheck
 from vlmc.verify.confusion import confusion
 from vlmc.verify.dataset import Dataset
@@ -31,6 +30,7 @@ from vlmc.verify.page.grid_images import grid_images
 from vlmc.verify.page.page import draw_page
 from vlmc.verify.page.worst_questions import worst_first
 from vlmc.verify.reference import Reference
+from vlmc.verify.sweep import MeasuredPoint, sweep_lines
 from vlmc.version import __version__
 
 _WORST = 20
@@ -49,7 +49,7 @@ class Verified:
     checked: Checked
     explanations: tuple[Explanation, ...]
     ladder: tuple[Rung, ...] = ()
-    sweep: tuple[SweepPoint, ...] = ()
+    sweep: tuple[MeasuredPoint, ...] = ()
 
     @property
     def status(self) -> AccuracyStatus:
@@ -147,10 +147,10 @@ class Verified:
             "divergence": None if checked.divergence is None else checked.divergence.to_json(),
             "histograms": histograms(checked),
             "confusion": confusion(checked.answers.pairs, checked.answers.steps, shown),
+            "ladder": ladder_json(self.ladder),
             "sweep": [asdict(point) for point in self.sweep],
             "disagreements": [pair.to_json() for pair in checked.answers.disagreements[:_WORST]],
             "explanations": [explanation.to_json() for explanation in self.explanations],
-            "ladder": ladder_json(self.ladder),
         }
 
     def lines(self) -> Iterator[str]:
@@ -193,6 +193,7 @@ class Verified:
             yield from _divergence_lines(checked.divergence)
         yield from (explanation.line() for explanation in self.explanations)
         yield from ladder_lines(self.ladder)
+        yield from sweep_lines(self.sweep)
         yield from (verdict.line() for verdict in checked.verdicts())
 
 

@@ -145,9 +145,7 @@ class Source:
             cache_tokens=cache_tokens(config, computed, device, rules.max_batch_tokens),
         )
         self._dispatcher: Dispatcher | None = Dispatcher(
-            Preparer(
-                ImageRules("pillow", "ignore", self.rule, self.rule), self.rule, self._prompts
-            ),
+            Preparer(self.image_rules, self.rule, self._prompts),
             loop,
             config,
             prefix_cache=rules.prefix_cache,
@@ -160,6 +158,11 @@ class Source:
         if self._decoder is None:
             raise UsageError("the source model is closed")
         return self._decoder
+
+    @property
+    def image_rules(self) -> ImageRules:
+        """The published rule, with Pillow."""
+        return ImageRules("pillow", "ignore", self.rule, self.rule)
 
     def prompts(self, tokens_per_tile: int = TOKENS_PER_TILE) -> PromptBuilder:
         """Prompts by the source's tokenizer."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from vlmc.artifact.integrity import REPORTS, Artifact, open_artifact
-from vlmc.artifact.manifest import EngineRecord, PromptRules
+from vlmc.artifact.manifest import EngineRecord, PromptRules, RuntimeRules
 from vlmc.errors import HardwareError, UsageError
 from vlmc.machine.support import DTYPE_NAMES
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
+from vlmc.recipe.schema import AccuracyPart
 from vlmc.runtime.engines.selection import choose, find_device
 from vlmc.runtime.load import load
 from vlmc.runtime.model import Model
@@ -26,6 +27,7 @@ from vlmc.verify.dataset import read_dataset
 from vlmc.verify.explanation import Explainer, Explanation
 from vlmc.verify.gate import Checked
 from vlmc.verify.ladder import Rung
+from vlmc.verify.parts import artifact_parts, source_parts
 from vlmc.verify.reference import (
     ImageMaking,
     Reference,
@@ -35,6 +37,7 @@ from vlmc.verify.reference import (
 )
 from vlmc.verify.report import Verified
 from vlmc.verify.source import open_source, open_tower, source_digests
+from vlmc.verify.sweep import MeasuredPoint, Setting, sweep
 
 _DTYPES = {"auto": "auto", **DTYPE_NAMES}  # of `accuracy.reference_dtype`
 
@@ -48,6 +51,7 @@ def verify_accuracy(
     dataset: Path | None = None,
     limit: int | None = None,
     explain: bool = False,
+    settings: Sequence[Setting] = (),
 ) -> Verified:
     """Measure an artifact's pixels, features and answers against its source.
 
@@ -61,6 +65,7 @@ def verify_accuracy(
         limit: the first so many questions only.
         explain: find the level at which each disagreement arises, and climb the ladder of
             models from the source to the artifact; needs a source.
+        settings: tile rules and shares of tokens to ask with too.
 
     Raises:
         VlmcError: something is missing, damaged, or does not fit into the machine.
@@ -107,7 +112,22 @@ def verify_accuracy(
     if climber is not None:
         served = [pair.answer for pair in checked.answers.pairs]
         rungs += climber.climb_artifact(served)
-    return Verified(artifact, engine_used, given, path, asked, checked, explanations, tuple(rungs))
+    points: list[MeasuredPoint] = []
+    if settings:
+        with artifact_parts(artifact, engine_used) as parts:
+            rules, steps = artifact.manifest.runtime, targets.accuracy.normalize
+            points = sweep(parts, settings, rules, asked, given, steps)
+    return Verified(
+        artifact=artifact,
+        engine=engine_used,
+        reference=given,
+        reference_path=path,
+        dataset=asked,
+        checked=checked,
+        explanations=explanations,
+        ladder=tuple(rungs),
+        sweep=tuple(points),
+    )
 
 
 def make_reference_file(
@@ -116,23 +136,30 @@ def make_reference_file(
     prompt: PromptRules,
     making: ImageMaking,
     dataset: Path,
-    reference_dtype: str,
-    output: Path,
-) -> Reference:
-    """Run the source model on a dataset and write the reference to `output`.
+    accuracy: AccuracyPart,
+    output: Path | None,
+    settings: Sequence[Setting] = (),
+) -> tuple[Reference, list[MeasuredPoint]]:
+    """Run the source model on a dataset, and write the reference to `output` unless that is None.
 
-    `files` of the checkpoint are those whose digests identify the source.
+    `files` of the checkpoint are those whose digests identify the source. The source model is asked
+    again with each of the `settings`.
 
     Raises:
         VlmcError: something is missing, damaged, or does not fit into the machine.
     """
-    if output.is_dir() or not os.access(output.parent, os.W_OK):
+    if output is not None and (output.is_dir() or not os.access(output.parent, os.W_OK)):
         raise UsageError(f"{output} is a folder, or its folder cannot be written to; name a file")
     asked, digests = read_dataset(dataset), source_digests(files)
-    with open_source(checkpoint, prompt, _DTYPES[reference_dtype]) as source:
+    with open_source(checkpoint, prompt, _DTYPES[accuracy.reference_dtype]) as source:
         made = make_reference(source, digests, asked, making)
-    write_reference(made, output)
-    return made
+        if output is not None:
+            write_reference(made, output)
+        source.stop()
+        points = sweep(
+            source_parts(source), settings, RuntimeRules(), asked, made, accuracy.normalize
+        )
+    return made, points
 
 
 def _digests(artifact: Artifact, folder: Path) -> dict[str, str]:
