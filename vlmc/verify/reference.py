@@ -79,9 +79,10 @@ def make_reference(
     """Ask the source model every question of the dataset.
 
     Raises:
-        AccuracyError: its features or logits are NaN or infinite.
+        AccuracyError: its features or logits are NaN or infinite, or it was misread.
         VlmcError: an image or a prompt is not usable.
     """
+    source.check_prompts(dataset.questions)
     images = dataset.images
     shares = dict(sampled(list(images)))
     grids: dict[str, ImageGrid] = {}

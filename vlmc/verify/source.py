@@ -39,6 +39,7 @@ from vlmc.runtime.scheduler.service import serve
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.verify.dataset import Question
+from vlmc.verify.source_check import check_tokenizer, check_weights
 
 MAX_NEW_TOKENS = 5
 """Tokens of an answer, on both sides; the default of `vlmc run`."""
@@ -75,9 +76,9 @@ class SourceTower:
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.device = device
         tensors = tower_tensors(checkpoint.weights, checkpoint.config)
-        self._tower: VisionTower | None = load_tower(
-            checkpoint.config, tensors, dtype=torch.float32, device=device
-        )
+        tower = load_tower(checkpoint.config, tensors, dtype=torch.float32, device=device)
+        check_weights("vision tower", tower)
+        self._tower: VisionTower | None = tower
 
     @torch.inference_mode()
     def infer(
@@ -128,7 +129,7 @@ class Source:
         self._prompts = self.prompts()
         weights, config = checkpoint.weights, checkpoint.config.language
         computed: torch.dtype = getattr(torch, dtype)
-        self._decoder: Decoder | None = load_decoder(
+        decoder = load_decoder(
             config,
             language_tensors(weights, config, quantization=checkpoint.config.quantization),
             dtype=computed,
@@ -136,8 +137,10 @@ class Source:
             quantization=stored_quantization(weights, checkpoint.config),
             tokens=self._tokenizer.vocab_size,
         )
+        check_weights("language model", decoder)
+        self._decoder: Decoder | None = decoder
         loop = serve(
-            self._decoder,
+            decoder,
             ImageEncoder(self.tower, hidden_size=config.hidden_size, dtype=computed, device=device),
             stop_id=self._prompts.stop_id,
             vocabulary=self._tokenizer.vocab_size,
@@ -168,6 +171,10 @@ class Source:
         """Prompts by the source's tokenizer."""
         template = TEMPLATES[self.prompt.template]
         return PromptBuilder(self._tokenizer, template, self.prompt.system_message, tokens_per_tile)
+
+    def check_prompts(self, questions: Iterable[Question]) -> None:
+        """Raise AccuracyError if the tokenizer does not keep a question's text."""
+        check_tokenizer(self._tokenizer, (question.prompt for question in questions))
 
     def answers(self, questions: Iterable[Question]) -> Iterator[SourceAnswer]:
         """Greedy answers in order.
