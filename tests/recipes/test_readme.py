@@ -4,49 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from recipes.publish import ROOT
-from vlmc.cli.main import main
+from tests.recipes.pages import Page, run
 from vlmc.distribution import DISTRIBUTION
 from vlmc.recipe.read import read_recipe
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGE = Page("README.md")
+README = PAGE.text
 MAX_LINES = 200
-
-
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    return [text for name, text in BLOCKS if name == language]
 
 
 def test_commands_and_python_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
-    commands = [line for text in blocks("sh") for line in text.splitlines()]
-    assert len(commands) >= 6
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "vlmc"
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code == 0, f"{command}\n{result.output}"
+    assert len(PAGE.commands) >= 6
+    for command in PAGE.commands:
+        run(command)
     _check_shown_answers(tmp_path / "answers.jsonl")
-    (example,) = blocks("python")
+    (example,) = PAGE.blocks("python")
     exec(compile(example, "README.md", "exec"), {})
 
 
 def _check_shown_answers(path: Path) -> None:
     """The lines that the README shows are the job's, shortened."""
     written = {Path(line["image"]).name: line for line in _json_lines(path.read_text("utf-8"))}
-    (example,) = [text for text in blocks("") if text.startswith("{")]
+    (example,) = [text for text in PAGE.blocks("") if text.startswith("{")]
     for shown in _json_lines(example):
         line = written[Path(shown["image"]).name]
         assert shown["answer"] == line["answer"]
@@ -59,7 +48,7 @@ def _json_lines(text: str) -> list[dict[str, Any]]:
 
 
 def test_recipe_is_valid(tmp_path: Path) -> None:
-    (example,) = blocks("yaml")
+    (example,) = PAGE.blocks("yaml")
     (tmp_path / "recipe.yaml").write_text(example, encoding="utf-8")
     assert read_recipe(tmp_path / "recipe.yaml").name == "inspection"
 
