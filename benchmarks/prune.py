@@ -34,7 +34,7 @@ from vlmc.verify.metrics import LabelledAnswer, match_drop, score, score_by_ques
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart"
 KEEPS = (1.0, 0.75, 0.5, 0.25)
 PRUNED_RULES = ("native", "original")
-WHOLE_RULES = ("original:max=6", "native:max=4", "native:max=3", "native:max=2", "single")
+WHOLE_RULES = ("original:max=6", "native:max=4", "native:max=2", "single")
 
 
 @dataclass
