@@ -75,7 +75,7 @@ def test_shown_commands_have_the_verbs_and_options_of_vlmc(name: str) -> None:
 
 
 def test_a_wrong_verb_or_option_is_noticed() -> None:
-    assert unknown_words("vlmc verify accuracy ARTIFACT --limit 5 -o X") == ["-o"]
+    assert unknown_words("vlmc verify accuracy ARTIFACT --limit 5 --fast") == ["--fast"]
     assert unknown_words("vlmc verify accurately ARTIFACT") == ["accurately"]
     assert unknown_words("vlmc cache prune") == []
 
