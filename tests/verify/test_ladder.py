@@ -52,6 +52,6 @@ def test_a_rung_compares_with_the_source_and_with_the_labels() -> None:
     object.__setattr__(reference, "answers", answers)
     dataset = Dataset(Path("eval.jsonl"), tuple(questions), "0" * 64, None)
     made = make_rung("vision engine", ["yes", NO_ANSWER, "no"], 2.0, dataset, reference, NORMALIZE)
-    assert made == Rung("vision engine", 0.5, round(1 / 3, 6), 0.0, 90.0, 3)
+    assert made == Rung("vision engine", 0.5, round(1 / 3, 6), qpm=90.0, exact=0.0, n=3)
     shown = "\n".join(ladder_lines([made]))
     assert "vision engine        0.3333  0.0000  0.5000" in shown and "90.0" in shown

@@ -22,9 +22,9 @@ from vlmc.artifact.manifest import read_manifest
 from vlmc.artifact.write import seal
 from vlmc.image.tiles import TileRule
 from vlmc.report.escape import shorten
-from vlmc.report.ladder import LadderRung
-from vlmc.report.sweep import SweepPoint
+from vlmc.verify.ladder import Rung
 from vlmc.verify.page import grid_images
+from vlmc.verify.sweep import MeasuredPoint
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (
@@ -244,8 +244,11 @@ def hostile(artifact: Path, picture: Path, tmp_path: Path) -> Any:
         Given((picture,), "many", f"label {n % 200}", f"label {n % 200}", f"label {n % 190}")
         for n in range(400)
     ]
-    rungs = tuple(LadderRung(text, 0.5, None, 12.25) for text in HOSTILE)
-    points = tuple(SweepPoint(text, 256.0 * n, 0.9, 100.0 / n) for n, text in enumerate(HOSTILE, 1))
+    rungs = tuple(Rung(text, None, 0.5, 12.25, 0.5, 10) for text in HOSTILE)
+    points = tuple(
+        MeasuredPoint(text, 256.0 * n, 0.9, 100.0 / n, 1.0, 1.0, 10)
+        for n, text in enumerate(HOSTILE, 1)
+    )
     return verified(
         copied,
         given,
