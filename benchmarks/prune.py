@@ -59,14 +59,15 @@ class Case:
     def to_json(self) -> dict[str, Any]:
         """The figures as plain values."""
         kinds, overall = score_by_question(self.answers), score(self.answers)
+        presence, label = (kinds.get(kind, score([])) for kind in ("presence", "label"))
         return {
             "rule": self.rule,
             "keep": self.keep,
             "tokens_per_image": self.tokens_per_image,
             "exact": share_json(overall.exact),
-            "recall": share_json(kinds["presence"].recall),
-            "precision": share_json(kinds["presence"].precision),
-            "label": share_json(kinds["label"].exact),
+            "recall": share_json(presence.recall),
+            "precision": share_json(presence.precision),
+            "label": share_json(label.exact),
         }
 
 
@@ -135,13 +136,7 @@ def main() -> None:
     whole = [case for case in cases if case.keep == 1]
     values = [case.to_json() for case in sorted(cases, key=lambda case: -case.tokens_per_image)]
     compared = [compare(case, whole) for case in cases if case.keep < 1]
-    for row in values:
-        shares = "  ".join(
-            f"{key} {row[key]['value']:.3f} {row[key]['interval']}"
-            for key in ("recall", "precision", "exact", "label")
-        )
-        print(f"{row['rule']} keep {row['keep']}: {row['tokens_per_image']:.0f} tokens  {shares}")
-    for row in compared:
+    for row in (*values, *compared):
         print(json.dumps(row))
     if options.output is not None:
         figures = {"questions": len(lines), "cases": values, "compared": compared}
