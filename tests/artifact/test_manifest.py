@@ -18,7 +18,7 @@ from tests.artifact.conftest import FILES, manifest
 from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.manifest import MANIFEST, RuntimeRules, read_manifest
 from vlmc.artifact.write import seal
-from vlmc.errors import IntegrityError
+from vlmc.errors import IntegrityError, UsageError
 from vlmc.files.bounded_read import MAX_BYTES
 from vlmc.image.tiles import TileRule
 
@@ -233,3 +233,17 @@ def test_rules_that_no_runtime_has_are_refused(made: Path, change: dict[str, obj
     (made / IDENTITY).unlink()
     with pytest.raises(IntegrityError, match="malformed"):
         read_manifest(made)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"cuda_graphs": 1}, "cuda_graphs is 1; it must be true or false"),
+        ({"prefix_cache": "images"}, "prefix_cache is 'images'; it must be off, text, content"),
+        ({"max_batch_tokens": 255}, "max_batch_tokens is 255; it must be a whole number"),
+        ({"max_batch_tokens": 512.0}, "it must be a whole number of at least 256"),
+    ],
+)
+def test_values_that_no_runtime_has_are_refused(change: dict[str, Any], part: str) -> None:
+    with pytest.raises(UsageError, match=part):
+        RuntimeRules(**change)

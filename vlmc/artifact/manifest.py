@@ -105,12 +105,27 @@ class RuntimeRules:
 
     `prefix_cache` says which pages of a prompt's keys and values another request reuses: none,
     those before the first image, or those up to the last equal image. `max_batch_tokens` is the
-    most that a step takes, of all requests together.
+    most that a step takes, of all requests together; on a CPU a step takes 4,096 at most.
     """
 
     cuda_graphs: bool = True
     prefix_cache: PrefixCachePolicy = "content"
     max_batch_tokens: int = 16384
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a value that no runtime has."""
+        policies = get_args(PrefixCachePolicy)
+        if type(self.cuda_graphs) is not bool:
+            raise UsageError(f"cuda_graphs is {self.cuda_graphs!r:.100}; it must be true or false")
+        if self.prefix_cache not in policies:
+            raise UsageError(
+                f"prefix_cache is {self.prefix_cache!r:.100}; it must be {', '.join(policies)}"
+            )
+        if type(self.max_batch_tokens) is not int or self.max_batch_tokens < LEAST_BATCH_TOKENS:
+            raise UsageError(
+                f"max_batch_tokens is {self.max_batch_tokens!r:.100}; it must be a whole number of "
+                f"at least {LEAST_BATCH_TOKENS}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +252,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
             _relative(path): PayloadFile(_digest(entry["sha256"]), _count(entry["size"]))
             for path, entry in values["payload"].items()
         },
-        runtime=_runtime(values["runtime"]) if "runtime" in values else RuntimeRules(),
+        runtime=RuntimeRules(**values["runtime"]) if "runtime" in values else RuntimeRules(),
     )
 
 
@@ -245,18 +260,6 @@ def _share(value: object) -> float:
     if type(value) is not float or not 0 < value <= 1:
         raise ValueError(f"{value!r} is not a share of tokens")
     return value
-
-
-def _runtime(values: dict[str, Any]) -> RuntimeRules:
-    if type(values["cuda_graphs"]) is not bool:
-        raise ValueError("runtime.cuda_graphs is neither true nor false")
-    if _count(values["max_batch_tokens"]) < LEAST_BATCH_TOKENS:
-        raise ValueError(f"runtime.max_batch_tokens is below {LEAST_BATCH_TOKENS}")
-    return RuntimeRules(
-        cuda_graphs=values["cuda_graphs"],
-        prefix_cache=cast(Any, _one_of(values["prefix_cache"], get_args(PrefixCachePolicy))),
-        max_batch_tokens=values["max_batch_tokens"],
-    )
 
 
 def _engine(values: dict[str, Any]) -> EngineRecord:

@@ -54,7 +54,6 @@ def assemble(
             decoder,
             encoder,
             stop_id=prompts.stop_id,
-            vocabulary=decoder.tokens,
             rules=rules,
             cache_tokens=tokens,
         )

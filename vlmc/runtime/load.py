@@ -67,6 +67,8 @@ def load(
     for name, value in (("device", device), ("tiles", tiles), ("engine", engine)):
         if not isinstance(value, str | TileRule | None):
             raise UsageError(f"{name} is {value!r:.100}; it must be a text")
+    if not isinstance(runtime, RuntimeRules | None):
+        raise UsageError(f"runtime is {runtime!r:.100}; it must be RuntimeRules")
     opened = artifact.confirmed() if isinstance(artifact, Artifact) else open_artifact(artifact)
     rules = opened.manifest.image
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles

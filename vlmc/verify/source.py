@@ -143,7 +143,6 @@ class Source:
             decoder,
             ImageEncoder(self.tower, hidden_size=config.hidden_size, dtype=computed, device=device),
             stop_id=self._prompts.stop_id,
-            vocabulary=self._tokenizer.vocab_size,
             rules=rules,
             cache_tokens=cache_tokens(config, computed, device, rules.max_batch_tokens),
         )

@@ -163,7 +163,6 @@ def start(
         decoder,
         encoder,
         stop_id=stop_id,
-        vocabulary=decoder.config.vocab_size,
         rules=RuntimeRules(cuda_graphs=cuda_graphs, max_batch_tokens=max_batch_tokens),
         cache_tokens=cache_tokens,
     )

@@ -141,7 +141,7 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_requests(
 @pytest.mark.parametrize("name", ["phi3-300m", "internlm2-300m-ntk"])
 def test_a_prompt_in_pieces_is_as_a_whole(name: str, miniatures: Folder) -> None:
     """Its first pieces are shorter than the window of rope, and end within an image."""
-    service = start(load(miniatures(name)).decoder, max_batch_tokens=200)
+    service = start(load(miniatures(name)).decoder, max_batch_tokens=256)
     try:
         asked = [(request([picture(seed, 2)], [9] * 40), Sampling(4)) for seed in range(4)]
         for (prepared, work), (result, _) in zip(asked, service.ask(asked), strict=True):

@@ -40,7 +40,11 @@ def install_kernels(artifact: Artifact, device: torch.device) -> None:
     if reason is None:
         from triton import knobs
 
-        install(path, Path(knobs.cache.dir))
+        cache = Path(knobs.cache.dir)
+        try:
+            install(path, cache)
+        except OSError as error:
+            report(Note(f"the language model's kernels are compiled here: {cache}: {error}"))
     else:
         report(Note(f"the language model's kernels are compiled here: {name} is for {reason}"))
 

@@ -27,7 +27,6 @@ def serve(
     encoder: Encoder,
     *,
     stop_id: int,
-    vocabulary: int,
     rules: RuntimeRules,
     cache_tokens: int,
 ) -> ServingLoop:
@@ -44,7 +43,7 @@ def serve(
         packed = PackedDecoder(decoder, cache)
         if device.type == "cuda":
             run_all_kernels(packed)
-        runner = StepRunner(packed, vocabulary, _LANES)
+        runner = StepRunner(packed, _LANES)
         if rules.cuda_graphs and device.type == "cuda":
             runner.graphs = DecodeGraphs(
                 packed,

@@ -48,9 +48,8 @@ class StepRunner:
     read the tokens of the step before.
     """
 
-    def __init__(self, packed: PackedDecoder, vocabulary: int, lanes: int) -> None:
-        """`vocabulary` is the tokenizer's size: ids beyond it are never chosen."""
-        self._packed, self._vocabulary = packed, vocabulary
+    def __init__(self, packed: PackedDecoder, lanes: int) -> None:
+        self._packed = packed
         self._table = packed.decoder.embed_tokens.weight
         self._device = self._table.device
         self.last_tokens = torch.zeros(lanes + 1, dtype=torch.int64, device=self._device)
@@ -81,7 +80,7 @@ class StepRunner:
             size = self.graphs.fill(rows, [sequence.lane for sequence in sequences])
             with span("language", self._device, rows=work):
                 logits = self.graphs.replay(size)
-            return self._result(sequences, (), logits[: len(rows), : self._vocabulary])
+            return self._result(sequences, (), logits[: len(rows)])
         batch = pack(rows, self._device)
         embedded = self._embed(shares)
         ending = [index for index, share in enumerate(shares) if share.ends_prompt]
@@ -90,7 +89,7 @@ class StepRunner:
         chosen = self._index(generating + scoring)
         with span("language", self._device, rows=work):
             states = self._packed.forward(embedded, batch)
-            logits = self._packed.logits(states[chosen])[:, : self._vocabulary]
+            logits = self._packed.logits(states[chosen])
         return self._result(
             tuple(shares[index].sequence for index in generating),
             tuple(shares[index].sequence for index in scoring),
