@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -102,3 +103,26 @@ def test_a_prompt_has_about_80_tokens_of_text(name: str) -> None:
     prompt = PromptBuilder(tokenizer, TEMPLATES[shape.template]).build(QUESTION, [1])
     assert 74 <= len(prompt.ids) - 256 <= 84
     assert max(prompt.ids) < shape.language.vocab_size
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_full_disk_loses_no_result(
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vlmc.bench.report.write_atomically", full)
+    done = call(
+        *("bench", "--synthetic", "miniature", "--device", "cpu", "--cases", "2,1"),
+        *("--requests", "1", "--max-new-tokens", 1, "-o", tmp_path / "report"),
+        *(["--json"] if as_json else []),
+    )
+    assert done.exit_code == 2
+    assert "bench.html cannot be written (No space left on device). The results" in done.stderr
+    if as_json:
+        values = json.loads(done.stdout)
+        assert len(values["cases"]) == 2
+        assert len(values["not_written"]) == 4
+    else:
+        assert done.stdout.count("questions a minute") == 2

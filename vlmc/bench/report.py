@@ -18,6 +18,8 @@ from vlmc.bench.summary import summarize
 from vlmc.bench.timeline_chart import draw_run
 from vlmc.errors import UsageError
 from vlmc.files.atomic import write_atomically
+from vlmc.progress.channel import report
+from vlmc.progress.events import Note
 
 SCHEMA = 1
 _NAME_LENGTH = 40
@@ -46,6 +48,7 @@ class BenchReport:
         self._environment = environment(device)
         self._cases: list[dict[str, Any]] = []
         self._pictures: list[str] = []
+        self._not_written: list[str] = []
         if output is not None:
             try:
                 output.mkdir(parents=True, exist_ok=True)
@@ -62,12 +65,16 @@ class BenchReport:
         if self._output is not None:
             name = re.sub(r"[^\w.-]+", "-", measured.subject.name)[:_NAME_LENGTH].strip("-")
             path = self._output / f"case-{len(self._cases):02}-{name}.json"
-            _write(path, {"environment": self._environment, **values})
+            self._write(path, _text({"environment": self._environment, **values}))
         self._on_case(values)
         return values
 
     def finish(self, ladder: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
-        """Everything as one JSON object, also written as `bench.json` and `bench.html`."""
+        """Everything as one JSON object, also written as `bench.json` and `bench.html`.
+
+        Its `not_written` has a sentence for each file that could not be written: what was measured
+        is not lost over it.
+        """
         values = {
             "schema": SCHEMA,
             "environment": self._environment,
@@ -78,10 +85,17 @@ class BenchReport:
             "ladder": None if ladder is None else list(ladder),
         }
         if self._output is not None:
-            _write(self._output / "bench.json", values)
-            write_atomically(self._output / "bench.html", draw_page(values, self._pictures))
-        return values
+            self._write(self._output / "bench.json", _text(values))
+            self._write(self._output / "bench.html", draw_page(values, self._pictures))
+        return values | {"not_written": self._not_written}
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            self._not_written.append(f"{path} cannot be written ({error.strerror})")
+            report(Note(self._not_written[-1]))
 
 
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"

@@ -93,13 +93,24 @@ def bench(as_json: bool, ladder: bool, **options: Any) -> None:
             values = _synthetic(given, as_json)
     if as_json:
         print_json(values)
+        _refuse_unwritten(values)
         return
     if values["ladder"] is not None:
         from vlmc.bench.ladder import ladder_lines
 
         click.echo("\n".join(ladder_lines(values["ladder"])))
+    _refuse_unwritten(values)
     if options["output"] is not None:
         click.echo(options["output"] / "bench.html")
+
+
+def _refuse_unwritten(values: Mapping[str, Any]) -> None:
+    """After the results are printed, which is what is left of them then."""
+    if values["not_written"]:
+        raise UsageError(
+            f"{values['not_written'][-1]}. The results are printed above; free some space or give "
+            "another folder to -o before the next measurement."
+        )
 
 
 def _check(options: Mapping[str, Any]) -> None:
