@@ -73,13 +73,7 @@ class Comparison:
         return {
             "artifact": self.artifact.to_json(),
             "against": self.against.to_json(),
-            "dataset": {
-                "name": self.dataset.path.name,
-                "digest": self.dataset.digest,
-                "questions": len(self.dataset.questions),
-                "images": len(self.dataset.images),
-                "limit": self.dataset.limit,
-            },
+            "dataset": self.dataset.to_json(),
             "answers": answers,
             "disagreements": disagreements,
         }

@@ -60,6 +60,16 @@ class Dataset:
         pairs = (zip(item.digests, item.images, strict=True) for item in self.questions)
         return {digest: path for item in pairs for digest, path in item}
 
+    def to_json(self) -> dict[str, Any]:
+        """What a report says of it, as plain values."""
+        return {
+            "name": self.path.name,
+            "digest": self.digest,
+            "questions": len(self.questions),
+            "images": len(self.images),
+            "limit": self.limit,
+        }
+
 
 def read_dataset(path: Path, limit: int | None = None) -> Dataset:
     """Read JSON lines of image, prompt, label, question, positive, choices; hashes the images.

@@ -87,13 +87,7 @@ class Verified:
             "identity": self.artifact.identity,
             "artifact": self.artifact.manifest.name,
             "vlmc": __version__,
-            "dataset": {
-                "name": self.dataset.path.name,
-                "digest": self.dataset.digest,
-                "questions": len(self.dataset.questions),
-                "images": len(self.dataset.images),
-                "limit": self.dataset.limit,
-            },
+            "dataset": self.dataset.to_json(),
             "tiles": str(self.artifact.manifest.image.tiles),
             "engines": [*self._entries(others)],
         }
