@@ -14,7 +14,7 @@ from vlmc.checkpoint.config import LanguageConfig
 from vlmc.errors import PromptError, UsageError, VlmcError
 from vlmc.runtime.images.prepare import PreparedRequest, Preparer
 from vlmc.runtime.images.worker_pool import WorkerPool
-from vlmc.runtime.memory_plan import context_limit
+from vlmc.runtime.memory_plan import STEPS_HELD, context_limit
 from vlmc.runtime.requests.statistics import Statistics
 from vlmc.runtime.requests.timeline import follow, span
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
@@ -24,9 +24,8 @@ from vlmc.runtime.scheduler.sequence import Generated, Result, Sampling, Spent
 
 Finished = TypeVar("Finished")
 
-LEAST_AHEAD, MOST_AHEAD = 16, 256
+LEAST_AHEAD, MOST_AHEAD = 16, 512
 """Requests of a stream that are prepared or run ahead of the answer that is taken."""
-_STEPS_AHEAD = 4
 
 
 class Dispatcher:
@@ -59,11 +58,11 @@ class Dispatcher:
 
     @property
     def ahead(self) -> int:
-        """As many requests as fill a few steps, by the mean length of the prompts so far."""
+        """As many requests as fill `STEPS_HELD` steps, by the mean length of the prompts so far."""
         step = self.loop.max_batch_tokens
         with self._lock:
             mean = self._prompt_tokens / self._prompts if self._prompts else step
-        return max(LEAST_AHEAD, min(MOST_AHEAD, int(_STEPS_AHEAD * step / mean)))
+        return max(LEAST_AHEAD, min(MOST_AHEAD, int(STEPS_HELD * step / mean)))
 
     def check_process(self) -> None:
         """Raise UsageError in a forked child, which has none of the parent's threads."""

@@ -14,14 +14,15 @@ from vlmc.models.language.paged_cache import PAGE_TOKENS, PagedCache
 _LEAST_TOKENS = 14 * TOKENS_PER_TILE
 # Of the memory that is free after loading, for what is not counted: libraries, fragmentation.
 _CUDA_SHARE, _CPU_SHARE = 0.9, 0.25
-# Steps whose prompts the cache holds beside the one that runs.
-_STEPS = 4
+STEPS_HELD = 8
+"""Steps whose prompts are prepared, run or decoded at a time. An answer of five tokens takes six
+steps from its prompt to the reading of its last token; with fewer the GPU waits for requests."""
 
 
 def cache_tokens(
     config: LanguageConfig, dtype: torch.dtype, device: torch.device, max_batch_tokens: int
 ) -> int:
-    """Tokens that the KV cache gets: a few steps' prompts, and the longest single sequence.
+    """Tokens that the KV cache gets: `STEPS_HELD` steps' prompts, and the longest single sequence.
 
     Less where memory is short; what a step computes beside the cache is left free.
 
@@ -29,7 +30,7 @@ def cache_tokens(
         HardwareError: not even one image with a question fits.
     """
     a_token = PagedCache.bytes_per_page(config, dtype) / PAGE_TOKENS
-    largest = max(_STEPS * max_batch_tokens, context_limit(config) + max_batch_tokens)
+    largest = max(STEPS_HELD * max_batch_tokens, context_limit(config) + max_batch_tokens)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

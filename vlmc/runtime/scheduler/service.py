@@ -17,7 +17,7 @@ from vlmc.runtime.scheduler.step_runner import StepRunner
 
 # A core's caches are small: larger steps gain nothing on a CPU and hold more memory.
 _CPU_BATCH_TOKENS = 4096
-_LANES = 256
+_LANES = 512
 # Longer sequences decode without a graph.
 _MAX_GRAPH_TOKENS = 1 << 16
 
