@@ -144,6 +144,7 @@ def test_a_failed_compilation_is_one_sentence_and_a_log(
     ) as caught:
         compile_tower(tower, tmp_path / "tower.pt2", opt_tiles=2)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+    assert "Run the same command again" in str(caught.value)
     assert (tmp_path / "vlmc/logs/inductor-compiler.log").read_text().count("note: more") == 300
 
 

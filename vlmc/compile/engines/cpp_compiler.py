@@ -39,6 +39,11 @@ _ERROR = re.compile(r"\berror\b|cannot find|undefined reference|not found", re.I
 _SUMMARY = re.compile(r"collect2: error|linker command failed|ld returned")
 _MAX_LINE = 300
 _SHARED_RUNTIME = b"libstdc++.so"
+# torch 2.11 was seen to write such C++ once, while other programs used the same GPU.
+_AGAIN = (
+    "A trial program compiled before, so torch may have written C++ that is not valid. Run the "
+    "same command again, with nothing else on the GPU; finished steps are kept."
+)
 
 
 def try_compiler(device_type: str) -> None:
@@ -66,7 +71,7 @@ def explain(error: BaseException, what: str) -> BuildError:
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, CppCompileError):
-            return _failed(shlex.join(cause.cmd), str(cause.output), f"compile {what}")
+            return _failed(shlex.join(cause.cmd), str(cause.output), f"compile {what}", _AGAIN)
     log = _write_log("\n\n".join(f"{type(cause).__name__}: {cause}" for cause in chain))
     first = str(chain[-1]).strip().partition("\n")[0][:_MAX_LINE] or type(chain[-1]).__name__
     return BuildError(f"torch cannot compile {what}: {first}.{log}")
@@ -153,12 +158,10 @@ def remedy() -> str:
     return "Install g++ with its libstdc++ (such as apt install g++), or name a compiler in CXX."
 
 
-def _failed(command: str, output: str, what: str) -> BuildError:
+def _failed(command: str, output: str, what: str, advice: str = "") -> BuildError:
     log = _write_log(f"{command}\n\n{output}")
-    compiler = shlex.split(command)[0]
-    return BuildError(
-        f"the C++ compiler {compiler} cannot {what}: {_first_error(output)}. {remedy()}{log}"
-    )
+    reason = f"{shlex.split(command)[0]} cannot {what}: {_first_error(output)}"
+    return BuildError(f"the C++ compiler {reason}. {advice or remedy()}{log}")
 
 
 def _first_error(output: str) -> str:
