@@ -16,7 +16,7 @@ from vlmc.checkpoint.huggingface import language_tensors, tower_tensors
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.models.language.load import load_decoder
 from vlmc.models.vision.load import load_tower
-from vlmc.runtime.load import load_language
+from vlmc.runtime.language import load_language
 
 
 def anonymous_bytes(process: int | str = "self") -> int:

@@ -30,6 +30,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors", "version", "distribution", "files", "progress", "report"},
     {"machine", "image", "text"},
     {"checkpoint", "artifact"},
+    {"distributed"},
     {"models", "recipe"},
     {"compile", "runtime"},
     {"bench", "builder", "export", "jobs", "verify", "__init__"},

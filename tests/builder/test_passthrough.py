@@ -22,7 +22,8 @@ from vlmc.builder.store.step_cache import StepCache
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.recipe.read import read_recipe
 from vlmc.recipe.resolve import resolve
-from vlmc.runtime.load import load, load_language
+from vlmc.runtime.language import load_language
+from vlmc.runtime.load import load
 from vlmc.verify.source import language_bytes
 
 Folder = Callable[[str], Path]

@@ -44,8 +44,9 @@ def test_nothing_is_deserialized_before_all_is_checked(
     def read(*_: object, **__: object) -> None:
         raise LookupError("was deserialized")
 
-    for reader in ("load_tokenizer", "_Tensors", "read_language_config", "open_engine"):
-        monkeypatch.setattr(f"vlmc.runtime.load.{reader}", read)
+    for reader in ("load_tokenizer", "_Tensors", "read_language_config"):
+        monkeypatch.setattr(f"vlmc.runtime.language.{reader}", read)
+    monkeypatch.setattr("vlmc.runtime.load.open_engine", read)
     with pytest.raises(IntegrityError, match="changed or damaged"):
         load(folder, device="cpu")
     with pytest.raises(LookupError):  # the readers are those that an intact artifact meets

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.models.linears.quantized import FP8, w4a16, write_language
 from vlmc.checkpoint.quantization import Quantization
 from vlmc.errors import CheckpointError
-from vlmc.runtime.load import load_language
+from vlmc.runtime.language import load_language
 
 CPU = torch.device("cpu")
 SCALE = "model.layers.1.mlp.up_proj.weight_scale"

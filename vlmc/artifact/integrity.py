@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from vlmc.artifact.identity import IDENTITY
 from vlmc.artifact.manifest import MANIFEST, Manifest, read_manifest
@@ -52,6 +53,22 @@ class Artifact:
         if name not in self.manifest.payload:
             raise IntegrityError(f"{self.folder} holds no {name}; the artifact is incomplete")
         return self.folder / name
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` needs in another process of the machine."""
+        marks = {name: astuple(mark) for name, mark in self.marks.items()}
+        return {"folder": str(self.folder), "identity": self.identity, "marks": marks}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Artifact:
+        """The artifact that another process has opened; `confirmed` says whether it still is that.
+
+        Raises:
+            IntegrityError: its manifest is damaged.
+        """
+        folder = Path(values["folder"])
+        marks = {name: FileMark(*mark) for name, mark in values["marks"].items()}
+        return Artifact(folder, read_manifest(folder), values["identity"], marks)
 
     def confirmed(self) -> Artifact:
         """This artifact if no file's size, time or inode differs from when it was hashed.

@@ -28,7 +28,7 @@ from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.engines.lent import Lent
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
-from vlmc.runtime.load import open_language
+from vlmc.runtime.language import open_language
 
 EAGER = "eager"
 

@@ -12,10 +12,12 @@ from vlmc.models.language.decoder import Decoder
 from vlmc.progress.channel import notes_on_stderr
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.engines.graphed_engine import CAPTURABLE, GraphedEngine, graph_sizes
+from vlmc.runtime.engines.parallel_engine import ParallelEngine
 from vlmc.runtime.images.encoder import ImageEncoder
 from vlmc.runtime.memory_plan import cache_tokens
 from vlmc.runtime.model import Model
 from vlmc.runtime.reference_path import ReferencePath
+from vlmc.runtime.scheduler.lead import Lead
 from vlmc.runtime.scheduler.service import serve
 from vlmc.text.prompt import PromptBuilder
 
@@ -29,18 +31,22 @@ def assemble(
     *,
     tiles: TileRule,
     rules: RuntimeRules,
+    lead: Lead | None = None,
 ) -> Model:
-    """A model on the decoder's device, with a KV cache of its own. It closes `vision` with itself.
+    """A model on the decoder's device, with a KV cache of its own. It closes `vision` with itself,
+    and the followers of `lead`, which rank 0 of a group needs.
 
     Raises:
         HardwareError: not even one image with a question fits in the memory that is free.
     """
     weight = decoder.embed_tokens.weight
+    lead = lead or Lead()
     reference = ReferencePath(
-        decoder, vision, prompts.stop_id, artifact.manifest.image.tokens_per_tile
+        decoder, vision, prompts.stop_id, artifact.manifest.image.tokens_per_tile, lead
     )
-    if rules.cuda_graphs and vision.name in CAPTURABLE:
-        vision = _graphed(vision)
+    vision = with_graphs(vision, rules)
+    if not lead.is_alone:
+        vision = ParallelEngine(vision, decoder.group, weight.device, lead.encode)
     encoder = ImageEncoder(
         vision,
         hidden_size=artifact.manifest.hidden_size,
@@ -48,7 +54,7 @@ def assemble(
         device=weight.device,
         tokens_per_tile=artifact.manifest.image.tokens_per_tile,
     )
-    tokens = cache_tokens(decoder.config, weight.dtype, weight.device, rules.max_batch_tokens)
+    tokens = cache_tokens(decoder, rules.max_batch_tokens)
     with notes_on_stderr():
         loop = serve(
             decoder,
@@ -56,6 +62,7 @@ def assemble(
             stop_id=prompts.stop_id,
             rules=rules,
             cache_tokens=tokens,
+            lead=lead,
         )
     return Model(
         artifact,
@@ -71,8 +78,14 @@ def assemble(
     )
 
 
-def _graphed(engine: VisionEngine) -> VisionEngine:
-    """The engine with graphs of its small batches."""
+def with_graphs(engine: VisionEngine, rules: RuntimeRules) -> VisionEngine:
+    """The engine with graphs of its small batches, where rules and engine allow them.
+
+    Raises:
+        HardwareError: memory is too small.
+    """
+    if not rules.cuda_graphs or engine.name not in CAPTURABLE:
+        return engine
     try:
         return GraphedEngine(engine, graph_sizes(engine.profiles))
     except torch.OutOfMemoryError as error:

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact, open_artifact
 from vlmc.artifact.manifest import RuntimeRules
-from vlmc.checkpoint.config import read_language_config, read_values
-from vlmc.checkpoint.quantization import find_quantization
-from vlmc.checkpoint.safetensors_file import open_safetensors
-from vlmc.errors import CheckpointError, IntegrityError, UsageError
+from vlmc.errors import UsageError
 from vlmc.image.tiles import TileRule, parse_tiles
-from vlmc.models.language.decoder import Decoder
-from vlmc.models.language.load import load_decoder
-from vlmc.progress.channel import notes_on_stderr
 from vlmc.runtime.assemble import assemble
-from vlmc.runtime.engines.language_kernels import install_kernels
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
+from vlmc.runtime.language import open_language
 from vlmc.runtime.model import Model
-from vlmc.text.prompt import PromptBuilder
-from vlmc.text.template import TEMPLATES
-from vlmc.text.tokenizer import Tokenizer, load_tokenizer
+from vlmc.runtime.team import open_team
 
 
 def load(
     artifact: str | Path | Artifact,
     *,
     device: str = "auto",
+    devices: int = 1,
     tiles: str | TileRule | None = None,
     engine: str | None = None,
     runtime: RuntimeRules | None = None,
@@ -45,6 +33,8 @@ def load(
             load one artifact, `vlmc.open_artifact(folder)` in the first checks the hashes for all:
             give its result to the others and load that.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: the GPU where there is one, else the CPU.
+        devices: how many devices share the model, for models that one cannot hold: GPUs from
+            `device` on, each a process that holds its part of the weights, or processes on the CPU.
         tiles: another tile rule than the artifact's, such as `native:max=4`.
         engine: the vision engine by name; without, the first of the artifact that runs on the
             device. `onnxruntime` runs the artifact's graph on the CPU, beside a language model
@@ -56,7 +46,8 @@ def load(
     Raises:
         IntegrityError: a file is not what the manifest says, or no build of vlmc wrote it so.
         HardwareError: no engine of the artifact runs on the device, or its features are wrong.
-        UsageError: an argument is of the wrong type, or `device` or `tiles` cannot be read.
+        UsageError: an argument is of the wrong type, `device` or `tiles` cannot be read, or
+            `devices` does not divide the model's heads.
 
     >>> from vlmc import load
     >>> with load("artifacts/quickstart", device="cpu", tiles="single") as model:
@@ -74,106 +65,15 @@ def load(
     rule = parse_tiles(tiles, rules.published) if isinstance(tiles, str) else tiles or rules.tiles
     target = find_device(device)
     chosen = choose(opened.manifest, opened.folder, target, engine)
-    decoder, prompts = open_language(opened, target)
-    vision = open_engine(opened, chosen, target)
-    if self_test:
-        check_golden(opened, chosen, vision)
     serving = opened.manifest.runtime if runtime is None else runtime
-    return assemble(opened, decoder, prompts, vision, chosen, tiles=rule, rules=serving)
-
-
-def open_language(artifact: Artifact, device: torch.device) -> tuple[Decoder, PromptBuilder]:
-    """The language model of an artifact on the device, with its kernels, and its prompts.
-
-    Raises:
-        IntegrityError: its files are not as a build leaves them.
-    """
-    manifest = artifact.manifest
-    dtype: torch.dtype = getattr(torch, manifest.language_dtype)
-    template = TEMPLATES[manifest.prompt.template]
-    with _as_built(artifact):
-        tokenizer, decoder = _language(artifact, dtype, device)
-        prompts = PromptBuilder(
-            tokenizer, template, manifest.prompt.system_message, manifest.image.tokens_per_tile
+    with open_team(
+        opened, target, devices, rules=serving, engine=engine, self_test=self_test
+    ) as team:
+        decoder, prompts = open_language(opened, target, team.group)
+        vision = open_engine(opened, chosen, target)
+        if self_test:
+            check_golden(opened, chosen, vision)
+        team.wait()
+        return assemble(
+            opened, decoder, prompts, vision, chosen, tiles=rule, rules=serving, lead=team.lead
         )
-    install_kernels(artifact, device)
-    return decoder, prompts
-
-
-@contextmanager
-def _as_built(artifact: Artifact) -> Iterator[None]:
-    """Take what would be a bad checkpoint for a bad artifact: its files are as its maker left
-    them, and no build leaves such."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise IntegrityError(
-            f"{artifact.folder} is not what vlmc builds, though its files are what its manifest "
-            f"says: it was made or changed by other means. Build it again. {error}"
-        ) from error
-
-
-def _language(
-    artifact: Artifact, dtype: torch.dtype, device: torch.device
-) -> tuple[Tokenizer, Decoder]:
-    """Tokenizer and language model, which must belong together."""
-    folder = artifact.folder / "language"
-    tokenizer = load_tokenizer(folder)
-    config = read_language_config(folder / "config.json")
-    expected = artifact.manifest.hidden_size
-    if tokenizer.vocab_size > config.vocab_size or config.hidden_size != expected:
-        raise CheckpointError(
-            f"{folder}: config.json has vocab_size {config.vocab_size} and hidden_size "
-            f"{config.hidden_size}, the tokenizer has {tokenizer.vocab_size} tokens, and the "
-            f"manifest's hidden_size is {expected}"
-        )
-    return tokenizer, load_language(folder, dtype, device, tokens=tokenizer.vocab_size)
-
-
-def load_language(
-    folder: Path, dtype: torch.dtype, device: torch.device, *, tokens: int | None = None
-) -> Decoder:
-    """The language model of an artifact's folder, quantized as its config.json says.
-
-    `tokens` is the size of the tokenizer's vocabulary.
-
-    Raises:
-        CheckpointError: the weights and config.json disagree, or values are not finite; the
-            message names tensor and file.
-        HardwareError: the device cannot run the layout.
-    """
-    path = folder / "config.json"
-    tensors = _Tensors(folder)
-    try:
-        with notes_on_stderr():
-            return load_decoder(
-                read_language_config(path),
-                tensors,
-                dtype=dtype,
-                device=device,
-                quantization=find_quantization(read_values(path), path),
-                tokens=tokens,
-            )
-    except CheckpointError as error:
-        if tensors.file is None:
-            raise
-        raise CheckpointError(f"{tensors.file}: {error}") from error
-
-
-class _Tensors:
-    """Every tensor of a folder's safetensors files, mapped, one at a time.
-
-    `file` is the one that is read at the time, after the last the folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.file: Path | None = None
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        for path in sorted(self.folder.glob("*.safetensors")):
-            self.file = path
-            with open_safetensors(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 - it is no mapping and has no iterator
-                    yield name, file.get_tensor(name)
-        self.file = self.folder

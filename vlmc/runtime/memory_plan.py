@@ -8,6 +8,7 @@ from vlmc.checkpoint.config import LanguageConfig
 from vlmc.errors import HardwareError
 from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.machine.memory import available_bytes
+from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.paged_cache import PAGE_TOKENS, PagedCache
 
 # One image of the published rule's 13 tiles with a question: what every model must be able to run.
@@ -19,31 +20,36 @@ STEPS_HELD = 8
 steps from its prompt to the reading of its last token; with fewer the GPU waits for requests."""
 
 
-def cache_tokens(
-    config: LanguageConfig, dtype: torch.dtype, device: torch.device, max_batch_tokens: int
-) -> int:
+def cache_tokens(decoder: Decoder, max_batch_tokens: int) -> int:
     """Tokens that the KV cache gets: `STEPS_HELD` steps' prompts, and the longest single sequence.
 
-    Less where memory is short; what a step computes beside the cache is left free.
+    Less where memory is short; what a step computes beside the cache is left free. All ranks of a
+    group call it together, and get what fits on the one with the least memory.
 
     Raises:
         HardwareError: not even one image with a question fits.
     """
+    weight, config, group = decoder.embed_tokens.weight, decoder.config, decoder.group
+    dtype, device = weight.dtype, weight.device
+    group.minimum(0, device)  # connects the devices, which takes memory
     a_token = PagedCache.bytes_per_page(config, dtype) / PAGE_TOKENS
     largest = max(STEPS_HELD * max_batch_tokens, context_limit(config) + max_batch_tokens)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = group.minimum(free, device)
         usable = int(_CUDA_SHARE * free) - activation_bytes(config, dtype, max_batch_tokens)
     else:
-        free = available_bytes()
+        free = group.minimum(available_bytes() // group.shard.count, device)
         usable = int(_CPU_SHARE * free)
     fitting = int(usable / a_token)
     if fitting < _LEAST_TOKENS:
+        place = device if group.is_alone else "the fullest of the model's devices"
         raise HardwareError(
-            f"{free:,} bytes are free on {device} after loading the weights. The KV cache takes "
+            f"{free:,} bytes are free on {place} after loading the weights. The KV cache takes "
             f"{a_token:,.0f} bytes a token, and one image with a question up to {_LEAST_TOKENS:,} "
-            "tokens. Free memory, lower runtime.max_batch_tokens, or use language.scheme: w4a16."
+            "tokens. Free memory, lower runtime.max_batch_tokens, use language.scheme: w4a16, or "
+            "share the model out over more GPUs (devices=2, --devices 2)."
         )
     return min(largest, fitting)
 

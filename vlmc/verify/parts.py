@@ -17,7 +17,7 @@ from vlmc.runtime.assemble import assemble
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.engines.lent import Lent
 from vlmc.runtime.engines.selection import find_device, open_engine
-from vlmc.runtime.load import open_language
+from vlmc.runtime.language import open_language
 from vlmc.text.prompt import PromptBuilder
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import load_tokenizer

@@ -144,7 +144,7 @@ class Source:
             ImageEncoder(self.tower, hidden_size=config.hidden_size, dtype=computed, device=device),
             stop_id=self._prompts.stop_id,
             rules=rules,
-            cache_tokens=cache_tokens(config, computed, device, rules.max_batch_tokens),
+            cache_tokens=cache_tokens(decoder, rules.max_batch_tokens),
         )
         self._dispatcher: Dispatcher | None = Dispatcher(
             Preparer(self.image_rules, self.rule, self._prompts),

@@ -78,6 +78,14 @@ SHAPES = {
     ),
     "internvl2-8b": Shape(VIT_300M, _language(4096, 32, 32, 8, 14336, 92553, rope_factor=2.0)),
     "internvl2-26b": Shape(VIT_6B, _language(6144, 48, 48, 8, 16384, 92553, rope_factor=3.0)),
+    "internvl2-40b": Shape(
+        VIT_6B,
+        _language(7168, 60, 56, 8, 20480, 64009, rope_theta=5e6, max_positions=4096),
+        "Hermes-2",
+    ),
+    "internvl2-76b": Shape(
+        VIT_6B, _language(8192, 80, 64, 8, 28672, 128265, rope_theta=5e5, max_positions=8192)
+    ),
     "miniature": Shape(
         VisionConfig(hidden_size=32, layers=2, heads=2, intermediate_size=96),
         _language(64, 2, 4, 2, 96, 616, rope_factor=2.0),

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmc.checkpoint.config import LanguageConfig
+from vlmc.distributed.group import ALONE, Group
+from vlmc.distributed.shard import shard_config
 from vlmc.models.language.kv_cache import KVCache
 from vlmc.models.language.rope import RotaryEmbedding, rotate
 from vlmc.models.norm import RMSNorm
@@ -21,16 +23,28 @@ class Decoder(nn.Module):
     """Embeddings to hidden states. `logits` is separate, so you compute only the rows you need.
 
     `tokens` is the size of the tokenizer's vocabulary. The model's may be padded beyond it.
+
+    In a group each process holds its shard of the layers and of the LM head, and rank 0 alone the
+    embeddings: what it embeds, the others receive. All must make the same calls in the same order.
+    `config` has the sizes of the shard.
     """
 
-    def __init__(self, config: LanguageConfig) -> None:
+    def __init__(self, config: LanguageConfig, group: Group = ALONE) -> None:
         super().__init__()
-        self.config = config
+        self.group, shard = group, group.shard
+        self.config = config = shard_config(config, shard)
         self.tokens = config.vocab_size
-        self.embed_tokens = TokenEmbedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.layers))
+        self.embed_tokens: TokenEmbedding | ReceivedEmbedding = (
+            TokenEmbedding(config.vocab_size, config.hidden_size)
+            if shard.rank == 0
+            else ReceivedEmbedding(config.hidden_size)
+        )
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, index, group) for index in range(config.layers)
+        )
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.lm_head = TokenHead(config.hidden_size, config.vocab_size, bias=False)
+        first, end = shard.span(config.vocab_size)
+        self.lm_head = TokenHead(config.hidden_size, end - first, bias=False)
         self.rotary = RotaryEmbedding(config)
 
     def forward(
@@ -88,7 +102,7 @@ class Decoder(nn.Module):
             step.reach = int(start.max()) + tokens
             keys = torch.arange(step.reach, device=embeddings.device)
             step.mask = keys <= positions[:, None, :, None]
-        states = embeddings
+        states = self.group.broadcast(embeddings)
         for layer in self.layers:
             states = layer(states, step)
         if cache is not None:
@@ -98,7 +112,8 @@ class Decoder(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """(…, hidden) → (…, tokens), cast to fp32 as the original does; without padded ids."""
-        scores: Tensor = self.lm_head(states)
+        width = self.group.shard.width(self.config.vocab_size)
+        scores = self.group.gather_columns(self.lm_head(states), width)
         return scores[..., : self.tokens].float()
 
 
@@ -110,6 +125,20 @@ class TokenEmbedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Leave the weight uninitialized."""
+
+
+class ReceivedEmbedding(nn.Module):
+    """The embedding of a process that receives what rank 0 embeds: uninitialized memory for it."""
+
+    weight: Tensor  # (0, hidden), for dtype and device
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.empty(0, hidden_size))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(…) → (…, hidden)."""
+        return self.weight.new_empty((*ids.shape, self.weight.shape[1]))
 
 
 class TokenHead(nn.Linear):
@@ -156,8 +185,9 @@ class _Step:
 class DecoderLayer(nn.Module):
     """Pre-norm attention and SwiGLU."""
 
-    def __init__(self, config: LanguageConfig, index: int) -> None:
+    def __init__(self, config: LanguageConfig, index: int, group: Group) -> None:
         super().__init__()
+        self.group = group
         self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.self_attn = DecoderAttention(config, index)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
@@ -165,9 +195,9 @@ class DecoderLayer(nn.Module):
 
     def forward(self, states: Tensor, step: _Step) -> Tensor:
         """(rows, tokens, hidden), same shape out."""
-        states = states + self.self_attn(self.input_layernorm(states), step)
-        mixed: Tensor = states + self.mlp(self.post_attention_layernorm(states))
-        return mixed
+        reduce = self.group.all_reduce
+        states = states + reduce(self.self_attn(self.input_layernorm(states), step))
+        return states + reduce(self.mlp(self.post_attention_layernorm(states)))
 
 
 class DecoderAttention(nn.Module):

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
+from vlmc.distributed.group import ALONE, Group
 from vlmc.errors import CheckpointError
 from vlmc.models.fill import fill_parameters
-from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.decoder import Decoder, ReceivedEmbedding
 from vlmc.models.language.parameter_map import build_parameter_map, map_tensor
 
 
@@ -23,6 +24,7 @@ def load_decoder(
     device: torch.device | str,
     quantization: Quantization | None = None,
     tokens: int | None = None,
+    group: Group = ALONE,
 ) -> Decoder:
     """The language model in `dtype` on `device`, in eval mode.
 
@@ -35,6 +37,7 @@ def load_decoder(
             scheme. On the CPU they are dequantized to `dtype`.
         tokens: size of the tokenizer's vocabulary; larger ids are never chosen. None is the model's
             whole vocabulary.
+        group: the processes that share the model; this one keeps its shard of each tensor.
 
     Raises:
         CheckpointError: a tensor is missing, unknown, duplicated, not finite, or has the wrong
@@ -47,11 +50,13 @@ def load_decoder(
             "converts them"
         )
     with torch.device("meta"):
-        decoder = Decoder(config)
+        decoder = Decoder(config, group)
     target = torch.device(device)
     decoder.tokens = config.vocab_size if tokens is None else tokens
+    if isinstance(decoder.embed_tokens, ReceivedEmbedding):
+        decoder.embed_tokens.weight = torch.empty(0, config.hidden_size, dtype=dtype, device=target)
     slices, quantized = build_parameter_map(decoder, config, quantization, dtype, target)
-    mapped = (map_tensor(name, tensor, slices) for name, tensor in tensors)
+    mapped = (map_tensor(name, tensor, slices, group.shard) for name, tensor in tensors)
     found = (entry for entry in mapped if entry is not None)
     fill_parameters(decoder, found, dtype, target, quantized)
     return decoder.eval()

@@ -31,7 +31,7 @@ class PackedDecoder:
         """Run one step.
 
         Args:
-            states: (T, hidden) embeddings of the batch's tokens; overwritten.
+            states: (T, hidden) embeddings of the batch's tokens, of rank 0 in a group; overwritten.
             batch: their positions; their keys and values are written to the cache.
 
         Returns:
@@ -43,6 +43,8 @@ class PackedDecoder:
                 batch.positions[None], batch.lengths[None], states.dtype
             )
         )
+        group = self.decoder.group
+        group.broadcast(states)
         mixed: Tensor | None = None
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
@@ -60,12 +62,12 @@ class PackedDecoder:
                 attended = ops.attend_last(query, keys, values, batch, self._heads)
             else:
                 attended = ops.attend(query, keys, values, batch, self._heads)
-            mixed = _linear(attention.o_proj, attended)
+            mixed = group.all_reduce(_linear(attention.o_proj, attended))
             normed = ops.add_norm(
                 states, mixed, layer.post_attention_layernorm, _is_fp8(mlp.gate_up_proj)
             )
             gated = ops.swiglu(_multiply(mlp.gate_up_proj, normed), _is_fp8(mlp.down_proj))
-            mixed = _multiply(mlp.down_proj, gated)
+            mixed = group.all_reduce(_multiply(mlp.down_proj, gated))
         return cast(Tensor, ops.add_norm(states, mixed, self.decoder.norm, fp8=False))
 
     def logits(self, states: Tensor) -> Tensor:

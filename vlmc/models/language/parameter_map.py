@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
@@ -12,22 +11,15 @@ from torch import Tensor, nn
 
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
+from vlmc.distributed.shard import Shard
 from vlmc.errors import CheckpointError
 from vlmc.models.fill import MappedTensor, replace_module
 from vlmc.models.language.decoder import Decoder
+from vlmc.models.language.parameter_slice import LinearSpec, ParameterSlice
 from vlmc.models.linears.quantized import JoinedLinear, QuantizedTensors
 
-_HEAD = "lm_head"
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterSlice:
-    """The outputs `start` to `stop` of the module at `path`, which one checkpoint linear fills."""
-
-    path: str
-    start: int
-    stop: int
-    inputs: int
+_Names = list[tuple[str, tuple[int, ...]]]
+_HEAD, _EMBEDDING = "lm_head", "model.embed_tokens.weight"
 
 
 def build_parameter_map(
@@ -37,7 +29,9 @@ def build_parameter_map(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[dict[str, ParameterSlice], dict[str, QuantizedTensors]]:
-    """Map every linear of the checkpoint to a decoder on the meta device.
+    """Map every linear of the checkpoint to a decoder on the meta device, or to a shard of one.
+
+    `config` has the sizes of the whole.
 
     A fused projection whose parts are partly dense and partly quantized is split into a
     `JoinedLinear`. Quantized linears are replaced by placeholders until their tensors are loaded.
@@ -55,35 +49,45 @@ def build_parameter_map(
     def is_quantized(name: str) -> bool:
         return quantization is not None and quantization.covers(name)
 
+    shard = decoder.group.shard
+
+    def kept(part: LinearSpec) -> int:
+        return sum(end - start for start, end in part.rows(shard))
+
     for path, parts in _packed(config):
         linear = cast(nn.Linear, decoder.get_submodule(path))
-        runs = [list(run) for _, run in groupby(parts, lambda part: is_quantized(part[0]))]
-        modules = _split(linear, [sum(rows for _, rows in run) for run in runs])
+        runs = [list(run) for _, run in groupby(parts, lambda part: is_quantized(part.name))]
+        modules = _split(linear, [sum(map(kept, run)) for run in runs])
         if len(modules) > 1:
             replace_module(decoder, path, JoinedLinear(modules))
         for index, (run, module) in enumerate(zip(runs, modules, strict=True)):
             own = path if len(modules) == 1 else f"{path}.parts.{index}"
             start = 0
-            for name, rows in run:
-                slices[name] = ParameterSlice(own, start, start + rows, linear.in_features)
-                start += rows
-            if quantization is not None and is_quantized(run[0][0]):
-                tensors = QuantizedTensors(module, run[0][0], quantization, dtype, device)
+            for part in run:
+                slices[part.name] = ParameterSlice(own, start, start + kept(part), part)
+                start += kept(part)
+            if quantization is not None and is_quantized(run[0].name):
+                tensors = QuantizedTensors(module, run[0].name, quantization, dtype, device)
                 quantized[own] = tensors
                 replace_module(decoder, own, nn.Identity())
     return slices, quantized
 
 
 def map_tensor(
-    name: str, tensor: Tensor, slices: Mapping[str, ParameterSlice]
+    name: str, tensor: Tensor, slices: Mapping[str, ParameterSlice], shard: Shard
 ) -> MappedTensor | None:
-    """Map a tensor of the checkpoint to a parameter, or to None if it only records a shape.
+    """Map a tensor of the checkpoint, or a shard's part of it, to a parameter.
+
+    Returns:
+        None for a tensor that only records a shape, and for embeddings where the shard has none.
 
     Raises:
-        CheckpointError: the tensor reorders inputs (act-order), or records the wrong shape.
+        CheckpointError: the tensor reorders inputs (act-order), or has or records the wrong shape.
     """
     linear, _, kind = name.rpartition(".")
     found = slices.get(linear)
+    if name == _EMBEDDING and shard.rank > 0:
+        return None
     if found is None:
         return MappedTensor(name, tensor, name.removeprefix("model."))
     if kind == "weight_g_idx":
@@ -91,32 +95,31 @@ def map_tensor(
             f"tensor {name} reorders the inputs (act-order), which this version does not support"
         )
     if kind == "weight_shape":
-        expected = [found.stop - found.start, found.inputs]
+        expected = [*found.linear.shape]
         if tensor.tolist() != expected:
             raise CheckpointError(f"tensor {name} is {tensor.tolist()}; the model needs {expected}")
         return None
-    return MappedTensor(name, tensor, f"{found.path}.{kind}", found.start, found.stop)
+    part = found.linear.cut(kind, name, tensor, shard)
+    return MappedTensor(name, part, f"{found.path}.{kind}", found.start, found.stop)
 
 
-def _packed(config: LanguageConfig) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """Every linear of the decoder, with names and outputs of the checkpoint linears in it."""
+def _packed(config: LanguageConfig) -> Iterator[tuple[str, list[LinearSpec]]]:
+    """Every linear of the decoder, with the checkpoint linears in it."""
     query, value = config.heads * config.head_dim, config.kv_heads * config.head_dim
     hidden, inner = config.hidden_size, config.intermediate_size
-    qkv = [("q_proj", query), ("k_proj", value), ("v_proj", value)]
-    gate_up = [("gate_proj", inner), ("up_proj", inner)]
+    qkv: _Names = [("q_proj", (query,)), ("k_proj", (value,)), ("v_proj", (value,))]
+    gate_up: _Names = [("gate_proj", (inner,)), ("up_proj", (inner,))]
     if config.architecture == "Phi3ForCausalLM":
-        qkv = [("qkv_proj", query + 2 * value)]
-        gate_up = [("gate_up_proj", 2 * inner)]
+        qkv = [("qkv_proj", (query, value, value))]
+        gate_up = [("gate_up_proj", (inner, inner))]
     for index in range(config.layers):
-        for part, whole, names in (
-            ("self_attn", "qkv_proj", qkv),
-            ("self_attn", "o_proj", [("o_proj", hidden)]),
-            ("mlp", "gate_up_proj", gate_up),
-            ("mlp", "down_proj", [("down_proj", hidden)]),
-        ):
-            layer = f"layers.{index}.{part}."
-            yield layer + whole, [(f"model.{layer}{name}", rows) for name, rows in names]
-    yield _HEAD, [(_HEAD, config.vocab_size)]
+        attention, mlp = f"layers.{index}.self_attn.", f"layers.{index}.mlp."
+        for path, names in ((f"{attention}qkv_proj", qkv), (f"{mlp}gate_up_proj", gate_up)):
+            above = path.rpartition(".")[0]
+            yield path, [LinearSpec(f"model.{above}.{name}", rows, hidden) for name, rows in names]
+        for path, inputs in ((f"{attention}o_proj", query), (f"{mlp}down_proj", inner)):
+            yield path, [LinearSpec(f"model.{path}", (hidden,), inputs, cuts_inputs=True)]
+    yield _HEAD, [LinearSpec(_HEAD, (config.vocab_size,), hidden)]
 
 
 def _split(linear: nn.Linear, outputs: list[int]) -> list[nn.Linear]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.checkpoint.quantization import Quantization
+from vlmc.distributed.group import ALONE, Group
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
 
@@ -34,9 +35,13 @@ def quantization_of(precision: LanguagePrecision, config: LanguageConfig) -> Qua
 
 
 def random_decoder(
-    config: LanguageConfig, precision: LanguagePrecision, device: torch.device
+    config: LanguageConfig,
+    precision: LanguagePrecision,
+    device: torch.device,
+    group: Group = ALONE,
 ) -> Decoder:
-    """A decoder made on the device with a fixed seed; in fp32 or bf16 beside its linears."""
+    """A decoder made on the device with a fixed seed, or this rank's shard of it; in fp32 or bf16
+    beside its linears."""
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     quantization = quantization_of(precision, config)
     return load_decoder(
@@ -45,6 +50,7 @@ def random_decoder(
         dtype=dtype,
         device=device,
         quantization=quantization,
+        group=group,
     )
 
 

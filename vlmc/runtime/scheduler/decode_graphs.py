@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vlmc.models.language.packed_batch import PackedBatch, Row, pack
 from vlmc.models.language.packed_decoder import PackedDecoder
@@ -78,6 +77,12 @@ class DecodeGraphs:
         graph.graph.replay()
         return graph.logits
 
+    def close(self) -> None:
+        """Free all graphs, which may hold operations of a process group."""
+        for graph in self._graphs.values():
+            graph.graph.reset()
+        self._graphs.clear()
+
     def _capture(self, size: int, pool: tuple[int, int] | None) -> _Graph:
         device = self._last_tokens.device
         # As wide as the longest sequence can be: a graph's shapes are fixed.
@@ -86,8 +91,7 @@ class DecodeGraphs:
         lanes = torch.full((size,), self._spare_lane, device=device)
 
         def step() -> Tensor:
-            tokens = self._last_tokens[lanes]
-            states = functional.embedding(tokens, self._packed.decoder.embed_tokens.weight)
+            states = self._packed.decoder.embed_tokens(self._last_tokens[lanes])
             return self._packed.logits(self._packed.forward(states, batch))
 
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -96,6 +100,8 @@ class DecodeGraphs:
             step()  # compiles, and fills the caches of what is called
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):  # type: ignore[arg-type]
+        # Other threads use the GPU meanwhile, such as the watchdog of a process group.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode):  # type: ignore[arg-type]
             logits = step()
         return _Graph(lanes, batch, logits, graph)

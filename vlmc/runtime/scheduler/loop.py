@@ -106,6 +106,7 @@ class ServingLoop:
         # The last reference may go on the loop's own thread.
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        self._runner.close()
 
     def _put(self, item: LiveSequence | Callable[[], None]) -> None:
         with self._wake:
@@ -120,7 +121,7 @@ class ServingLoop:
                 try:
                     self._step()
                 except Exception as error:  # every waiting caller has to hear of it
-                    self._fail(self._scheduler.drop_all(), error)
+                    self._fail(self._scheduler.drop_all(), self._runner.lead.explain(error))
                     self._pending.clear()
         closed = UsageError("this model was closed before the request was answered")
         self._fail(self._scheduler.drop_all(), closed)
@@ -160,7 +161,8 @@ class ServingLoop:
                 result = self._runner.run(shares)
                 self._fork(shares)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                # Followers cannot tell how far this step came.
+                if not _is_out_of_memory(error) or not self._runner.lead.is_alone:
                     raise
                 self._split(shares, error)
                 return
@@ -279,6 +281,7 @@ class ServingLoop:
         """Take over the tokens and scores of a step."""
         if result.ready is not None:
             result.ready.synchronize()
+        self._runner.lead.check()
         now = time.perf_counter()
         finite = result.finite.tolist()
         tokens, logprobs = result.tokens.tolist(), result.logprobs.tolist()

@@ -11,6 +11,7 @@ from vlmc.models.language.paged_cache import PagedCache, pages_for
 from vlmc.runtime.cache.page_pool import PagePool
 from vlmc.runtime.engines.language_kernels import run_all_kernels
 from vlmc.runtime.scheduler.decode_graphs import DecodeGraphs
+from vlmc.runtime.scheduler.lead import Lead
 from vlmc.runtime.scheduler.loop import Encoder, ServingLoop
 from vlmc.runtime.scheduler.scheduler import Scheduler
 from vlmc.runtime.scheduler.step_runner import StepRunner
@@ -29,13 +30,24 @@ def serve(
     stop_id: int,
     rules: RuntimeRules,
     cache_tokens: int,
+    lead: Lead | None = None,
 ) -> ServingLoop:
-    """Start the loop of a decoder, with a KV cache of `cache_tokens`."""
+    """Start the loop of a decoder, with a KV cache of `cache_tokens`.
+
+    In a group this is rank 0, and the others call `make_runner` meanwhile.
+    """
+    budget = rules.max_batch_tokens
+    if decoder.embed_tokens.weight.device.type == "cpu":
+        budget = min(budget, _CPU_BATCH_TOKENS)
+    runner = make_runner(decoder, rules, cache_tokens, lead or Lead())
+    scheduler = Scheduler(PagePool(pages_for(cache_tokens)), budget, _LANES)
+    return ServingLoop(scheduler, runner, encoder, stop_id=stop_id)
+
+
+def make_runner(decoder: Decoder, rules: RuntimeRules, cache_tokens: int, lead: Lead) -> StepRunner:
+    """What runs the steps of a decoder, with its KV cache; on a GPU with all kernels compiled."""
     weight = decoder.embed_tokens.weight
     device = weight.device
-    budget = rules.max_batch_tokens
-    if device.type == "cpu":
-        budget = min(budget, _CPU_BATCH_TOKENS)
     pages = pages_for(cache_tokens)
     with torch.inference_mode():
         # One page more, for the rows that only pad a graph.
@@ -43,7 +55,7 @@ def serve(
         packed = PackedDecoder(decoder, cache)
         if device.type == "cuda":
             run_all_kernels(packed)
-        runner = StepRunner(packed, _LANES)
+        runner = StepRunner(packed, _LANES, lead)
         if rules.cuda_graphs and device.type == "cuda":
             runner.graphs = DecodeGraphs(
                 packed,
@@ -52,5 +64,4 @@ def serve(
                 spare_lane=_LANES,
                 max_pages=pages_for(min(cache_tokens, _MAX_GRAPH_TOKENS)),
             )
-    scheduler = Scheduler(PagePool(pages), budget, _LANES)
-    return ServingLoop(scheduler, runner, encoder, stop_id=stop_id)
+    return runner

@@ -15,6 +15,7 @@ from vlmc.models.language.packed_decoder import PackedDecoder
 from vlmc.runtime.requests.timeline import span
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
 from vlmc.runtime.scheduler.decode_graphs import DecodeGraphs
+from vlmc.runtime.scheduler.lead import Lead
 from vlmc.runtime.scheduler.sampling import draw
 from vlmc.runtime.scheduler.scheduler import Share
 from vlmc.runtime.scheduler.sequence import LiveSequence, Sampling
@@ -45,15 +46,21 @@ class StepRunner:
     """Embeds, runs and samples; keeps each lane's last token on the device.
 
     A decoding row takes its input from there, so that a step can be launched before the host has
-    read the tokens of the step before.
+    read the tokens of the step before. In a group, rank 0 announces through `lead` what the runners
+    of the others `follow`.
     """
 
-    def __init__(self, packed: PackedDecoder, lanes: int) -> None:
-        self._packed = packed
+    def __init__(self, packed: PackedDecoder, lanes: int, lead: Lead) -> None:
+        self._packed, self.lead = packed, lead
         self._table = packed.decoder.embed_tokens.weight
         self._device = self._table.device
         self.last_tokens = torch.zeros(lanes + 1, dtype=torch.int64, device=self._device)
         self.graphs: DecodeGraphs | None = None
+
+    @property
+    def packed(self) -> PackedDecoder:
+        """What runs the steps."""
+        return self._packed
 
     @property
     def device(self) -> torch.device:
@@ -77,28 +84,53 @@ class StepRunner:
 
         if self.graphs is not None and self.graphs.takes(len(rows)) and all(map(_decodes, shares)):
             sequences = tuple(share.sequence for share in shares)
+            self.lead.replay(rows)
             size = self.graphs.fill(rows, [sequence.lane for sequence in sequences])
             with span("language", self._device, rows=work):
                 logits = self.graphs.replay(size)
             return self._result(sequences, (), logits[: len(rows)])
-        batch = pack(rows, self._device)
-        embedded = self._embed(shares)
         ending = [index for index, share in enumerate(shares) if share.ends_prompt]
         generating = [i for i in ending if isinstance(shares[i].sequence.work, Sampling)]
         scoring = [i for i in ending if isinstance(shares[i].sequence.work, ChoiceTrie)]
-        chosen = self._index(generating + scoring)
+        chosen = generating + scoring
+        self.lead.step(rows, chosen)
+        batch = pack(rows, self._device)
+        embedded = self._embed(shares)
         with span("language", self._device, rows=work):
             states = self._packed.forward(embedded, batch)
-            logits = self._packed.logits(states[chosen])
+            logits = self._packed.logits(states[self._index(chosen)])
         return self._result(
             tuple(shares[index].sequence for index in generating),
             tuple(shares[index].sequence for index in scoring),
             logits,
         )
 
+    def follow(self, rows: Sequence[Row], chosen: Sequence[int]) -> None:
+        """Run this rank's part of a step that rank 0 runs."""
+        batch = pack(rows, self._device)
+        received = self._table.new_empty(batch.tokens, self._table.shape[1])
+        states = self._packed.forward(received, batch)
+        self._packed.logits(states[self._index(chosen)])
+
+    def follow_replay(self, rows: Sequence[Row]) -> None:
+        """Replay this rank's part of a decode graph that rank 0 replays."""
+        if self.graphs is not None:
+            self.graphs.replay(self.graphs.fill(rows, [0] * len(rows)))
+
     def copy_page(self, source: int, target: int) -> None:
         """Copy a page of the cache, in order with the steps."""
+        self.lead.copy_page(source, target)
         self._packed.cache.copy_page(source, target)
+
+    def close(self) -> None:
+        """End the followers. Graphs go first, because they hold operations of the group."""
+        if self.lead.is_alone:
+            return
+        if self.graphs is not None:
+            torch.cuda.synchronize(self._device)
+            self.graphs.close()
+        self._packed.decoder.group.close()
+        self.lead.close()
 
     def _result(
         self,

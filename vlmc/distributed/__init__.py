@@ -1,0 +1,1 @@
+"""One model on several devices: what each holds, and how their processes work together."""
