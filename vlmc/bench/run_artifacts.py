@@ -29,6 +29,7 @@ from vlmc.runtime.engines.lent import Lent
 from vlmc.runtime.engines.selection import choose, find_device, open_engine
 from vlmc.runtime.engines.self_test import check_golden
 from vlmc.runtime.language import open_language
+from vlmc.runtime.team import open_team
 
 EAGER = "eager"
 
@@ -38,6 +39,7 @@ class Serving:
     """How artifacts are served; None leaves what the artifact says."""
 
     device: str = "auto"
+    devices: int = 1
     engine: str | None = None
     tiles: str | None = None
     prefix_cache: PrefixCachePolicy = "off"
@@ -133,20 +135,24 @@ def _opened(path: Path, serving: Serving) -> Iterator[tuple[Parts, VisionEngine]
     device = find_device(serving.device)
     eager = serving.engine == EAGER
     chosen = choose(manifest, artifact.folder, device, None if eager else serving.engine)
-    decoder, prompts = open_language(artifact, device)
-    if eager:
-        engine: VisionEngine = _eager(artifact, device, chosen.precision)
-    else:
-        engine = open_engine(artifact, chosen, device)
-        check_golden(artifact, chosen, engine)
-    config = read_tower_config(artifact.path(payload_name(TOWER)))
-    try:
-        yield (
-            Parts(artifact, decoder, prompts, chosen, config.vision, config.vision_layers),
-            Lent(engine),
+    rules, config = serving.rules(artifact), read_tower_config(artifact.path(payload_name(TOWER)))
+    with open_team(
+        artifact, device, serving.devices, rules=rules, engine=serving.engine, self_test=True
+    ) as team:
+        decoder, prompts = open_language(artifact, device, team.group)
+        if eager:
+            engine: VisionEngine = _eager(artifact, device, chosen.precision)
+        else:
+            engine = open_engine(artifact, chosen, device)
+            check_golden(artifact, chosen, engine)
+        team.wait()
+        parts = Parts(
+            artifact, decoder, prompts, chosen, config.vision, config.vision_layers, team.lead
         )
-    finally:
-        engine.close()
+        try:
+            yield parts, Lent(engine)
+        finally:
+            engine.close()
 
 
 def _eager(artifact: Artifact, device: torch.device, precision: str) -> VisionEngine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from vlmc.models.language.decoder import Decoder
 from vlmc.runtime.assemble import assemble
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.model import Model
+from vlmc.runtime.scheduler.lead import Lead
 from vlmc.text.prompt import PromptBuilder
 
 _PEAKS: dict[str, PeakDtype] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -37,6 +38,7 @@ class Parts:
     chosen: EngineRecord
     vision: VisionConfig
     vision_layers: int
+    lead: Lead = field(default_factory=Lead)
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +48,10 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A loaded model, what it is in words, and what its work is counted by."""
+    """A loaded model, what it is in words, and what its work is counted by.
+
+    `language` and `tile_flops` are a device's share where several devices share the model.
+    """
 
     name: str
     model: Model
@@ -83,15 +88,25 @@ def make_subject(
         image = replace(image, resampler=resampler)
         artifact = replace(artifact, manifest=replace(manifest, image=image))
     model = assemble(
-        artifact, parts.decoder, parts.prompts, engine, parts.chosen, tiles=tiles, rules=rules
+        artifact,
+        parts.decoder,
+        parts.prompts,
+        engine,
+        parts.chosen,
+        tiles=tiles,
+        rules=rules,
+        lead=parts.lead,
     )
     config, dtype = parts.decoder.config, parts.decoder.embed_tokens.weight.dtype
+    shard = parts.decoder.group.shard
+    config = replace(config, vocab_size=shard.width(config.vocab_size))
     return Subject(
         name=name,
         model=model,
         device=parts.device,
         language=config,
-        tile_flops=tower_flops(parts.vision, parts.vision_layers, config.hidden_size),
+        tile_flops=tower_flops(parts.vision, parts.vision_layers, config.hidden_size)
+        // shard.count,
         vision_peak=_vision_peak(engine),
         language_peak=_language_peak(manifest.language_scheme, dtype, parts.device),
         description={
@@ -103,6 +118,7 @@ def make_subject(
             "language_scheme": manifest.language_scheme,
             "language_dtype": str(dtype).removeprefix("torch."),
             "device": str(parts.device),
+            "devices": shard.count,
             "tiles": str(tiles),
             "resampler": image.resampler,
             "cuda_graphs": rules.cuda_graphs and parts.device.type == "cuda",

@@ -12,6 +12,7 @@ from vlmc.cli.options import (
     PATH,
     build_extra,
     device_option,
+    devices_option,
     json_option,
     print_json,
     reporting_errors,
@@ -48,6 +49,7 @@ _CASES = "13,7,2,1"
     help="Requests of a run; with --cases one number, or one for each case.",
 )
 @device_option
+@devices_option
 @click.option(
     "--engine",
     metavar="NAME",
@@ -85,7 +87,7 @@ def bench(as_json: bool, ladder: bool, **options: Any) -> None:
     from vlmc.cli.views.progress import show_progress
 
     given = {"ladder": ladder} | options
-    _check(options)
+    _check(given)
     with show_progress(), build_extra():
         if options["synthetic"] is None:
             values = _artifacts(given, as_json)
@@ -131,6 +133,13 @@ def _check(options: Mapping[str, Any]) -> None:
             "--images is missing: artifacts are asked about pictures of yours. Give a folder of "
             "images that are like those of the job."
         )
+    for name, value in (
+        ("--synthetic", synthetic is not None),
+        ("--ladder", options["ladder"]),
+        ("--engine eager", options["engine"] == "eager"),
+    ):
+        if options["devices"] > 1 and value:
+            raise UsageError(f"{name} runs on one device; leave it or --devices out")
     price = options["price_per_hour"]
     if price is not None and not 0 < price < float("inf"):
         raise UsageError(f"--price-per-hour is {price}; it must be above 0, in any currency")
@@ -148,6 +157,7 @@ def _artifacts(options: Mapping[str, Any], as_json: bool) -> dict[str, Any]:
 
     serving = Serving(
         device=options["device"],
+        devices=options["devices"],
         engine=options["engine"],
         tiles=options["tiles"],
         prefix_cache=options["prefix_cache"],

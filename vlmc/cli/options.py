@@ -33,6 +33,14 @@ artifact_folder_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N."
 )
+devices_option = click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Share the model out over N GPUs from --device on, for models that one cannot hold.",
+)
 engine_option = click.option(
     "--engine",
     metavar="NAME",

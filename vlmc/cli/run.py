@@ -16,6 +16,7 @@ from vlmc.cli.options import (
     artifact_argument,
     counted,
     device_option,
+    devices_option,
     engine_option,
     json_option,
     parse_seconds,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     help="The tile rule instead of the artifact's: original, native:max=4, single.",
 )
 @device_option
+@devices_option
 @engine_option
 @click.option(
     "--max-errors",
@@ -125,6 +127,7 @@ def run(
     confidence: bool,
     tiles: str | None,
     device: str,
+    devices: int,
     engine: str | None,
     max_errors: int | None,
     deadline: float | None,
@@ -192,7 +195,8 @@ def run(
 
     from vlmc.runtime.load import load
 
-    with show_progress(), load(artifact, device=device, tiles=tiles, engine=engine) as model:
+    loaded = partial(load, artifact, device=device, devices=devices, tiles=tiles, engine=engine)
+    with show_progress(), loaded() as model:
         if rows.text_only:
             report(Note(f"{source}: has no column image, so its prompts are asked as text alone"))
         status, reasons, verified = _accuracy_in_use(model)

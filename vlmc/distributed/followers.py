@@ -53,13 +53,16 @@ class Followers:
         self._replies: list[queue.Queue[dict[str, Any]]] = [queue.Queue() for _ in settings]
         self._channels: list[Channel] = []
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._threads: list[threading.Thread] = []
         for index, each in enumerate(settings):
             process, channel = _start(module)
             self._processes.append(process)
             self._channels.append(channel)
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._watch, args=(index,), name="vlmc-follower", daemon=True
-            ).start()
+            )
+            thread.start()
+            self._threads.append(thread)
             channel.send(0, to_json({**each, "folder": str(self.folder)}))
 
     @property
@@ -129,6 +132,8 @@ class Followers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for thread in self._threads:
+            thread.join()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _watch(self, index: int) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,12 @@ def follow(open_parts: OpenParts, model: type[FollowedModel] = FollowedModel) ->
             while True:
                 followed.run(*messages.get())
     except Exception as error:
-        traceback.print_exc()
-        name = type(error).__name__ if isinstance(error, VlmcError) else "HardwareError"
-        text = str(error) if isinstance(error, VlmcError) else f"{type(error).__name__}: {error}"
-        channel.send(Reply.FAILED, to_json({"type": name, "message": text}))
+        name, text = type(error).__name__, str(error)
+        if not isinstance(error, VlmcError):
+            traceback.print_exc()
+            name, text = "HardwareError", f"{name}: {text}"
+        with suppress(OSError):
+            channel.send(Reply.FAILED, to_json({"type": name, "message": text}))
         sys.stderr.flush()
         os._exit(1)
 

@@ -17,6 +17,7 @@ from vlmc.models.language.decoder import Decoder
 from vlmc.runtime.images.prepare import PreparedRequest
 from vlmc.runtime.requests.request import PreparedImage
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie
+from vlmc.runtime.scheduler.lead import Lead
 from vlmc.runtime.scheduler.loop import ServingLoop
 from vlmc.runtime.scheduler.requests import make_sequence
 from vlmc.runtime.scheduler.sequence import (
@@ -157,6 +158,7 @@ def start(
     cache_tokens: int = 4096,
     stop_id: int = NO_STOP,
     cuda_graphs: bool = True,
+    lead: Lead | None = None,
 ) -> Service:
     encoder = RandomEncoder(decoder.config.hidden_size, decoder.embed_tokens.weight.device)
     loop = serve(
@@ -165,5 +167,6 @@ def start(
         stop_id=stop_id,
         rules=RuntimeRules(cuda_graphs=cuda_graphs, max_batch_tokens=max_batch_tokens),
         cache_tokens=cache_tokens,
+        lead=lead,
     )
     return Service(decoder, loop, encoder, stop_id, policy)
