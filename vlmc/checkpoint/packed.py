@@ -22,12 +22,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vlmc.checkpoint.quantization import PER_WORD
 from vlmc.errors import CheckpointError
 
 Tensors = Mapping[str, Tensor]
 GptqVersion = Literal[1, 2]
 
-PER_WORD = 8
 SYMMETRIC_ZERO = 8
 COMPRESSED_KINDS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from vlmc.errors import CheckpointError
 
+PER_WORD = 8
+"""4-bit values of an int32."""
 Layout = Literal["w4a16", "fp8", "awq", "gptq", "gptq_v2"]
 
 _PLACES = ("", "llm_config", "text_config")

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vlmc.checkpoint.config import LanguageConfig
-from vlmc.checkpoint.packed import PER_WORD
-from vlmc.checkpoint.quantization import Quantization
+from vlmc.checkpoint.quantization import PER_WORD, Quantization
 from vlmc.errors import UsageError
 
 MAX_DEVICES = 64

@@ -28,6 +28,17 @@ CARDS: dict[Target, str] = {
     "sm120": "Blackwell: RTX 50, RTX PRO",
     "sm121": "Blackwell: GB10",
 }
+CARD_MEMORY: dict[str, tuple[str, int]] = {
+    "sm75": ("T4", 16 * 10**9),
+    "sm80": ("A100", 80 * 10**9),
+    "sm86": ("RTX 3090", 24 * 10**9),
+    "sm89": ("RTX 4090", 24 * 10**9),
+    "sm90": ("H100", 80 * 10**9),
+    "sm100": ("B200", 180 * 10**9),
+    "sm120": ("RTX 5090", 32 * 10**9),
+    "sm121": ("GB10", 128 * 10**9),
+}
+"""A usual card of each target, and its memory as its maker states it."""
 RUNS_ON: dict[EngineName, str] = {
     "onnxruntime": "any CPU; takes no targets",
     "tensorrt": "the targets named; without targets, the GPU of the machine that builds",

@@ -173,6 +173,29 @@ def test_memory_of_an_8b(headers_8b: Path, tmp_path: Path) -> None:
     assert weights.bytes == pytest.approx(expected, rel=0.001)
 
 
+def test_gpus_that_an_8b_needs(headers_8b: Path, tmp_path: Path) -> None:
+    """Half of 15.5 GB of weights fits on a T4 of 16 GB beside the tower, the whole does not."""
+    recipe = write_recipe(tmp_path / "recipe.yaml", headers_8b)
+    cache = StepCache(tmp_path / "cache")
+    engines = "vision={precision: fp16, engines: [{engine: tensorrt, targets: [sm75, sm89]}]}"
+    plan = make_plan(read_recipe(recipe, [engines, "model.dtype=fp16"]), cache)
+    assert [(one.target, one.devices) for one in plan.devices] == [("sm75", 2), ("sm89", 1)]
+    small, large = plan.devices
+    assert str(small) == "needs 2 × 16 GB (T4): --devices 2"
+    assert str(large) == "1 × 24 GB (RTX 4090)"
+    embeddings = 2 * 92553 * 4096
+    shared = plan.memory.language_weights_bytes - embeddings + 3584 * (128 + 56) * 1024
+    whole = plan.memory.vision_weights_bytes + embeddings
+    assert small.one_device_bytes == large.fullest_bytes == whole + shared
+    assert small.fullest_bytes == whole + shared // 2
+    values = plan_json(plan)["devices"]
+    assert [one["devices"] for one in values] == [2, 1]
+    assert make_plan(read_recipe(recipe), cache).devices == ()
+
+    wide = make_plan(read_recipe(recipe, [engines, "model.dtype=fp32"]), cache)
+    assert [one.devices for one in wide.devices] == [4, 2]
+
+
 def test_calibrating_an_8b_on_a_cpu_is_said_to_take_long(headers_8b: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml", headers_8b)
     asked = ["language.scheme=w4a16", "calibration.dataset=x.jsonl"]

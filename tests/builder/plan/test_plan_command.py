@@ -60,6 +60,8 @@ def test_what_this_machine_cannot_run_is_named(
     assert "this machine cannot run:" in done.stdout
     assert "  vision.tensorrt-sm89: the step vision.tensorrt-sm89 must run on" in done.stdout
     assert "compared with the most similar steps in the cache" in done.stdout
+    (gpus,) = [line for line in done.stdout.splitlines() if "GPUs of sm89 to run on" in line]
+    assert gpus.endswith("1 × 24 GB (RTX 4090)")
 
 
 def test_what_build_refuses_is_planned_and_said(recipe: Path) -> None:

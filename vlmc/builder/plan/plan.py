@@ -16,6 +16,7 @@ from vlmc.builder.plan.cost import (
     language_cost,
     package_cost,
 )
+from vlmc.builder.plan.devices import DevicesNeeded, devices_needed
 from vlmc.builder.plan.disk import Shortage, shortages
 from vlmc.builder.plan.here import Obstacle, calibration_gpu, obstacles
 from vlmc.builder.plan.language_cost import quantization_cost
@@ -29,10 +30,13 @@ from vlmc.builder.steps.samples import read_samples
 from vlmc.builder.steps.step import Step
 from vlmc.builder.store.file_digests import UNKNOWN, FileDigests
 from vlmc.builder.store.step_cache import CachedStep, StepCache
+from vlmc.checkpoint.config import ModelConfig
+from vlmc.checkpoint.quantization import Quantization
 from vlmc.checkpoint.source import open_checkpoint
 from vlmc.compile.calibration.dataset import CalibrationSet
 from vlmc.errors import RecipeError, UsageError
 from vlmc.image.tiles import TileRule
+from vlmc.machine.gpu import gpu_is_there, gpus
 from vlmc.recipe.resolve import resolve, tile_rule
 from vlmc.recipe.schema import Recipe
 
@@ -74,6 +78,7 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     images: tuple[PlannedImage, ...]
     memory: Memory | None  # None without the checkpoint, as sizes and times are then 0
+    devices: tuple[DevicesNeeded, ...]  # GPUs that the loaded model needs, where they are known
     gpu: str | None  # that calibrates, by name; None is the CPU
     compared_with: Literal["last build", "most similar steps"]
     artifact_bytes: int
@@ -187,6 +192,14 @@ def make_plan(
         steps=tuple(steps),
         images=plan_images(sizes, resolved.tiles, keep, memory.cache_bytes_per_token),
         memory=memory,
+        devices=devices_needed(
+            memory,
+            config.language,
+            resolved.language_dtype,
+            _quantization(recipe, config),
+            [one.target for one in engine_targets(recipe.vision.engines)],
+            gpus() if gpu_is_there() else (),
+        ),
         gpu=None if gpu is None else gpu.name,
         compared_with="last build" if last else "most similar steps",
         artifact_bytes=artifact_bytes,
@@ -196,6 +209,17 @@ def make_plan(
         shortages=shortages([(cache.folder, new_cache_bytes), (Path.cwd(), artifact_bytes)]),
         source_quantization=None if config.quantization is None else config.quantization.layout,
     )
+
+
+def _quantization(recipe: Recipe, config: ModelConfig) -> Quantization | None:
+    """How the artifact's linears are stored; all 4-bit layouts become one there."""
+    part, found = recipe.language, config.quantization
+    if found is not None:
+        return replace(found, layout=found.scheme)
+    if part.scheme == "none":
+        return None
+    size = part.group_size if part.scheme == "w4a16" else None
+    return Quantization(part.scheme, size, part.symmetric, ("Linear",))
 
 
 def _without_checkpoint(recipe: Recipe, folder: Path, sizes: Iterable[tuple[int, int]]) -> Plan:
@@ -217,6 +241,7 @@ def _without_checkpoint(recipe: Recipe, folder: Path, sizes: Iterable[tuple[int,
         steps=(),
         images=plan_images(sizes, tile_rule(recipe, published), recipe.image.prune.keep, None),
         memory=None,
+        devices=(),
         gpu=None,
         compared_with="most similar steps",
         artifact_bytes=0,

@@ -56,6 +56,17 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "prefill_bytes": memory.prefill_bytes,
             "batch_tokens": memory.batch_tokens,
         },
+        "devices": [
+            {
+                "target": one.target,
+                "card": one.card,
+                "card_memory_bytes": one.memory_bytes,
+                "one_device_bytes": one.one_device_bytes,
+                "devices": one.devices,
+                "fullest_bytes": one.fullest_bytes,
+            }
+            for one in plan.devices
+        ],
         "disk_bytes": None if memory is None else plan.artifact_bytes,
         "disk": None
         if memory is None

@@ -140,6 +140,8 @@ def _sizes(plan: Plan, memory: Memory) -> Table:
         ("build cache grows by", plan.new_cache_bytes),
     ):
         table.add_row(name, bytes_text(size))
+    for one in plan.devices:
+        table.add_row(f"GPUs of {one.target} to run on", str(one))
     return table
 
 

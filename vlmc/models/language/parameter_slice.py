@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlmc.checkpoint.packed import PER_WORD
+from vlmc.checkpoint.quantization import PER_WORD
 from vlmc.distributed.shard import Shard
 from vlmc.models.linears.quantized import check_shape
 

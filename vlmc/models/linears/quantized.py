@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmc.checkpoint.finite import is_finite
-from vlmc.checkpoint.packed import PER_WORD
-from vlmc.checkpoint.quantization import Quantization
+from vlmc.checkpoint.quantization import PER_WORD, Quantization
 from vlmc.errors import CheckpointError
 from vlmc.models.linears.dequantize import dequantize_fp8, dequantize_int4
 from vlmc.models.linears.fp8 import DenseFp8Linear, Fp8Linear
