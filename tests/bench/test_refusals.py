@@ -10,6 +10,7 @@ from tests.artifacts import copy_with
 from tests.command import call
 
 SYNTHETIC = ("--synthetic", "miniature", "--device", "cpu")
+DEVICES = ("--images", "pictures", "--devices", "2")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,10 @@ SYNTHETIC = ("--synthetic", "miniature", "--device", "cpu")
         ((*SYNTHETIC, "--price-per-hour", "0"), 2, "must be above 0"),
         ((*SYNTHETIC, "--price-per-hour", "nan"), 2, "must be above 0"),
         ((*SYNTHETIC, "--choices", "a,b", "--max-new-tokens", "1"), 2, "leave one out"),
-        (("--synthetic", "internvl2-9b"), 2, "internvl2-8b, internvl2-26b, miniature"),
+        (("--synthetic", "internvl2-9b"), 2, "internvl2-8b, internvl2-26b, internvl2-40b"),
+        ((*SYNTHETIC, "--devices", "2"), 2, "--synthetic runs on one device"),
+        (("artifact", *DEVICES, "--ladder"), 2, "--ladder runs on one device"),
+        (("artifact", *DEVICES, "--engine", "eager"), 2, "--engine eager runs on one device"),
         ((*SYNTHETIC, "--cases", "5"), 2, "any of 13, 7, 2, 1"),
         ((*SYNTHETIC, "--cases", "a"), 2, "numbers above 0"),
         ((*SYNTHETIC, "--cases", "2,1", "--requests", "1,2,3"), 2, "3 numbers for 2 cases"),

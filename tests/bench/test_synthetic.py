@@ -30,6 +30,8 @@ PUBLISHED = {
     "internvl2-4b": 4.147,
     "internvl2-8b": 8.075,
     "internvl2-26b": 25.514,
+    "internvl2-40b": 40.069,
+    "internvl2-76b": 76.262,
 }
 
 
