@@ -50,6 +50,17 @@ def test_two_artifacts_in_turns(artifact: Path, folder: Path, tmp_path: Path) ->
         assert f"{case['name']}: {case['qpm']['median']:,.0f} questions a minute" in done.stdout
 
 
+def test_an_artifact_on_two_devices(artifact: Path, folder: Path) -> None:
+    done = call(
+        *("bench", artifact, "--images", folder, "--requests", 2, "--tiles", "single"),
+        *("--device", "cpu", "--devices", 2, "--max-new-tokens", 2, "--json"),
+    )
+    assert done.exit_code == 0, done.stderr
+    (case,) = json.loads(done.stdout)["cases"]
+    check_case(case)
+    assert case["subject"]["devices"] == 2
+
+
 def test_scores_of_several_questions_with_reuse(artifact: Path, folder: Path) -> None:
     done = call(
         *("bench", artifact, "--images", folder, "--requests", 3, "--tiles", "single"),

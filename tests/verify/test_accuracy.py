@@ -73,6 +73,17 @@ def test_good_artifact_passes(copied: Path, questions: Path) -> None:
     assert "accuracy passed" in call("inspect", copied).stdout
 
 
+def test_a_model_on_two_devices_is_verified(copied: Path, questions: Path) -> None:
+    options = ("--dataset", questions, "--limit", 2, "--devices", 2)
+    code, told, error = verify(copied, *options)
+    assert code == 0, error
+    (engine,) = told["engines"]
+    assert engine["features"]["worst_cosine"] > 0.999999
+    # A batch is shared out, so its sizes are those of both engines.
+    assert engine["features"]["by_batch_tiles"].keys() >= {"1", "27"}
+    assert engine["answers"]["agreement"]["value"] == 1
+
+
 def test_few_questions_fail_when_it_is_strict(copied: Path, questions: Path) -> None:
     code, told, error = verify(copied, "--dataset", questions, "--limit", 2, "--strict")
     assert code == 3
@@ -313,6 +324,8 @@ BAD: list[tuple[list[str], str]] = [
     (["--explain", "--reference", "none"], "give --source in place of"),
     (["--engine", "tensort"], "holds no engine 'tensort'; it holds onnxruntime."),
     (["--dataset", "none.jsonl"], r"none.jsonl cannot be read"),
+    (["--devices", "2", "--explain"], "--explain and --sweep run on one device"),
+    (["--devices", "2", "--against", "other"], "--devices has no effect beside --against"),
 ]
 
 

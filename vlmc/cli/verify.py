@@ -14,6 +14,7 @@ from vlmc.cli.options import (
     artifact_argument,
     build_extra,
     counted,
+    devices_option,
     engine_option,
     json_option,
     print_json,
@@ -169,6 +170,7 @@ def reference(recipe: Path, output: Path | None, sweeps: tuple[str, ...], as_jso
     type=PATH,
     help="A file of `vlmc verify reference` to compare with instead of a checkpoint.",
 )
+@devices_option
 @engine_option
 @click.option(
     "--dataset",
@@ -218,6 +220,7 @@ def accuracy(
     artifact: Path,
     source: Path | None,
     reference: Path | None,
+    devices: int,
     engine: str | None,
     dataset: Path | None,
     limit: int | None,
@@ -235,16 +238,17 @@ def accuracy(
     The thresholds of the recipe decide. The result is stored in the reports of ARTIFACT, where
     `vlmc run` and `vlmc inspect` read it.
     """
+    shared = {"--devices": devices > 1}
     if min_recall is not None:
         compared = {"--source": source, "--reference": reference, "--against": against}
         others = {"--strict": strict, "--explain": explain, "--limit": limit, "--sweep": sweeps}
-        refuse_beside("--min-recall", {**compared, **others})
+        refuse_beside("--min-recall", {**compared, **others, **shared})
         print_thresholds(artifact, min_recall, choices, output, engine, dataset, as_json)
         return
     if choices is not None or output is not None:
         raise UsageError("--choices and -o are for --min-recall; add it, or leave them out")
     if against is not None:
-        given = {"--source": source, "--reference": reference}
+        given = {"--source": source, "--reference": reference, **shared}
         refuse_beside(
             "--against", given | {"--strict": strict, "--explain": explain, "--sweep": sweeps}
         )
@@ -265,6 +269,7 @@ def accuracy(
             limit=limit,
             explain=explain,
             settings=parse_sweeps(sweeps),
+            devices=devices,
         )
     path, page = verified.keep()
     if as_json:

@@ -28,6 +28,7 @@ class Group:
     def __init__(self, shard: Shard = WHOLE, processes: Any = None) -> None:
         self.shard = shard
         self._processes = processes
+        self._is_closed = False
 
     @property
     def is_alone(self) -> bool:
@@ -84,7 +85,8 @@ class Group:
 
         CUDA graphs that captured its operations must be freed before.
         """
-        if self._processes is not None:
+        if self._processes is not None and not self._is_closed:
+            self._is_closed = True
             self._processes.abort()
 
 

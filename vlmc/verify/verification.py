@@ -52,6 +52,7 @@ def verify_accuracy(
     limit: int | None = None,
     explain: bool = False,
     settings: Sequence[Setting] = (),
+    devices: int = 1,
 ) -> Verified:
     """Measure an artifact's pixels, features and answers against its source.
 
@@ -66,10 +67,13 @@ def verify_accuracy(
         explain: find the level at which each disagreement arises, and climb the ladder of
             models from the source to the artifact; needs a source.
         settings: tile rules and shares of tokens to ask with too.
+        devices: how many devices share the artifact's model; the source runs on one.
 
     Raises:
         VlmcError: something is missing, damaged, or does not fit into the machine.
     """
+    if devices > 1 and (explain or settings):
+        raise UsageError("--explain and --sweep run on one device; leave them or --devices out")
     if source is not None and reference is not None:
         raise UsageError("--source and --reference are both given; leave one out")
     if explain and reference is not None:
@@ -105,7 +109,7 @@ def verify_accuracy(
             torch.cuda.empty_cache()  # engines allocate beside torch's pool
     _check_prompt(given, artifact.manifest.prompt, path)
     check_covered(given, asked)
-    with _load(artifact, engine) as model:
+    with _load(artifact, engine, devices) as model:
         checked = check_model(model, targets, given, asked)
         explanations = _explain(model, path, targets, checked) if explain else ()
         engine_used = model.chosen
@@ -190,10 +194,10 @@ def _check_named(artifact: Artifact, engine: str | None) -> None:
         )
 
 
-def _load(artifact: Artifact, engine: str | None) -> Model:
+def _load(artifact: Artifact, engine: str | None, devices: int) -> Model:
     with _advising(engine):
         # Verification measures what the self-test would only refuse.
-        return load(artifact, engine=engine, self_test=False)
+        return load(artifact, engine=engine, devices=devices, self_test=False)
 
 
 def _choose(artifact: Artifact, engine: str | None) -> EngineRecord:

@@ -230,12 +230,13 @@ class ServingLoop:
         """Features by digest; where a batch fails its images are tried one by one."""
         try:
             found = self._encoder.encode(images)
-        except (VlmcError, RuntimeError, MemoryError) as error:
+        except (VlmcError, RuntimeError, MemoryError) as failure:
+            error = self._runner.lead.explain(failure)
             if len(images) == 1:
                 reason = error if isinstance(error, VlmcError) else _too_large(error)
                 return {images[0].digest: reason}
             if not isinstance(error, VlmcError) and not _is_out_of_memory(error):
-                raise
+                raise error from failure
             report(Note(f"{len(images)} images could not be encoded together ({error})"))
             return {digest: part for one in images for digest, part in self._encode([one]).items()}
         return {image.digest: part for image, part in zip(images, found, strict=True)}
