@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ import torch
 from tests.models.loaded import load
 from tests.runtime.scheduler.serving import drawn, start
 from tests.runtime.scheduler.shared_miniature import share
+from vlmc import load as load_artifact
+from vlmc.errors import HardwareError
 from vlmc.models.language.kv_cache import KVCache
 from vlmc.models.language.reference_loop import embed
+from vlmc.runtime.sampling_options import make_sampling
 from vlmc.runtime.scheduler.sequence import Generated
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
@@ -61,3 +66,30 @@ def test_bf16_differs_from_one_gpu_only_in_near_ties(graphs: bool, miniature: Pa
             logits = decoder.logits(decoder(row, cache)[0, -1])
         lead = logits[one.token_ids[place]] - logits[two.token_ids[place]]
         assert abs(float(lead)) < BF16_MARGIN
+
+
+def test_an_artifact_on_two_gpus(artifact: Path, images: Path) -> None:
+    """Tiles shared out over two engines, and the reference path over both GPUs."""
+    options = {"device": "cuda", "engine": "onnxruntime", "tiles": "native:max=4"}
+    requests = [(path, "Is there a door?") for path in sorted(images.glob("*.jpg"))[:4]]
+    with load_artifact(artifact, **options) as one:  # type: ignore[arg-type]
+        expected = one.generate(requests, max_new_tokens=5)
+        features = one.encode([requests[0][0]])
+    with load_artifact(artifact, devices=2, **options) as two:  # type: ignore[arg-type]
+        found = two.generate(requests, max_new_tokens=5)
+        torch.testing.assert_close(two.encode([requests[0][0]]), features, atol=1e-3, rtol=0)
+        work = make_sampling(max_new_tokens=5)
+        references = [two.reference_answer(request, work) for request in requests]
+    assert [answer.token_ids for answer in found] == [answer.token_ids for answer in expected]
+    assert [answer.text for answer in references] == [answer.text for answer in found]  # type: ignore[union-attr]
+
+
+def test_a_killed_follower_fails_all_requests(artifact: Path) -> None:
+    with load_artifact(artifact, device="cuda", devices=2, engine="onnxruntime") as model:
+        followers = model._dispatcher.loop._runner.lead._followers
+        assert followers is not None
+        futures = [model.submit((None, f"Count to {n}"), max_new_tokens=500) for n in range(8)]
+        os.kill(followers.process_ids[0], signal.SIGKILL)
+        for future in futures:
+            with pytest.raises(HardwareError, match="rank 1 on cuda:1 was ended by SIGKILL"):
+                future.result(timeout=60)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class Followers:
             )
             thread.start()
             self._threads.append(thread)
-            channel.send(0, to_json({**each, "folder": str(self.folder)}))
+            with suppress(OSError):  # one that has ended already is noticed by its thread
+                channel.send(0, to_json({**each, "folder": str(self.folder)}))
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -133,7 +135,7 @@ class Followers:
                 process.kill()
                 process.wait()
         for thread in self._threads:
-            thread.join()
+            thread.join(_END_SECONDS)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _watch(self, index: int) -> None:

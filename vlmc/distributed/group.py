@@ -111,7 +111,9 @@ def join_group(shard: Shard, folder: Path, device: torch.device) -> Group:
             )
         settings: Any = dist.ProcessGroupNCCL.Options()
         settings._timeout = _TIMEOUT
-        return Group(shard, dist.ProcessGroupNCCL(store, shard.rank, shard.count, settings))
+        nccl = dist.ProcessGroupNCCL(store, shard.rank, shard.count, settings)
+        nccl.eager_connect_single_device(device)
+        return Group(shard, nccl)
     settings = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     settings._timeout = _TIMEOUT
     settings._devices = [dist.ProcessGroupGloo.create_device(hostname=_LOOPBACK)]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
-from vlmc.checkpoint.config import read_language_config, read_values
-from vlmc.checkpoint.quantization import find_quantization
+from vlmc.checkpoint.config import LanguageConfig, read_language_config, read_values
+from vlmc.checkpoint.quantization import Quantization, find_quantization
 from vlmc.checkpoint.safetensors_file import open_safetensors
 from vlmc.distributed.group import ALONE, Group
 from vlmc.errors import CheckpointError, IntegrityError
@@ -45,10 +45,20 @@ def open_language(
     return decoder, prompts
 
 
+def read_sizes(artifact: Artifact) -> tuple[LanguageConfig, Quantization | None]:
+    """Sizes of an artifact's language model, and how its linears are stored.
+
+    Raises:
+        IntegrityError: its files are not as a build leaves them.
+    """
+    path = artifact.folder / "language" / "config.json"
+    with _as_built(artifact):
+        return read_language_config(path), find_quantization(read_values(path), path)
+
+
 @contextmanager
 def _as_built(artifact: Artifact) -> Iterator[None]:
-    """Take what would be a bad checkpoint for a bad artifact: its files are as its maker left
-    them, and no build leaves such."""
+    """Report a bad checkpoint as a bad artifact: its files are unchanged, but not from a build."""
     try:
         yield
     except CheckpointError as error:

@@ -11,12 +11,11 @@ import torch
 
 from vlmc.artifact.integrity import Artifact
 from vlmc.artifact.manifest import RuntimeRules
-from vlmc.checkpoint.config import read_language_config, read_values
-from vlmc.checkpoint.quantization import find_quantization
 from vlmc.distributed.followers import Followers
 from vlmc.distributed.group import ALONE, Group, join_group
 from vlmc.distributed.shard import Shard, check_devices
 from vlmc.errors import HardwareError, UsageError
+from vlmc.runtime.language import read_sizes
 from vlmc.runtime.scheduler.lead import Lead
 
 FOLLOWER = "vlmc.runtime.follower"
@@ -66,8 +65,7 @@ def open_team(
     if devices == 1:
         yield Team(ALONE, None)
         return
-    path = artifact.folder / "language" / "config.json"
-    check_devices(read_language_config(path), find_quantization(read_values(path), path), devices)
+    check_devices(*read_sizes(artifact), devices)
     model = {
         "artifact": artifact.to_json(),
         "engine": engine,
@@ -119,8 +117,9 @@ def start_team(
         followers.on_failure = group.close
         yield Team(group, followers)
     except BaseException as error:
+        # A collective operation fails where a follower has left it.
+        explained = followers.failure(error) if isinstance(error, RuntimeError) else None
         followers.close()
-        if isinstance(error, RuntimeError):
-            # A collective operation that a follower left.
-            raise followers.failure(error) from error
+        if explained is not None:
+            raise explained from error
         raise
