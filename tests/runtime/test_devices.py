@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.artifacts import build_from
-from tests.miniature.quantized import write_quantized
 from tests.runtime.conftest import own_threads
 from vlmc import Model, load
 from vlmc.errors import HardwareError, IntegrityError, UsageError
@@ -29,7 +27,6 @@ from vlmc.runtime.sampling_options import make_sampling
 Pictures = list[npt.NDArray[np.uint8]]
 NAMES = ("internlm2-300m", "qwen2-300m", "phi3-300m", "llama-yi-6b")
 CHOICES = ["yes", "no", "no way"]
-GROUP = 16  # divides half of each width of a miniature
 # Sums have another order on two devices: log-probabilities may differ by so much in fp32, and a
 # token that one device prefers by less may lose.
 SUM_ORDER = 1e-3
@@ -50,7 +47,7 @@ def requests_of(pictures: Pictures) -> list[Request]:
     """Prompts of several lengths: text alone, one tile, several, two pictures in one."""
     wide = np.kron(pictures[2], np.ones((1, 4, 1), np.uint8))
     return [
-        *((picture, question) for picture in pictures[:3] for question in ("Dark?", "What is it?")),
+        *((picture, question) for picture in pictures[:2] for question in ("Dark?", "What is it?")),
         (wide, "How wide is it?"),
         ([pictures[3], pictures[4]], "Image-1: <image>\nImage-2: <image>\nWhich?"),
         (None, "Hello"),
@@ -59,8 +56,8 @@ def requests_of(pictures: Pictures) -> list[Request]:
 
 def check_same(one: Model, two: Model, requests: list[Request]) -> None:
     """Greedy tokens, near ties aside, and scores of choices."""
-    alone = one.generate(requests, max_new_tokens=6)
-    shared = two.generate(requests, max_new_tokens=6)
+    alone = one.generate(requests, max_new_tokens=4)
+    shared = two.generate(requests, max_new_tokens=4)
     for request, expected, found in zip(requests, alone, shared, strict=True):
         if found.token_ids != expected.token_ids:
             assert gap_at_difference(one, request, expected, found) < SUM_ORDER
@@ -110,7 +107,9 @@ def is_running(process: int) -> bool:
 def wait_for_end(process: int, seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while is_running(process):
-        assert time.monotonic() < until, "a follower outlived its model"
+        if time.monotonic() > until:
+            os.kill(process, signal.SIGKILL)
+            pytest.fail("a follower outlived its model")
         time.sleep(0.02)
 
 
@@ -123,27 +122,6 @@ def test_answers_are_those_of_one_device(
         processes = followers_of(both)
         check_same(one, both, requests_of(pictures))
     assert not any(map(is_running, processes)), "a closed model leaves no process"
-
-
-def test_four_bits_answer_as_on_one_device(
-    miniature: Path, pictures: Pictures, tmp_path: Path
-) -> None:
-    source = write_quantized(miniature, tmp_path / "source", "pack-quantized", group_size=GROUP)
-    with load_both(build_from(source, tmp_path / "artifact")) as (one, both):
-        check_same(one, both, requests_of(pictures))
-
-
-def test_fp8_differs_less_than_by_its_own_error(
-    artifact: Path, miniature: Path, pictures: Pictures, tmp_path: Path
-) -> None:
-    """Each device rounds its half of the inputs of two linears with a scale of its own."""
-    source = write_quantized(miniature, tmp_path / "source", "float-quantized")
-    requests = requests_of(pictures)
-    with load_both(build_from(source, tmp_path / "artifact")) as (one, both):
-        alone, shared = (values_of(model, requests) for model in (one, both))
-    with load(artifact, device="cpu", tiles=TILES) as exact:
-        error = alone - values_of(exact, requests)
-    assert 0 < np.abs(shared - alone).mean() < np.abs(error).mean()
 
 
 def test_features_are_those_of_one_device(artifact: Path, two: Model, pictures: Pictures) -> None:

@@ -14,9 +14,9 @@ import torch
 from tests.runtime.scheduler.serving import Service, start
 from vlmc.artifact.manifest import Profile, RuntimeRules
 from vlmc.bench.engines import EagerEngine
-from vlmc.checkpoint.huggingface import language_tensors
+from vlmc.checkpoint.huggingface import language_tensors, stored_quantization
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.distributed.group import Group
+from vlmc.distributed.group import ALONE, Group
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.load import load_decoder
 from vlmc.runtime.follower import follow
@@ -26,15 +26,16 @@ from vlmc.runtime.team import start_team
 MODULE = "tests.runtime.scheduler.shared_miniature"
 
 
-def load_shard(settings: Mapping[str, Any], device: torch.device, group: Group) -> Decoder:
-    """The decoder of `checkpoint` in `dtype`."""
+def load_shard(settings: Mapping[str, Any], device: torch.device, group: Group = ALONE) -> Decoder:
+    """The decoder of `checkpoint` in `dtype`, quantized as the checkpoint is."""
     with open_checkpoint(Path(settings["checkpoint"])) as checkpoint:
-        config = checkpoint.config.language
+        whole, weights = checkpoint.config, checkpoint.weights
         return load_decoder(
-            config,
-            language_tensors(checkpoint.weights, config),
+            whole.language,
+            language_tensors(weights, whole.language, quantization=whole.quantization),
             dtype=getattr(torch, settings["dtype"]),
             device=device,
+            quantization=stored_quantization(weights, whole),
             group=group,
         )
 

@@ -236,7 +236,7 @@ class ServingLoop:
                 reason = error if isinstance(error, VlmcError) else _too_large(error)
                 return {images[0].digest: reason}
             if not isinstance(error, VlmcError) and not _is_out_of_memory(error):
-                raise error from failure
+                raise
             report(Note(f"{len(images)} images could not be encoded together ({error})"))
             return {digest: part for one in images for digest, part in self._encode([one]).items()}
         return {image.digest: part for image, part in zip(images, found, strict=True)}
