@@ -49,7 +49,7 @@ from vlmc.runtime.team import start_team
 MODULE = "benchmarks.tensor_parallel_gpu"
 ONE_GPU_SHAPE = "internvl2-8b"
 ROWS, CONTEXT = (1, 32), 600
-# A KV cache of four times so many tokens holds all rows that decode.
+# A KV cache of eight times so many tokens holds all rows that decode.
 RULES = RuntimeRules(max_batch_tokens=8192)
 PEAKS: dict[str, PeakDtype] = {"fp8": "float8", "bf16": "bfloat16", "fp32": "float32"}
 ALL_REDUCE = 100  # the kind of a message beside those of the runtime
