@@ -75,7 +75,7 @@ def test_export_gives_the_words_back(
         miniatures("qwen2-300m"), tmp_path / "made", layout, group_size=group_size
     )
     artifact = build_from(made, tmp_path / "artifact")
-    done = call("export", artifact, "--format", layout, "-o", tmp_path / "exported")
+    done = call("export", artifact, "--to", layout, "-o", tmp_path / "exported")
     assert done.exit_code == 0, done.stderr
     found = load_file(tmp_path / "exported" / "model.safetensors")
     layers = {
@@ -99,7 +99,7 @@ def test_fp8_is_verified_against_its_source(miniature: Path, images: Path, tmp_p
     artifact = build_from(made, tmp_path / "artifact", overrides)
     assert read_manifest(artifact).language_scheme == "fp8"
     check_accuracy(artifact, images, tmp_path)
-    done = call("export", artifact, "--format", "awq", "-o", tmp_path / "exported")
+    done = call("export", artifact, "--to", "awq", "-o", tmp_path / "exported")
     assert done.exit_code == 2 and "language.scheme fp8" in done.stderr
 
 

@@ -150,10 +150,12 @@ def test_export(
 ) -> None:
     output = tmp_path / "exported"
     done = CliRunner().invoke(
-        main, ["export", str(w4a16), "--format", layout, "-o", str(output), "--json"]
+        main, ["export", str(w4a16), "--to", layout, "-o", str(output), "--json"]
     )
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {"folder": str(output), "format": layout}
+    printed = json.loads(done.stdout)
+    assert (printed["folder"], printed["to"]) == (str(output), layout)
+    assert "not in it" in printed["notes"][0]
     expected, found = dequantized(tensors_of(w4a16 / "language")), tensors_of(output)
     packed = [name for name in found if name.endswith(".qweight")]
     assert len(packed) == 2 * 7 - 1
@@ -168,13 +170,13 @@ def test_export(
     settings = config_of(output)["quantization_config"]
     assert (settings["quant_method"], settings["bits"], settings["group_size"]) == (layout, 4, 32)
     assert DOWN in json.dumps(settings).replace("\\\\.", ".")
-    again = CliRunner().invoke(main, ["export", str(w4a16), "--format", layout, "-o", str(output)])
+    again = CliRunner().invoke(main, ["export", str(w4a16), "--to", layout, "-o", str(output)])
     assert again.exit_code == 2 and "exists" in again.stderr
 
 
 def test_export_needs_4_bits(artifact: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
-        main, ["export", str(artifact), "--format", "awq", "-o", str(tmp_path / "none")]
+        main, ["export", str(artifact), "--to", "awq", "-o", str(tmp_path / "none")]
     )
     assert done.exit_code == 2 and "language.scheme none" in done.stderr
 

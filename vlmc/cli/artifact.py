@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import click
 
@@ -77,11 +77,13 @@ def inspect(artifact: Path, layers: bool, as_json: bool) -> None:
 @click.command("export")
 @artifact_argument
 @click.option(
+    "--to",
     "--format",
-    "layout",
+    "target",
     required=True,
-    type=click.Choice(["awq", "gptq"]),
-    help="AWQ's GEMM layout, or GPTQ's layout without act-order.",
+    type=click.Choice(["hf", "vllm", "sglang", "lmdeploy", "awq", "gptq"]),
+    help="The whole model for transformers (hf), vLLM, SGLang or LMDeploy; or its 4-bit language "
+    "model alone in AWQ's GEMM layout or in GPTQ's without act-order.",
 )
 @click.option(
     "-o",
@@ -92,21 +94,30 @@ def inspect(artifact: Path, layers: bool, as_json: bool) -> None:
 )
 @json_option
 @reporting_errors
-def export_weights(
-    artifact: Path, layout: Literal["awq", "gptq"], output: Path, as_json: bool
-) -> None:
-    """Export the 4-bit language model of ARTIFACT for other engines.
+def export_weights(artifact: Path, target: str, output: Path, as_json: bool) -> None:
+    """Export the weights of ARTIFACT as a checkpoint that another engine loads.
 
-    The integers stay the same; only their layout changes.
+    Quantized weights stay the same; only their layout changes. What the engine does not do as
+    ARTIFACT does, such as its tile rule, is printed as notes on stderr.
     """
     from vlmc.artifact.integrity import open_artifact
-    from vlmc.export.awq_gptq import export
 
-    export(open_artifact(artifact), layout, output)
-    if as_json:
-        print_json({"folder": str(output), "format": layout})
+    opened = open_artifact(artifact)
+    if target in ("awq", "gptq"):
+        from vlmc.export.awq_gptq import export
+
+        notes = export(opened, cast(Literal["awq", "gptq"], target), output)
     else:
-        click.echo(output)
+        from vlmc.export.checkpoint import export_checkpoint
+        from vlmc.export.limits import Engine
+
+        notes = export_checkpoint(opened, cast(Engine, target), output)
+    if as_json:
+        print_json({"folder": str(output), "to": target, "notes": notes})
+        return
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(output)
 
 
 @click.command()

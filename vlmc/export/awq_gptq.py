@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import safe_open
 from torch import Tensor
 
 from vlmc.artifact.integrity import Artifact
+from vlmc.artifact.language_files import FOLDER
 from vlmc.checkpoint.huggingface import HEAD
 from vlmc.checkpoint.packed import compressed_to_awq, compressed_to_gptq
 from vlmc.compile.language.weights import write_shards
 from vlmc.errors import UsageError
-from vlmc.files.atomic import move_into_place
-from vlmc.files.staging import staging_folder
-from vlmc.files.strict_json import write_json
+from vlmc.export.config import kept_linears
+from vlmc.export.new_folder import new_folder
+from vlmc.export.weights import language_files, read_tensor
+from vlmc.files.strict_json import read_json, write_json
+from vlmc.text.tokenizer import TOKENIZER_FILES
 
 Format = Literal["awq", "gptq"]
 
@@ -26,9 +27,12 @@ _CONFIG = "config.json"
 _PACKED = "weight_packed"
 
 
-def export(artifact: Artifact, layout: Format, output: Path) -> None:
+def export(artifact: Artifact, layout: Format, output: Path) -> list[str]:
     """Write the language model into the new folder `output` with the same integers laid out as
     AWQ (GEMM) or GPTQ (version 1, without act-order); scales become fp16.
+
+    Returns:
+        What these layouts do not hold of the artifact.
 
     Raises:
         UsageError: the artifact has no 4-bit weights, or `output` exists.
@@ -40,29 +44,25 @@ def export(artifact: Artifact, layout: Format, output: Path) -> None:
             f"{artifact.folder} was built with language.scheme {scheme}; awq and gptq are layouts "
             "of 4-bit weights. Build it with language.scheme w4a16, or from a checkpoint in 4 bits."
         )
-    if output.exists():
-        raise UsageError(f"{output} exists; name a new folder with -o")
-    language = artifact.folder / "language"
-    config = json.loads((language / _CONFIG).read_bytes())
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with staging_folder(output.parent, output.name) as partial:
-        for path in sorted(language.iterdir()):
-            if path.suffix != ".safetensors" and not path.name.endswith(".index.json"):
-                shutil.copyfile(path, partial / path.name)
+    language = artifact.folder / FOLDER
+    config = read_json(language / _CONFIG)
+    with new_folder(output) as partial:
+        for name in (*TOKENIZER_FILES, "generation_config.json"):
+            if (language / name).is_file():
+                shutil.copyfile(language / name, partial / name)
         write_shards(partial, _laid_out(language, layout))
-        config["quantization_config"] = _settings(config["quantization_config"], layout)
-        write_json(partial / _CONFIG, config)
-        move_into_place(partial, output)
+        write_json(partial / _CONFIG, config | {"quantization_config": _settings(config, layout)})
+    return ["vision: this layout is of language models; the tower and projector are not in it."]
 
 
 def _laid_out(language: Path, layout: Format) -> Iterator[tuple[str, Tensor]]:
     """Every tensor, those of a packed linear together, wherever shards put them."""
-    files = {name: path for path in sorted(language.glob("*.safetensors")) for name in _names(path)}
+    files = language_files(language)
     for name in files:
         linear, _, kind = name.rpartition(".")
         if kind == _PACKED:
             parts = {
-                other.rpartition(".")[2]: _tensor(path, other)
+                other.rpartition(".")[2]: read_tensor(path, other)
                 for other, path in files.items()
                 if other.rpartition(".")[0] == linear
             }
@@ -73,24 +73,13 @@ def _laid_out(language: Path, layout: Format) -> Iterator[tuple[str, Tensor]]:
             )
             yield from ((f"{linear}.{part}", tensor) for part, tensor in made.items())
         elif f"{linear}.{_PACKED}" not in files:
-            yield name, _tensor(files[name], name)
+            yield name, read_tensor(files[name], name)
 
 
-def _names(path: Path) -> list[str]:
-    with safe_open(path, framework="np") as file:
-        return list(file.keys())
-
-
-def _tensor(path: Path, name: str) -> Tensor:
-    with safe_open(path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
-        return tensor
-
-
-def _settings(compressed: Mapping[str, Any], layout: Format) -> dict[str, Any]:
+def _settings(config: Mapping[str, Any], layout: Format) -> dict[str, Any]:
     """`quantization_config` as AutoAWQ's or GPTQ's readers look for it."""
-    weights = compressed["config_groups"]["group_0"]["weights"]
-    kept = [name for name in compressed["ignore"] if name != HEAD]
+    weights = config["quantization_config"]["config_groups"]["group_0"]["weights"]
+    kept = kept_linears(config)
     size = -1 if weights["group_size"] is None else weights["group_size"]
     common = {"bits": 4, "group_size": size, "quant_method": layout}
     if layout == "awq":

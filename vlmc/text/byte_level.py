@@ -62,13 +62,13 @@ class ByteLevelVocabulary:
         self._errors = errors
         _check_complete(self._ids, merges, merges_path)
         try:
-            model = models.BPE(vocab=self._ids, merges=merges)
+            self.model = models.BPE(vocab=self._ids, merges=merges)
         except Exception as error:
             raise TokenizerError(
                 f"{merges_path}: does not belong to {self.path.name} ({error}); copy the tokenizer "
                 "files from the checkpoint again"
             ) from error
-        self._tokenizer = Tokenizer(model)
+        self._tokenizer = Tokenizer(self.model)
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),

@@ -81,6 +81,11 @@ class JsonTokenizer:
             raise unknown_token_error(token, self._names, self.path)
         return number
 
+    def to_json(self) -> str:
+        """The tokenizer.json that this tokenizer runs, with all added tokens."""
+        text: str = self._tokenizer.to_str()
+        return text
+
     def find(self, piece: str) -> int | None:
         """The id of a base piece by its exact name."""
         number = self._tokenizer.token_to_id(piece)

@@ -59,9 +59,9 @@ class PieceTokenizer:
 
         Raises TokenizerError if the added tokens do not fit the vocabulary.
         """
-        added = complete_added_tokens(vocabulary, tokens)
+        self.added = added = complete_added_tokens(vocabulary, tokens)
         check_added_tokens(vocabulary, added)
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._tidy = tidy
         self._names = {number: token.content for number, token in added.items()}
         self._ids = {content: number for number, content in self._names.items()}
@@ -79,14 +79,15 @@ class PieceTokenizer:
         self.bos_id = self._role_id(tokens, "bos_token")
         self.pad_id = self._role_id(tokens, "pad_token")
         eos_id = self._role_id(tokens, "eos_token")
+        self.adds_bos = adds_bos
         self._before = (self.bos_id,) if adds_bos and self.bos_id is not None else ()
         self._after = (eos_id,) if adds_eos and eos_id is not None else ()
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, with what the tokenizer puts around it."""
-        segments = self._splitter.split(self._vocabulary.prepare(text))
+        segments = self._splitter.split(self.vocabulary.prepare(text))
         if (
-            self._vocabulary.drops_lone_space
+            self.vocabulary.drops_lone_space
             and len(segments) > 1
             and segments[0] == SPACE
             and segments[1] in self.special_ids
@@ -105,7 +106,7 @@ class PieceTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of `ids`. Raises TokenizerError for an id outside the vocabulary."""
-        check_ids(ids, self.vocab_size, self._vocabulary.path)
+        check_ids(ids, self.vocab_size, self.vocabulary.path)
         parts: list[str] = []
         pending: list[str] = []
         for number in ids:
@@ -116,20 +117,20 @@ class PieceTokenizer:
                 parts += [*self._text(pending), name]
                 pending = []
             else:
-                pending.append(self._vocabulary.piece(number) if name is None else name)
+                pending.append(self.vocabulary.piece(number) if name is None else name)
         if pending:
             # An empty last text still gets the joiner before it.
-            parts.append(self._vocabulary.text(pending, self._special_names))
-        text = self._vocabulary.joiner.join(parts)
+            parts.append(self.vocabulary.text(pending, self._special_names))
+        text = self.vocabulary.joiner.join(parts)
         return tidy_spaces(text) if self._tidy else text
 
     def token_id(self, token: str) -> int:
         """The id of an added token or piece by its name; TokenizerError if there is none."""
         number = self._ids.get(token)
         if number is None:
-            number = self._vocabulary.find(token)
+            number = self.vocabulary.find(token)
         if number is None or self._names.get(number, token) != token:
-            raise unknown_token_error(token, self._ids, self._vocabulary.path)
+            raise unknown_token_error(token, self._ids, self.vocabulary.path)
         return number
 
     def _role_id(self, tokens: SpecialTokens, role: str) -> int | None:
@@ -137,10 +138,10 @@ class PieceTokenizer:
         return None if name is None else self._ids[name]
 
     def _encode_segment(self, segment: str) -> tuple[int, ...]:
-        return tuple(self._vocabulary.encode(segment))
+        return tuple(self.vocabulary.encode(segment))
 
     def _text(self, pending: list[str]) -> list[str]:
-        text = self._vocabulary.text(pending, self._special_names) if pending else ""
+        text = self.vocabulary.text(pending, self._special_names) if pending else ""
         return [text] if text else []
 
 

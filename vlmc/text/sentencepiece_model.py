@@ -140,18 +140,18 @@ class LlamaVocabulary(SentencePieceVocabulary):
 
     def __init__(self, path: Path, model: bytes, *, legacy: bool, unknown_token: str) -> None:
         super().__init__(path, model if legacy else model + _NO_DUMMY_PREFIX)
-        self._legacy = legacy
+        self.legacy = legacy
         self.drops_lone_space = not legacy
         self._unknown_token = unknown_token
         self._unknown_pieces = len(super().encode(unknown_token))
 
     def prepare(self, text: str) -> str:
         """Without `legacy`, the one space in front of the whole input."""
-        return text if self._legacy or not text else SPACE + text.replace(SPACE, " ")
+        return text if self.legacy or not text else SPACE + text.replace(SPACE, " ")
 
     def encode(self, segment: str) -> list[int]:
         """Ids of a text between added tokens."""
-        if self._legacy or not segment.startswith((SPACE, " ")):
+        if self.legacy or not segment.startswith((SPACE, " ")):
             return super().encode(segment)
         # Without a dummy prefix the library drops a leading space unless something precedes it.
         ids = super().encode(self._unknown_token + segment)
@@ -164,7 +164,7 @@ class LlamaVocabulary(SentencePieceVocabulary):
         pending: list[str] = []
         for place, token in enumerate(tokens):
             if token in special:
-                spaced = self._legacy and place > 0 and not previous_special
+                spaced = self.legacy and place > 0 and not previous_special
                 decoded += (" " if spaced else "") + self._decode(pending) + token
                 pending = []
             else:

@@ -112,16 +112,18 @@ class PatchEmbeddings(nn.Module):
         The original always resamples. At the tile's own size, bicubic resampling with
         align_corners=False is the exact identity, so it is skipped.
         """
-        stored = self.position_embedding
-        if stored.shape[1] == 1 + self.grid**2:
-            return stored
-        side = round((stored.shape[1] - 1) ** 0.5)
-        square = stored[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        resized = functional.interpolate(
-            square, size=(self.grid, self.grid), mode="bicubic", align_corners=False
-        )
-        rows = resized.flatten(2).transpose(1, 2).to(stored.dtype)
-        return torch.cat((stored[:, :1], rows), dim=1)
+        return tile_positions(self.position_embedding, self.grid)
+
+
+def tile_positions(stored: Tensor, grid: int) -> Tensor:
+    """Resample a position embedding (1, 1 + side², hidden) to a tile's (1, 1 + grid², hidden)."""
+    if stored.shape[1] == 1 + grid**2:
+        return stored
+    side = round((stored.shape[1] - 1) ** 0.5)
+    square = stored[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = functional.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
+    rows = resized.flatten(2).transpose(1, 2).to(stored.dtype)
+    return torch.cat((stored[:, :1], rows), dim=1)
 
 
 class VisionBlock(nn.Module):
