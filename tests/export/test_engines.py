@@ -155,6 +155,9 @@ def test_sglang_layout(name: str, exported: Callable[..., Exported]) -> None:
     # Its InternVL has no Llama, which is a Qwen2 with biases of zeros.
     assert config["llm_config"]["architectures"] == ["Qwen2ForCausalLM"]
     assert config["template"] and "auto_map" not in config
+    # It counts these, and adds one for each image where they are missing.
+    template = (made.folder / "chat_template.jinja").read_text(encoding="utf-8")
+    assert "<image>\\n" in template and "<IMG_CONTEXT>" not in template
     names = language_files(made.folder)
     assert "vision_model.encoder.layers.0.attn.qkv.weight" in names
     assert "language_model.model.layers.0.self_attn.k_proj.bias" in names

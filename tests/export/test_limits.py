@@ -97,8 +97,7 @@ def test_what_can_be_exported_is_not_refused(sources: Sources) -> None:
     ],
 )
 def test_tile_rules(rule: TileRule, expected: TileRule) -> None:
-    assert engine_tiles(rule, "hf") == engine_tiles(rule, "vllm") == expected
-    assert engine_tiles(rule, "sglang") == ORIGINAL
+    assert engine_tiles(rule) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,8 @@ def test_tile_rules(rule: TileRule, expected: TileRule) -> None:
     [
         ("hf", {"tiles": TileRule("native", max=4)}, "has no rule 'native:max=4"),
         ("hf", {"tiles": TileRule("original", thumbnail=False)}, "adds a thumbnail"),
-        ("sglang", {"tiles": TileRule("single")}, "SGLang applies 'original:min=1,max=12"),
+        ("sglang", {"tiles": TileRule("single")}, "send max_dynamic_patch=1 with every request"),
+        ("sglang", {"tiles": TileRule("original", min=2)}, "no least number of tiles, which is 2"),
         ("sglang", {}, "a square image of any size makes 10 tiles"),
         ("vllm", {"resampler": "opencv"}, "resampler is opencv"),
         ("vllm", {"exif": "apply"}, "turns photos upright"),

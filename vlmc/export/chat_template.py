@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlmc.text.prompt import IMAGE_TOKEN
 from vlmc.text.template import Template
 
 # One line: the engines' environments trim line ends after blocks. Contents are a text, or a list
@@ -41,23 +40,23 @@ _JINJA = (
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """How `template` begins in an engine: `bos` is a token, `lead` a space or nothing."""
+    """A template in an engine, where a prompt begins with `begin` and `image` marks an image."""
 
     template: Template
     system_message: str
-    bos: str
-    lead: str
+    begin: str
+    image: str
 
     def jinja(self) -> str:
         """The text of `chat_template.jinja`."""
         values = {
             "SYSTEM": self.system_message,
-            "BEGIN": self.bos + self.lead,
+            "BEGIN": self.begin,
             "PREFIX": self.template.system_prefix,
             "USER": self.template.user,
             "ASSISTANT": self.template.assistant,
             "SEPARATOR": self.template.separator,
-            "IMAGE": f"{IMAGE_TOKEN}\n",
+            "IMAGE": f"{self.image}\n",
         }
         return re.sub(
             r"\b[A-Z]{4,}\b",
@@ -67,4 +66,4 @@ class ChatTemplate:
 
     def render(self, history: Sequence[tuple[str, str]], question: str) -> str:
         """What the Jinja makes of a conversation of texts."""
-        return self.bos + self.lead + self.template.render(self.system_message, history, question)
+        return self.begin + self.template.render(self.system_message, history, question)

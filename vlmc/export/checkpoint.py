@@ -21,7 +21,7 @@ from vlmc.export.processor import processor_files, tokenizer_config
 from vlmc.export.weights import hf_tower_tensors, language_tensors, tower_tensors
 from vlmc.files.strict_json import read_json, write_json
 from vlmc.models.vision.tower_file import read_tower_config
-from vlmc.text.prompt import IMAGE_TOKEN
+from vlmc.text.prompt import IMAGE_PLACEHOLDER, IMAGE_TOKEN
 from vlmc.text.template import TEMPLATES
 from vlmc.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -49,7 +49,7 @@ def export_checkpoint(artifact: Artifact, engine: Engine, output: Path) -> list[
         read_tower_config(tower),
         read_json(language / "config.json"),
         tokenizer.token_id(IMAGE_TOKEN),
-        engine_tiles(manifest.image.tiles, engine),
+        engine_tiles(manifest.image.tiles),
     )
     refuse(sources, engine)
     dtype = getattr(torch, manifest.language_dtype)
@@ -83,12 +83,15 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, sources: Sources, engin
     prompt = sources.manifest.prompt
     template = TEMPLATES[prompt.template]
     bos = None if tokenizer.bos_id is None else made.id_to_token(tokenizer.bos_id)
-    begins = bos is not None and tokenizer.encode("")[:1] == [tokenizer.bos_id]
+    begins = tokenizer.encode("")[:1] == [tokenizer.bos_id]
     plain = template.render(prompt.system_message, (), _QUESTIONS[0])
     # Some tokenizers put a space before the first token, which a tokenizer.json leaves out.
     spaced = made.encode(plain, add_special_tokens=False).ids != tokenizer.encode(plain)[begins:]
     chat = ChatTemplate(
-        template, prompt.system_message, (bos or "") * begins, " " if spaced else ""
+        template,
+        prompt.system_message,
+        begin=(bos or "") * begins + " " * spaced,
+        image=IMAGE_PLACEHOLDER if engine == "sglang" else IMAGE_TOKEN,
     )
     check_ids(
         made,

@@ -20,18 +20,16 @@ NAMES: dict[Engine, str] = {
     "sglang": "SGLang",
     "lmdeploy": "LMDeploy",
 }
-# Of the rule that SGLang applies whatever config.json says.
-_SGLANG_TILES = TileRule("original", min=1, max=12, thumbnail=True)
+# What SGLang applies to a request that does not say otherwise, whatever config.json says.
+_SGLANG_MAX_TILES = 12
 _HF_QK_NORM_EPS = 1e-6
 _LMDEPLOY_GROUPS = (32, 128)
 # Linears that vLLM and SGLang join to one.
 _JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-def engine_tiles(rule: TileRule, engine: Engine) -> TileRule:
-    """The tile rule that `engine` applies, as near to the artifact's as it can be."""
-    if engine == "sglang":
-        return _SGLANG_TILES
+def engine_tiles(rule: TileRule) -> TileRule:
+    """The artifact's tile rule as the engines have it: the published rule, with its thumbnail."""
     if rule.name == "single" or rule.max == 1:
         return TileRule("original", min=1, max=1)
     return TileRule("original", min=rule.min, max=rule.max, thumbnail=True)
@@ -110,29 +108,31 @@ def _split_groups(sources: Sources, engine: Engine) -> Iterator[str]:
 
 
 def _image_notes(sources: Sources, engine: Engine) -> Iterator[str]:
-    image, applied = sources.manifest.image, engine_tiles(sources.manifest.image.tiles, engine)
-    rule = image.tiles
-    single = "one tile" if applied.max == 1 else str(applied)
+    image, rule = sources.manifest.image, sources.manifest.image.tiles
+    applied, name = engine_tiles(rule), NAMES[engine]
     if rule.name == "native" and applied.max > 1:
         yield (
-            f"tiles: {NAMES[engine]} has no rule {str(rule)!r} and applies {single!r}, which takes "
+            f"tiles: {name} has no rule {str(rule)!r} and applies {str(applied)!r}, which takes "
             "more tiles for most images (480x320: 7 and not 2 at max 12). Answers change."
-        )
-    elif engine == "sglang" and rule != applied:
-        yield (
-            f"tiles: SGLang applies {single!r} to every image, and not {str(rule)!r}. Answers "
-            "change."
         )
     elif rule.name == "original" and not rule.thumbnail and applied.max > 1:
         yield (
-            f"tiles: {NAMES[engine]} adds a thumbnail to every image of several tiles, which this "
-            "artifact leaves out. Answers change."
+            f"tiles: {name} adds a thumbnail to every image of several tiles, which this artifact "
+            "leaves out. Answers change."
         )
     if engine == "sglang":
-        yield (
-            "tiles: of grids that are equally near, SGLang takes the largest, so that a square "
-            "image of any size makes 10 tiles. Answers to such images change."
-        )
+        if applied.max != _SGLANG_MAX_TILES:
+            yield (
+                f"tiles: send max_dynamic_patch={applied.max} with every request; without it "
+                f"SGLang makes up to {_SGLANG_MAX_TILES} tiles of an image."
+            )
+        if applied.min > 1:
+            yield f"tiles: SGLang has no least number of tiles, which is {applied.min} here."
+        if applied.max > 3:  # the least for which a square has two grids
+            yield (
+                "tiles: of grids that are equally near, SGLang takes the largest: a square image "
+                "of any size makes 10 tiles at max 12. Answers to such images change."
+            )
     yield (
         "pixels: the engine resizes with bicubic interpolation of its own; this artifact's "
         f"resampler is {image.resampler}. Values differ by the resampler's error."
