@@ -139,8 +139,8 @@ def _image_notes(sources: Sources, engine: Engine) -> Iterator[str]:
     )
     if image.exif == "ignore":
         yield (
-            "exif: this artifact ignores EXIF orientation, and most engines turn such photos "
-            "upright. Remove the tag from photos that have one."
+            "exif: this artifact ignores EXIF orientation; transformers turns such photos upright, "
+            "and other engines may. Remove the tag from photos that have one."
         )
     else:
         yield (
