@@ -110,7 +110,6 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, sources: Sources, engin
         bos=bos,
         stop=template.separator.strip(),
         pad=pad,
-        tidy=" " not in tokenizer.decode(tokenizer.encode("a .")),
     )
     write_json(folder / "tokenizer_config.json", settings)
     (folder / "chat_template.jinja").write_text(chat.jinja(), encoding="utf-8")

@@ -15,7 +15,7 @@ from vlmc.text.byte_level import SPLIT_PATTERN, ByteLevelVocabulary
 from vlmc.text.fast_file import SPACE
 from vlmc.text.json_tokenizer import JsonTokenizer
 from vlmc.text.piece_tokenizer import PieceTokenizer
-from vlmc.text.sentencepiece_model import LlamaVocabulary, SentencePieceVocabulary
+from vlmc.text.sentencepiece_model import TIDIED, LlamaVocabulary, SentencePieceVocabulary
 from vlmc.text.sentencepiece_proto import (
     NORMAL,
     USER_DEFINED,
@@ -43,9 +43,18 @@ def fast_tokenizer(tokenizer: OwnTokenizer, *, adds_bos: bool) -> Tokenizer:
         made = Tokenizer.from_str(tokenizer.to_json())
         if not adds_bos and tokenizer.bos_id in made.encode("").ids:
             made.post_processor = processors.Sequence([])
-        return made
-    if not isinstance(tokenizer, PieceTokenizer):
+    elif isinstance(tokenizer, PieceTokenizer):
+        made = _from_pieces(tokenizer, adds_bos=adds_bos)
+    else:
         raise TypeError(f"{type(tokenizer).__name__} is not one of the two kinds of tokenizers")
+    if " " not in tokenizer.decode(tokenizer.encode("a .")):
+        # transformers 5 ignores clean_up_tokenization_spaces of such tokenizers.
+        tidy = (decoders.Replace(spaced, tidied) for spaced, tidied in TIDIED.items())
+        made.decoder = decoders.Sequence([made.decoder, decoders.Fuse(), *tidy])
+    return made
+
+
+def _from_pieces(tokenizer: PieceTokenizer, *, adds_bos: bool) -> Tokenizer:
     added = dict(tokenizer.added)
     if isinstance(tokenizer.vocabulary, ByteLevelVocabulary):
         made = _byte_level(tokenizer.vocabulary)

@@ -46,7 +46,7 @@ def processor_files(tiles: TileRule) -> dict[str, dict[str, Any]]:
     }
 
 
-def tokenizer_config(*, bos: str | None, stop: str, pad: str | None, tidy: bool) -> dict[str, Any]:
+def tokenizer_config(*, bos: str | None, stop: str, pad: str | None) -> dict[str, Any]:
     """tokenizer_config.json beside a tokenizer.json that holds all rules."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -55,7 +55,7 @@ def tokenizer_config(*, bos: str | None, stop: str, pad: str | None, tidy: bool)
         "eos_token": stop,
         "pad_token": pad if pad is not None else stop,
         "padding_side": "left",
-        "clean_up_tokenization_spaces": tidy,
+        "clean_up_tokenization_spaces": False,  # the decoder does it
         "model_max_length": int(1e30),
         "extra_special_tokens": {
             "start_image_token": IMAGE_START,

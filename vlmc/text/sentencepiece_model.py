@@ -16,6 +16,12 @@ from vlmc.text.sentencepiece_proto import UNUSED_PIECE
 # `normalizer_spec { add_dummy_prefix: false }` as a serialized ModelProto: appended to a model,
 # protobuf merges it into the model's own normalizer_spec.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+# In this order, what `clean_up_tokenization` replaces.
+TIDIED = {
+    **{spaced: spaced[1:] for spaced in (" .", " ?", " !", " ,")},
+    " ' ": "'",
+    **{spaced: spaced[1:] for spaced in (" n't", " 'm", " 's", " 've", " 're")},
+}
 # InternLM2's vocabulary has a NUL piece, which sentencepiece 0.2.3 would warn of at every load.
 _ERRORS_ONLY = 2
 
@@ -175,9 +181,6 @@ class LlamaVocabulary(SentencePieceVocabulary):
 
 def tidy_spaces(text: str) -> str:
     """`clean_up_tokenization`: takes the space before punctuation and English contractions."""
-    for spaced in (" .", " ?", " !", " ,"):
-        text = text.replace(spaced, spaced[1:])
-    text = text.replace(" ' ", "'")
-    for spaced in (" n't", " 'm", " 's", " 've", " 're"):
-        text = text.replace(spaced, spaced[1:])
+    for spaced, tidied in TIDIED.items():
+        text = text.replace(spaced, tidied)
     return text
