@@ -27,10 +27,10 @@ from vlmc.models.language.load import load_decoder
 
 pytestmark = pytest.mark.xdist_group("export")
 # transformers 5.17: models/internvl/configuration_internvl.py, processing_internvl.py.
-# vLLM main, November 2026: model_executor/models/{registry,interns1,interns1_vit}.py.
-# LMDeploy main, August 2026: pytorch/models/internvl3_hf.py, turbomind/models/internvl.py,
+# vLLM, main branch, commit not recorded: model_executor/models/{registry,interns1,interns1_vit}.py.
+# LMDeploy, main branch, August 2026: pytorch/models/internvl3_hf.py, turbomind/models/internvl.py,
 #   turbomind/converter.py, vl/model/internvl3_hf.py.
-# SGLang main, November 2026: srt/models/internvl.py, srt/configs/internvl.py,
+# SGLang, main branch, commit not recorded: srt/models/internvl.py, srt/configs/internvl.py,
 #   srt/multimodal/processors/internvl.py.
 HF_TOP = {
     "architectures": ["InternVLForConditionalGeneration"],

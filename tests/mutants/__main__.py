@@ -157,7 +157,8 @@ def try_all(faults: Sequence[Fault], trees: Sequence[Path], artifacts: Path) -> 
 def main(names: Sequence[str]) -> int:
     """Try the faults of these names, print a line for each, and return the exit code."""
     faults = _chosen(read_faults(), names)
-    if not torch.cuda.is_available():
+    # Unlike `is_available`, this does not start CUDA, which would not survive a fork.
+    if not torch.cuda.device_count():
         for fault in [fault for fault in faults if fault.gpu]:
             said = f"not tried, since it needs a GPU: {fault.name} ({', '.join(fault.tests)})"
             print(said, flush=True)  # before a fork, which would print it again
