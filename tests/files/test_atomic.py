@@ -60,7 +60,11 @@ def test_leftovers_of_one_file_are_removed_and_no_others(tmp_path: Path) -> None
 def test_a_folder_moves_as_a_whole(tmp_path: Path) -> None:
     folder, target = tmp_path / ".partial", tmp_path / "artifact"
     (folder / "below").mkdir(parents=True)
-    (folder / "below" / "file").write_text("text")
+    private = folder / "below" / "file"
+    private.write_text("text")
+    usual = private.stat().st_mode
+    private.chmod(0o600)
     move_into_place(folder, target)
     assert (target / "below" / "file").read_text() == "text"
+    assert (target / "below" / "file").stat().st_mode == usual, "others may read it"
     assert names(tmp_path) == ["artifact"]

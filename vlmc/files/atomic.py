@@ -51,7 +51,17 @@ def remove_temporaries(path: Path) -> None:
 
 
 def move_into_place(folder: Path, target: Path) -> None:
-    """Write a finished folder to the disk, then rename it to `target`, which must not exist."""
+    """Write a finished folder to the disk, then rename it to `target`, which must not exist.
+
+    Its files get the usual permissions: safetensors writes for the owner alone.
+    """
+    probe = folder / f".{secrets.token_hex(4)}.tmp"
+    probe.touch(exist_ok=False)
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
     sync_tree(folder)
     folder.rename(target)
     sync(target.parent)
