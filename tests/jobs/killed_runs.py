@@ -69,11 +69,15 @@ def main(artifact: Path, folder: Path, kills: int) -> None:
         os.waitpid(start(artifact, str(folder / source), folder / f"whole-{name}"), 0)
         seconds = time.monotonic() - before
         done[name] = 0
-        for _ in range(kills):
+        while done[name] < kills:
             child = start(artifact, str(folder / source), out)
             time.sleep(drawn.uniform(0.1, 0.9) * seconds)
             os.kill(child, signal.SIGKILL)
-            done[name] += os.waitpid(child, 0)[1] == signal.SIGKILL
+            if os.waitpid(child, 0)[1] == signal.SIGKILL:
+                done[name] += 1
+            else:  # it ended before, so that the next run begins again
+                for path in folder.glob(f"{name}*"):
+                    path.unlink()
         code = os.waitpid(start(artifact, str(folder / source), out), 0)[1]
         if code:
             sys.exit(f"{name}: the last run ended with {code}")
