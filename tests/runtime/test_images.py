@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 from tests.image.files import alike_at_first, turned
-from vlmc import Model, load
+from vlmc import Answer, Model, load
 from vlmc.errors import ImageError, UsageError
-from vlmc.runtime.requests.request import Request
+from vlmc.runtime.images.prepare import ImagePreparer
+from vlmc.runtime.requests.request import Request, TileOrigin
+from vlmc.runtime.sampling_options import make_sampling
 
 Pictures = list[npt.NDArray[np.uint8]]
 
@@ -153,3 +155,38 @@ def test_the_most_diverse_tokens_of_each_tile_are_asked_about(
         (same,) = model.score([(given, "What?")], choices=["yes", "no"])
         (own,) = model.score([(path, "What?")], choices=["yes", "no"])
         assert same == pytest.approx(own, abs=1e-4)
+
+
+def test_images_prepared_elsewhere_are_answered_alike(
+    model: Model, artifact: Path, images: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = images / "480x320.jpg"
+    elsewhere = ImagePreparer(
+        model.artifact.manifest.image, model.tiles, TileOrigin(model.artifact.identity, "single")
+    )
+    given = elsewhere.image(path)
+    given.tiles.flags.writeable = False  # as what other processes send
+    decoded = model.statistics.images_decoded
+    (found,) = model.score([(given, "What?")], choices=["yes", "no"])
+    assert model.statistics.images_decoded == decoded
+    (expected,) = model.score([(path, "What?")], choices=["yes", "no"])
+    assert found == pytest.approx(expected, abs=1e-5)
+    reference = model.reference_answer((given, "What?"), make_sampling(max_new_tokens=1))
+    assert isinstance(reference, Answer)
+    assert not [warning for warning in recwarn if "not writable" in str(warning.message)]
+
+
+@pytest.mark.parametrize("artifact_", ["model's", "e" * 64])
+def test_images_prepared_for_another_model_are_refused(
+    artifact_: str, model: Model, images: Path
+) -> None:
+    identity = model.artifact.identity
+    own = artifact_ == "model's"
+    origin = TileOrigin(identity if own else artifact_, "native:max=4" if own else "single")
+    given = replace(model.prepare_image(images / "480x320.jpg"), origin=origin)
+    said = (
+        f"was prepared for the artifact {origin.artifact[:8]} with tiles {origin.tiles}, and this "
+        f"model is the artifact {identity[:8]} with tiles single"
+    )
+    with pytest.raises(UsageError, match=said):
+        model.generate([(given, "What?")])

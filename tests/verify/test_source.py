@@ -31,7 +31,7 @@ def test_images_are_tiled_by_the_published_rule_with_pillow_and_not_turned(minia
     photo = turned(Image.fromarray(scene(480, 320)))
     with open_source(miniature, prompt, "float32") as source:
         assert source.rule == PUBLISHED
-        found = source._dispatcher._preparer.image(photo).tiles
+        found = source._dispatcher._preparer.images.image(photo).tiles
     pixels = decode(photo, exif="ignore")
     assert np.array_equal(found, make_tiles(pixels, PUBLISHED, "pillow"))
     assert not np.array_equal(found, make_tiles(pixels, PUBLISHED, "opencv"))

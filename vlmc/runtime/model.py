@@ -24,11 +24,11 @@ from vlmc.runtime.answering import Answering, TokenScores
 from vlmc.runtime.dispatcher import Dispatcher
 from vlmc.runtime.engines.engine import VisionEngine
 from vlmc.runtime.images.encoder import ImageEncoder
-from vlmc.runtime.images.prepare import Preparer
+from vlmc.runtime.images.prepare import ImagePreparer, Preparer
 from vlmc.runtime.reference_path import ReferencePath
 from vlmc.runtime.requests.answer import Answer
 from vlmc.runtime.requests.outcome import in_order, raising
-from vlmc.runtime.requests.request import PreparedImage, Request
+from vlmc.runtime.requests.request import PreparedImage, Request, TileOrigin
 from vlmc.runtime.requests.scores import Choose, Scored, ScoreMeasure, Scores, make_choose
 from vlmc.runtime.requests.statistics import Statistics
 from vlmc.runtime.sampling_options import make_sampling
@@ -68,7 +68,9 @@ class Model:
         self.chosen = chosen
         self._prompts, self._encoder, self._reference = prompts, encoder, reference
         salt = f"{artifact.identity} {tiles}".encode()
-        self._preparer = Preparer(artifact.manifest.image, tiles, prompts)
+        origin = TileOrigin(artifact.identity, str(tiles))
+        self._images = ImagePreparer(artifact.manifest.image, tiles, origin)
+        self._preparer = Preparer(self._images, prompts)
         self._dispatcher = Dispatcher(
             self._preparer,
             loop,
@@ -294,7 +296,7 @@ class Model:
         features: list[Tensor] = []
         for source in images:
             with self._exclusively():
-                image = self._preparer.image(source)
+                image = self._images.image(source)
                 features += self._dispatcher.loop.call(
                     partial(self._encoder.encode, [image])
                 ).result()
@@ -303,6 +305,9 @@ class Model:
     def prepare_image(self, source: ImageSource) -> PreparedImage:
         """The tiles that the vision engine is given for an image.
 
+        The result may replace the image in requests to any model of the same artifact and tile
+        rule, in this process or another.
+
         Raises:
             ImageError: the image is missing, damaged or too large.
 
@@ -310,7 +315,7 @@ class Model:
         (1, 448, 448, 3)
         """
         self._check_open()
-        return self._preparer.image(source)
+        return self._images.image(source)
 
     @property
     def vision(self) -> VisionEngine:
@@ -328,7 +333,7 @@ class Model:
         self._check_open()
         return replace(
             self._dispatcher.statistics,
-            images_decoded=self._preparer.images_decoded,
+            images_decoded=self._images.images_decoded,
             tiles_encoded=self._encoder.tiles_encoded,
         )
 

@@ -59,7 +59,8 @@ class ReferencePath:
     def _features(self, image: PreparedImage) -> Tensor:
         """(tokens, hidden) of all tiles of an image, in the language model's dtype."""
         weight = self._decoder.embed_tokens.weight
-        tiles = torch.from_numpy(image.tiles).to(self._engine.device)
+        # A copy: tiles from another process may be read only.
+        tiles = torch.tensor(image.tiles, device=self._engine.device)
         kept = prune_tokens(self._engine.infer(tiles), self._tokens_per_tile)
         return kept.flatten(0, 1).to(weight.device, weight.dtype)
 

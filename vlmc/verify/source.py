@@ -31,7 +31,7 @@ from vlmc.models.vision.load import load_tower
 from vlmc.models.vision.tower import VisionTower, normalize_tiles
 from vlmc.runtime.dispatcher import Dispatcher
 from vlmc.runtime.images.encoder import ImageEncoder
-from vlmc.runtime.images.prepare import PreparedRequest, Preparer
+from vlmc.runtime.images.prepare import ImagePreparer, PreparedRequest, Preparer
 from vlmc.runtime.memory_plan import cache_tokens
 from vlmc.runtime.requests.outcome import in_order, raising
 from vlmc.runtime.scheduler.sequence import Generated, Result, Sampling, Spent, TopTokens
@@ -147,7 +147,7 @@ class Source:
             cache_tokens=cache_tokens(decoder, rules.max_batch_tokens),
         )
         self._dispatcher: Dispatcher | None = Dispatcher(
-            Preparer(self.image_rules, self.rule, self._prompts),
+            Preparer(ImagePreparer(self.image_rules, self.rule), self._prompts),
             loop,
             config,
             prefix_cache=rules.prefix_cache,

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vlmc.artifact.manifest import ImageRules
+from vlmc.errors import UsageError
 from vlmc.image.decode import ImageNote, read_picture
 from vlmc.image.preprocess import read_tiles
 from vlmc.image.source import (
@@ -23,7 +24,7 @@ from vlmc.image.source import (
 )
 from vlmc.image.tiles import TileRule
 from vlmc.runtime.images.cache import KEPT_TILE_BYTES, ContentCache
-from vlmc.runtime.requests.request import PreparedImage, split_request
+from vlmc.runtime.requests.request import PreparedImage, TileOrigin, split_request
 from vlmc.text.prompt import PromptBuilder
 
 
@@ -47,11 +48,14 @@ class PreparedRequest:
         return tuple(image.notes for image in self.images)
 
 
-class Preparer:
-    """Decodes, tiles and tokenizes; keeps the last few images for the questions that follow."""
+class ImagePreparer:
+    """Decodes and tiles images; keeps the last few for the questions that follow."""
 
-    def __init__(self, rules: ImageRules, tiles: TileRule, prompts: PromptBuilder) -> None:
-        self._rules, self._tiles, self._prompts = rules, tiles, prompts
+    def __init__(
+        self, rules: ImageRules, tiles: TileRule, origin: TileOrigin | None = None
+    ) -> None:
+        """`origin` goes into every image, and prepared images of another one are refused."""
+        self._rules, self._tiles, self._origin = rules, tiles, origin
         # Streams that are open at once, and `encode` beside them, prepare on threads of their own.
         self._kept: ContentCache[PreparedImage] = ContentCache(
             KEPT_TILE_BYTES, lambda image: image.tiles.nbytes
@@ -59,31 +63,15 @@ class Preparer:
         self._counting = threading.Lock()
         self.images_decoded = 0
 
-    def request(self, request: object) -> PreparedRequest:
-        """Prepare one request.
-
-        Raises:
-            VlmcError: the request, one of its images or its prompt is not usable.
-        """
-        start = time.perf_counter()
-        sources, question = split_request(request)
-        images = tuple(self.image(source) for source in sources)
-        prompt = self._prompts.build(question, [len(image.tiles) for image in images])
-        return PreparedRequest(
-            prompt_ids=tuple(prompt.ids),
-            image_token_id=prompt.image_token_id,
-            images=images,
-            prepare_ms=(time.perf_counter() - start) * 1e3,
-        )
-
     def image(self, source: ImageSource | PreparedImage) -> PreparedImage:
         """Decode and tile one image, or take it from the last few by its content.
 
         Raises:
             ImageError: it is missing, damaged, too large, or not an image.
+            UsageError: it was prepared for another artifact or with another tile rule.
         """
         if isinstance(source, PreparedImage):
-            return source
+            return self._checked(source)
         name, rules, picture = describe(source), self._rules, None
         content = resolve_source(source, name)
         if isinstance(content, Path):
@@ -109,13 +97,47 @@ class Preparer:
             )
             if picture is None:
                 self._count_decoded()
-            return PreparedImage(digest, tiled.tiles, notes=notes | tiled.notes)
+            return PreparedImage(
+                digest, tiled.tiles, notes=notes | tiled.notes, origin=self._origin
+            )
 
         return self._kept.get_or_compute(digest, prepared)
+
+    def _checked(self, image: PreparedImage) -> PreparedImage:
+        if image.origin not in (None, self._origin) and self._origin is not None:
+            raise UsageError(
+                f"the image was prepared for {image.origin}, and this model is {self._origin}; "
+                "prepare it for this one"
+            )
+        return image
 
     def _count_decoded(self) -> None:
         with self._counting:
             self.images_decoded += 1
+
+
+class Preparer:
+    """Makes tiles and token ids of requests."""
+
+    def __init__(self, images: ImagePreparer, prompts: PromptBuilder) -> None:
+        self.images, self._prompts = images, prompts
+
+    def request(self, request: object) -> PreparedRequest:
+        """Prepare one request.
+
+        Raises:
+            VlmcError: the request, one of its images or its prompt is not usable.
+        """
+        start = time.perf_counter()
+        sources, question = split_request(request)
+        images = tuple(self.images.image(source) for source in sources)
+        prompt = self._prompts.build(question, [len(image.tiles) for image in images])
+        return PreparedRequest(
+            prompt_ids=tuple(prompt.ids),
+            image_token_id=prompt.image_token_id,
+            images=images,
+            prepare_ms=(time.perf_counter() - start) * 1e3,
+        )
 
 
 def _digest(content: bytes | Pixels, notes: frozenset[ImageNote]) -> bytes:

@@ -42,14 +42,15 @@ class TileUpload:
             after the next one.
         """
         if not self._slots:
-            joined = images[0] if len(images) == 1 else np.concatenate(images)
-            return torch.from_numpy(joined)
+            # Tiles from another process may be read only, of which torch would warn.
+            alone = len(images) == 1 and images[0].flags.writeable
+            return torch.from_numpy(images[0] if alone else np.concatenate(images))
         slot = self._slots[self._next]
         self._next = 1 - self._next
         slot.copied.synchronize()
         count = 0
         for image in images:
-            slot.host[count : count + len(image)] = torch.from_numpy(image)
+            slot.pixels[count : count + len(image)] = image
             count += len(image)
         current = torch.cuda.current_stream(self._device)
         # The batch before the last was read from this buffer.
@@ -71,6 +72,7 @@ class _Slot:
 
     def __init__(self, device: torch.device, capacity: int) -> None:
         self.host = torch.empty((capacity, *_TILE_SHAPE), dtype=torch.uint8, pin_memory=True)
+        self.pixels = self.host.numpy()
         self.device = torch.empty((capacity, *_TILE_SHAPE), dtype=torch.uint8, device=device)
         self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.read = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from vlmc.errors import UsageError
 from vlmc.image.decode import ImageNote
 from vlmc.image.source import ImageSource, describe, is_image_source
+
+if TYPE_CHECKING:
+    # Processes that only prepare images do without torch.
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TileOrigin:
+    """The artifact's identity and the tile rule, as text, that tiles were made by."""
+
+    artifact: str
+    tiles: str
+
+    def __str__(self) -> str:
+        return f"the artifact {self.artifact[:8]} with tiles {self.tiles}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +36,14 @@ class PreparedImage:
 
     In a request it replaces its image, which is then neither decoded nor tiled. `features`
     (256 · T, hidden), where given, replace the vision engine's. `notes` is what decoding left
-    unused.
+    unused. A model refuses tiles of another `origin` than its own; None passes everywhere.
     """
 
     digest: bytes
     tiles: npt.NDArray[np.uint8]
     features: Tensor | None = None
     notes: frozenset[ImageNote] = frozenset()
+    origin: TileOrigin | None = None
 
 
 Request: TypeAlias = (
