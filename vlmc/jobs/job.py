@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from vlmc.jobs.audit import Audit
 from vlmc.jobs.file_index import FileIndex, InputChanges, refuse_changes
@@ -16,14 +16,14 @@ from vlmc.jobs.input.openai_batch import BatchRows
 from vlmc.jobs.input.prompts import Prompt
 from vlmc.jobs.input.questions import Questions
 from vlmc.jobs.input.rows import Rows
-from vlmc.jobs.ledger import Ledger, locked_ledger
+from vlmc.jobs.ledger import locked_ledger
 from vlmc.jobs.output.failures import Failures
 from vlmc.jobs.output.files import OutputFiles
 from vlmc.jobs.output.journal import Journal, encode_line, recover, replace_lines
-from vlmc.jobs.output.openai_lines import BatchLines, TokenModel
-from vlmc.jobs.output.table_lines import TableLines
+from vlmc.jobs.output.openai_lines import TokenModel
 from vlmc.jobs.preflight import check_job
 from vlmc.jobs.question_runner import Model, QuestionRunner
+from vlmc.jobs.settings import JobSettings
 from vlmc.jobs.stop import Stop
 from vlmc.jobs.summary import JobSummary
 from vlmc.progress.channel import report
@@ -74,18 +74,9 @@ def run_job(
     """
     started_at = time.monotonic()
     check_job(rows, prompts, out, choices, max_new_tokens, confidence)
-    ledger = Ledger(
-        artifact=artifact,
-        tiles=tiles,
-        input=rows.identity,
-        prompts=None if rows.prompted else [_identity(prompt) for prompt in prompts],
-        choices=list(choices) if choices else None,
-        max_new_tokens=None if choices else max_new_tokens,
-        confidence=confidence,
-        score=measure if choices or any(prompt.choices for prompt in prompts) else None,
-        thresholds=thresholds,
-    )
-    form = _form(model, rows, out.suffix != ".parquet", confidence, measure)
+    settings = JobSettings(_tuple(choices), max_new_tokens, confidence, measure)
+    ledger = settings.ledger(rows, prompts, artifact=artifact, tiles=tiles, thresholds=thresholds)
+    form = settings.form(model, isinstance(rows, BatchRows), out.suffix != ".parquet")
     stop = stop or Stop()
     runner = QuestionRunner(model, form, choices, max_new_tokens, measure, stop, audit)
     with locked_ledger(out) as ledger_file:
@@ -130,7 +121,8 @@ def stream_job(
     """As `run_job`, but `write` gets each line, a JSON object, as soon as it is answered."""
     started_at = time.monotonic()
     check_job(rows, prompts, None, choices, max_new_tokens, confidence)
-    form = _form(model, rows, True, confidence, measure)
+    settings = JobSettings(_tuple(choices), max_new_tokens, confidence, measure)
+    form = settings.form(model, isinstance(rows, BatchRows), True)
     stop = stop or Stop()
     runner = QuestionRunner(model, form, choices, max_new_tokens, measure, stop, audit)
     questions, failures, done = Questions(rows, prompts), Failures(), 0
@@ -172,17 +164,8 @@ class _Summary:
         )
 
 
-def _form(
-    model: JobModel, rows: Rows, other_columns: bool, confidence: bool, measure: ScoreMeasure
-) -> TableLines | BatchLines:
-    if isinstance(rows, BatchRows):
-        return BatchLines(model)
-    return TableLines(other_columns, confidence, measure)
-
-
-def _identity(prompt: Prompt) -> list[Any]:
-    """A question in the ledger; without its own choices as before there were such."""
-    return [prompt.question, prompt.text, *([list(prompt.choices)] if prompt.choices else [])]
+def _tuple(choices: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if choices is None else tuple(choices)
 
 
 class _Passage:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vlmc.errors import UsageError
 from vlmc.files.atomic import sync
@@ -26,6 +26,7 @@ class Ledger:
     the input, `prompts` pairs of question id and text, or None where the rows have their own, and
     `score` the measure by which choices are compared, or None where answers are generated.
     `thresholds` is the SHA-256 of the file of thresholds that decide the answers, if any.
+    `part_rows` is how many rows a part holds, of an output that is a folder of parts.
     """
 
     artifact: str
@@ -37,6 +38,7 @@ class Ledger:
     confidence: bool
     score: str | None
     thresholds: str | None = None
+    part_rows: int | None = None
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         """What differs from the stored ledger, in words."""
@@ -49,31 +51,31 @@ class Ledger:
 
 
 class LedgerFile:
-    """The ledger of an output, locked for as long as the job runs."""
+    """The stored ledger of an output."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self._path = path
-        self._file = file
+    def __init__(self, name: str, content: bytes, store: Callable[[bytes], None]) -> None:
+        """`content` is empty for a new one; `store` replaces it."""
+        self._name, self._content, self._store = name, content, store
 
-    def bind(self, ledger: Ledger, out: Path, started: bool) -> None:
+    @property
+    def part_rows(self) -> int | None:
+        """The rows of a part, as an earlier run chose them."""
+        found = (self._stored() or {}).get("part_rows")
+        return found if isinstance(found, int) and found > 0 else None
+
+    def bind(self, ledger: Ledger, out: object, started: bool) -> None:
         """Store the ledger of a new output, or compare with that of one already `started`.
 
         `UsageError` names what differs.
         """
-        self._file.seek(0)
-        content = self._file.read()
         if not started:
-            self._store(ledger)
+            text = json.dumps({"schema": SCHEMA, **asdict(ledger)}, ensure_ascii=False, indent=1)
+            self._store(text.encode("utf-8", "surrogatepass") + b"\n")
             return
-        try:
-            stored = json.loads(content)
-        except ValueError:
-            stored = None
-        if not isinstance(stored, dict):
-            if not content:
-                self._path.unlink()
+        stored = self._stored()
+        if stored is None:
             raise UsageError(
-                f"{out}: exists, but its ledger {self._path.name} is missing or damaged, so "
+                f"{out}: exists, but its ledger {self._name} is missing or damaged, so "
                 "what it was made from is unknown; choose another output or remove this one"
             )
         if stored.get("schema") != SCHEMA:
@@ -89,27 +91,35 @@ class LedgerFile:
                 + ". Run it as it was started, choose another output, or remove this one"
             )
 
-    def _store(self, ledger: Ledger) -> None:
-        text = json.dumps({"schema": SCHEMA, **asdict(ledger)}, ensure_ascii=False, indent=1)
-        # In place, because the lock belongs to this file. A ledger that a kill cut off is
-        # rewritten, because the output has no line yet.
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        sync(self._path.parent)
+    def _stored(self) -> dict[str, Any] | None:
+        try:
+            stored = json.loads(self._content)
+        except ValueError:
+            return None
+        return stored if isinstance(stored, dict) else None
 
 
 @contextmanager
-def locked_ledger(out: Path) -> Iterator[LedgerFile]:
-    """The locked ledger of `out`; `UsageError` if another job holds the lock."""
-    path = out.with_name(out.name + ".ledger.json")
+def locked_ledger(out: Path, path: Path | None = None) -> Iterator[LedgerFile]:
+    """The locked ledger of `out`, at `path` or beside it; `UsageError` if another job holds the
+    lock."""
+    path = path or out.with_name(out.name + ".ledger.json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = path.open("r+b" if path.exists() else "x+b")
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error}); choose another output") from error
+
+    def store(content: bytes) -> None:
+        # In place, because the lock belongs to this file. A ledger that a kill cut off is
+        # rewritten, because the output has no line yet.
+        file.seek(0)
+        file.truncate()
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        sync(path.parent)
+
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +127,12 @@ def locked_ledger(out: Path) -> Iterator[LedgerFile]:
             raise UsageError(
                 f"{out}: another job is writing it; wait for that one or choose another output"
             ) from None
-        yield LedgerFile(path, file)
+        try:
+            yield LedgerFile(path.name, file.read(), store)
+        finally:
+            # One that was made only to be locked says nothing of the output.
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
 
 
 def _short(value: object) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vlmc.errors import UsageError
 from vlmc.files.atomic import atomic_path
@@ -53,6 +54,48 @@ def check_passed_on_to_json(rows: ParquetRows) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class ParquetForm:
+    """The Arrow schemas of an output: `own` of the job's columns, `passed_on` of the input's.
+
+    `lists` says whether the column `image` holds lists.
+    """
+
+    own: Any
+    passed_on: Any
+    lists: bool
+
+    @classmethod
+    def of(cls, rows: Rows, out: Path, columns: tuple[str, ...]) -> ParquetForm:
+        """The form of an output on `rows`, whose own columns are `columns`."""
+        arrow, _ = import_pyarrow(out)
+        lists = _has_image_lists(arrow, rows)
+        return cls(_own_schema(arrow, lists, columns), passed_on_schema(rows, out), lists)
+
+    @property
+    def schema(self) -> Any:
+        """All columns."""
+        import pyarrow
+
+        return pyarrow.schema([*self.own, *self.passed_on])
+
+    def table(self, lines: Sequence[dict[str, Any]], others: Sequence[Any]) -> Any:
+        """Lines, and an array for each of the other columns, as an Arrow table."""
+        import pyarrow
+
+        flat = [_storable(line, self.lists) for line in lines]
+        values = [pyarrow.array([line[p.name] for line in flat], p.type) for p in self.own]
+        return pyarrow.table([*values, *others], schema=self.schema)
+
+    def passed_on_arrays(self, rows: Sequence[InputRow]) -> list[Any]:
+        """An array for each of the other columns, with a value for each of the rows."""
+        import pyarrow
+
+        return [
+            pyarrow.array([row.columns.get(p.name) for row in rows], p.type) for p in self.passed_on
+        ]
+
+
 def write_parquet(
     out: Path, lines: Iterator[dict[str, Any]], rows: Rows, columns: tuple[str, ...]
 ) -> None:
@@ -61,24 +104,21 @@ def write_parquet(
     `lines` are in the order of their rows and hold every row at least once; `columns` are theirs.
     """
     arrow, parquet = import_pyarrow(out)
-    passed_on = passed_on_schema(rows, out)
-    lists = _has_image_lists(arrow, rows)
-    own = _own_schema(arrow, lists, columns)
+    form = ParquetForm.of(rows, out, columns)
     grouped = itertools.groupby(lines, key=lambda line: line["row"])
-    schema = arrow.schema([*own, *passed_on])
-    with atomic_path(out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for count, others in _passed_on_columns(arrow, rows, passed_on):
+    with atomic_path(out) as temporary, parquet.ParquetWriter(temporary, form.schema) as writer:
+        for count, others in _passed_on_columns(rows, form):
             answered = [list(next(grouped)[1]) for _ in range(count)]
             places = [place for place, group in enumerate(answered) for _ in group]
-            flat = [_storable(line, lists) for group in answered for line in group]
-            values = [arrow.array([line[p.name] for line in flat], p.type) for p in own]
-            values += [column.take(arrow.array(places)) for column in others]
-            writer.write_table(arrow.table(values, schema=schema))
+            flat = [line for group in answered for line in group]
+            taken = [column.take(arrow.array(places)) for column in others]
+            writer.write_table(form.table(flat, taken))
 
 
-def read_parquet_lines(out: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The lines that `write_parquet` wrote, without the other columns."""
-    _, parquet = import_pyarrow(out)
+def read_parquet_lines(out: Path | BinaryIO, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The lines of an output, without the other columns."""
+    import pyarrow.parquet as parquet
+
     names = list(columns)
     with parquet.ParquetFile(out) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=names):
@@ -97,20 +137,18 @@ def _own_schema(arrow: Any, lists: bool, columns: tuple[str, ...]) -> Any:
     return arrow.schema([(name, types.get(name, text)) for name in columns])
 
 
-def _passed_on_columns(arrow: Any, rows: Rows, schema: Any) -> Iterator[tuple[int, list[Any]]]:
-    """(number of rows, an array for each of `schema`'s columns), over all rows."""
-    if not schema.names:
+def _passed_on_columns(rows: Rows, form: ParquetForm) -> Iterator[tuple[int, list[Any]]]:
+    """(number of rows, an array for each of the other columns), over all rows."""
+    names = form.passed_on.names
+    if not names:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             yield min(ROWS_AT_ONCE, len(rows) - start), []
     elif isinstance(rows, ParquetRows):
-        for _, batch in rows.batches(0, schema.names, ROWS_AT_ONCE):
-            yield batch.num_rows, [batch.column(name) for name in schema.names]
+        for _, batch in rows.batches(0, names, ROWS_AT_ONCE):
+            yield batch.num_rows, [batch.column(name) for name in names]
     else:
-        for batch in _batched(rows):
-            yield (
-                len(batch),
-                [arrow.array([row.columns.get(p.name) for row in batch], p.type) for p in schema],
-            )
+        for group in _batched(rows):
+            yield len(group), form.passed_on_arrays(group)
 
 
 def _has_image_lists(arrow: Any, rows: Rows) -> bool:
