@@ -8,6 +8,7 @@ from vlmc.version import __version__
 
 if TYPE_CHECKING:
     from vlmc.artifact.integrity import Artifact, open_artifact
+    from vlmc.runtime.batch_answers import BatchAnswers
     from vlmc.runtime.load import load
     from vlmc.runtime.model import Model
     from vlmc.runtime.requests.answer import Answer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Artifact",
+    "BatchAnswers",
     "Model",
     "Scores",
     "Statistics",
@@ -33,6 +35,7 @@ _HOMES = {
     "Statistics": "vlmc.runtime.requests.statistics",
     "Artifact": "vlmc.artifact.integrity",
     "open_artifact": "vlmc.artifact.integrity",
+    "BatchAnswers": "vlmc.runtime.batch_answers",
 }
 
 
