@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vlmc.jobs.input.remote import RemoteFile
-from vlmc.jobs.input.rows import ImageInput, OneImage
+
+if TYPE_CHECKING:
+    # Processes that only prepare images do without torch, which rows lead to.
+    from vlmc.jobs.input.rows import ImageInput, OneImage
 
 # A store answers after tens of milliseconds, in which a thread only waits.
 THREADS = 32

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from vlmc.runtime.cache.block_key import ImageRun
 from vlmc.runtime.requests.request import PreparedImage
 from vlmc.runtime.scheduler.choice_trie import ChoiceTrie, TrieNode
+
+if TYPE_CHECKING:
+    # Who only describes requests does without torch.
+    import torch
+    from torch import Tensor
+
+    from vlmc.runtime.cache.block_key import ImageRun
 
 
 @dataclass(frozen=True, slots=True)
