@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +97,23 @@ def artifacts(
 def artifact(artifacts: Callable[[str], Path]) -> Path:
     """The artifact of the InternLM2 miniature with the 300M tower; read only."""
     return artifacts("internlm2-300m")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """Ray, on a cluster of two cores that all tests of a process share."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=256 << 20,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    yield ray
+    ray.shutdown()
 
 
 def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -8,6 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from vlmc.cli.views.pace import Pace
 from vlmc.cli.views.plain_view import PlainView
 from vlmc.cli.views.progress import show_progress
 from vlmc.cli.views.terminal_view import TerminalView
@@ -192,3 +193,18 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_bytes(size: int, text: str) -> None:
     assert bytes_text(size) == text
+
+
+def test_rates_of_workers(now: list[float]) -> None:
+    now[0] = 0.0
+    pace = Pace(Progress("answers", 5, 100, shares=(5, 0)))
+    assert pace.shares == ""
+    now[0] = 60.0
+    pace = Pace.following(pace, Progress("answers", 35, 100, shares=(25, 10)))
+    assert pace.line == (
+        "answers: 35 of 100, 30 a minute, 2 min 10 s left; by worker: 20, 10 a minute"
+    )
+    many = Pace(Progress("answers", 0, 100, shares=(0,) * 9))
+    now[0] = 120.0
+    many = Pace.following(many, Progress("answers", 45, 100, shares=tuple(range(1, 10))))
+    assert many.shares == "by worker: 1 to 9 a minute"

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,6 +26,7 @@ LANGUAGES = {"sh", "text", "yaml", "python", "json"}
 NOT_RUN = {
     "accuracy.md": "thresholds need about a hundred positive labels in each half of the data",
     "bench.md": "the 8B shape needs a GPU",
+    "ray.md": "a cluster of several machines",
     "tensorrt.md": "plans for a card are built in tests of their own, and run on that card alone",
     "vision-gpu.md": "inductor needs a GPU",
 }
@@ -51,7 +53,21 @@ def workplace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return folder
 
 
-@pytest.mark.parametrize("name", RUN)
+def on_ray(name: str) -> Any:
+    """The page as a parameter; those with Ray share a process, and so a cluster."""
+    is_ray = name == "ray.md"
+    return pytest.param(name, marks=[pytest.mark.xdist_group("ray")] if is_ray else [])
+
+
+@pytest.fixture
+def cluster_if_needed(request: pytest.FixtureRequest) -> None:
+    """Ray, for the page on it."""
+    if request.node.callspec.params["name"] == "ray.md":
+        request.getfixturevalue("cluster")
+
+
+@pytest.mark.usefixtures("cluster_if_needed")
+@pytest.mark.parametrize("name", [on_ray(name) for name in RUN])
 def test_commands_run_in_order(name: str, workplace: Path) -> None:
     page = PAGES[name]
     whole = [text for text in page.blocks("yaml") if "version:" in text]
@@ -61,7 +77,10 @@ def test_commands_run_in_order(name: str, workplace: Path) -> None:
         run(command)
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.blocks("python")])
+@pytest.mark.usefixtures("cluster_if_needed")
+@pytest.mark.parametrize(
+    "name", [on_ray(name) for name, page in PAGES.items() if page.blocks("python")]
+)
 def test_python_runs(name: str, workplace: Path) -> None:
     with load("artifacts/inspection", device="cpu") as model:
         for example in PAGES[name].blocks("python"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,27 @@ from vlmc.cli.options import (
     print_json,
     refuse_beside,
     reporting_errors,
-    resumable,
 )
-from vlmc.errors import AccuracyError, UsageError, VlmcError
+from vlmc.errors import UsageError, VlmcError
 
 if TYPE_CHECKING:
-    from vlmc.runtime.model import Model
     from vlmc.runtime.requests.scores import ScoreMeasure
+
+
+def _parse_address(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    """The callback of --ray, which takes an argument that follows it for its address."""
+    if value is None:
+        return None
+    from vlmc.jobs.ray.address import is_address
+
+    if not is_address(value):
+        raise click.BadParameter(
+            f"{value!r} is not an address, which is auto, HOST:PORT or ray://HOST:PORT. To give "
+            "none, write --ray at the end or before another option."
+        )
+    return value
 
 
 @click.command()
@@ -101,6 +114,22 @@ if TYPE_CHECKING:
     help="Answer this share of the questions again by the plain reference path, and report the "
     "agreement.",
 )
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="local",
+    callback=_parse_address,
+    metavar="[ADDRESS]",
+    help="Run on all GPUs of this machine, or of the Ray cluster at ADDRESS: auto, HOST:PORT or "
+    "ray://HOST:PORT. The output is a folder of parts.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="With --ray, how many copies of the model answer. [default: one on each GPU, or else one "
+    "for every 4 cores]",
+)
 @click.option("--retry-errors", is_flag=True, help="Rerun the lines that hold an error.")
 @click.option(
     "--strict-input",
@@ -132,6 +161,8 @@ def run(
     max_errors: int | None,
     deadline: float | None,
     audit: float | None,
+    address: str | None,
+    workers: int | None,
     retry_errors: bool,
     strict_input: bool,
     require_verified: bool,
@@ -146,17 +177,18 @@ def run(
     of INPUT. The results of an OpenAI batch are in OpenAI's form.
     """
     started_at = time.monotonic()
+    from vlmc.cli.job_request import JobRequest
+    from vlmc.cli.run_local import run_local
+    from vlmc.cli.run_ray import run_on_ray
     from vlmc.cli.views.progress import show_progress
-    from vlmc.jobs.audit import Audit
     from vlmc.jobs.input.open import open_input
     from vlmc.jobs.input.prompts import prompts_from_file, prompts_from_texts
-    from vlmc.jobs.input.remote import RemoteFile, is_remote
-    from vlmc.jobs.job import run_job, stream_job
-    from vlmc.jobs.output.upload import upload, writable_output
-    from vlmc.jobs.preflight import check_job
-    from vlmc.jobs.stop import Stop, stopping_on_interrupt
-    from vlmc.jobs.thresholds import ThresholdModel, check_input, with_choices
-    from vlmc.jobs.verified_questions import unverified_warning
+    from vlmc.jobs.output.parts import PartsFolder
+    from vlmc.jobs.output.upload import writable_output
+    from vlmc.jobs.preflight import check_job, check_questions
+    from vlmc.jobs.settings import JobSettings
+    from vlmc.jobs.stop import Stop
+    from vlmc.jobs.thresholds import check_input, with_choices
     from vlmc.progress.channel import report
     from vlmc.progress.events import Note
     from vlmc.runtime.requests.thresholds import read_thresholds
@@ -167,6 +199,10 @@ def run(
         raise UsageError(
             "--retry-errors, --strict-input and --json cannot be used with -o -; write to a file"
         )
+    if address is None and workers is not None:
+        raise UsageError("--workers has no effect without --ray; add it, or leave --workers out")
+    if address is not None and to_stdout:
+        raise UsageError("--ray writes a folder of parts, so -o - cannot be used; name a folder")
     source = sources[0]
     with show_progress():
         rows = open_input(source)
@@ -186,62 +222,39 @@ def run(
             f"--max-new-tokens is given, but all questions of {file} have choices, which are "
             "scored whole; leave it out"
         )
-    labels = None if choices is None else [choice.strip() for choice in choices.split(",")]
-    length = max_new_tokens or 5
-    measure = score or "logprob"
+    labels = None if choices is None else tuple(choice.strip() for choice in choices.split(","))
+    settings = JobSettings(labels, max_new_tokens or 5, confidence, score or "logprob")
+    request = JobRequest(
+        artifact=artifact,
+        rows=rows,
+        prompts=prompts,
+        output=output,
+        settings=settings,
+        thresholds=thresholds,
+        tiles=tiles,
+        device=device,
+        devices=devices,
+        engine=engine,
+        audit=audit,
+        retry_errors=retry_errors,
+        strict_input=strict_input,
+        require_verified=require_verified,
+        stop=Stop(max_errors=max_errors, seconds=deadline, since=started_at),
+    )
     # Before the model is loaded, which may take minutes.
-    out = None if to_stdout else writable_output(output)
-    check_job(rows, prompts, out, labels, length, confidence)
-
-    from vlmc.runtime.load import load
-
-    loaded = partial(load, artifact, device=device, devices=devices, tiles=tiles, engine=engine)
-    with show_progress(), loaded() as model:
+    asked = (labels, settings.max_new_tokens, confidence)
+    if address is None:
+        out = None if to_stdout else writable_output(output)
+        check_job(rows, prompts, out, *asked)
+        job = partial(run_local, request, out)
+    else:
+        folder = PartsFolder.of(output)
+        check_questions(rows, prompts, folder.suffix, *asked)
+        job = partial(run_on_ray, request, folder, address, workers)
+    with show_progress():
         if rows.text_only:
             report(Note(f"{source}: has no column image, so its prompts are asked as text alone"))
-        status, reasons, verified = _accuracy_in_use(model)
-        report(Note(f"{artifact}: {model.engine}, tiles {model.tiles}, accuracy {status}"))
-        if verified and (warning := unverified_warning(verified, rows, prompts)):
-            reasons = (*reasons, warning)
-        for reason in reasons:
-            report(Note(reason))
-        if require_verified and status != "passed":
-            raise AccuracyError(
-                f"the accuracy of {artifact} with {model.engine} and tiles {model.tiles} is "
-                f"{status}, and --require-verified needs it passed. Run `vlmc verify accuracy "
-                f"{artifact}` on this machine first, or leave the option out."
-            )
-        answering: Model | ThresholdModel = model
-        if thresholds is not None:
-            thresholds.check_artifact(model.artifact, model.tiles)
-            answering = ThresholdModel(model, thresholds, measure)
-        stop = Stop(max_errors=max_errors, seconds=deadline, since=started_at)
-        ask = partial(
-            stream_job if to_stdout else run_job,
-            answering,
-            rows,
-            prompts,
-            choices=labels,
-            max_new_tokens=length,
-            confidence=confidence,
-            measure=measure,
-            stop=stop,
-            audit=None if audit is None else Audit(answering, audit),
-        )
-        with resumable(), stopping_on_interrupt(stop):
-            if out is None:
-                summary = ask(_write_to_stdout)
-            else:
-                summary = ask(
-                    out,
-                    artifact=model.artifact.identity,
-                    tiles=str(model.tiles),
-                    retry_errors=retry_errors,
-                    strict_input=strict_input,
-                    thresholds=None if thresholds is None else thresholds.digest,
-                )
-            if out is not None and is_remote(output) and not summary.remaining:
-                upload(out, RemoteFile(output))
+        summary = job()
         for line in input_lines(summary):
             report(Note(line))
     if as_json:
@@ -292,25 +305,3 @@ def _check_options(
             "--choices and --max-new-tokens are both given, but choices are scored whole; leave "
             "one out"
         )
-
-
-def _write_to_stdout(line: bytes) -> None:
-    stream = sys.stdout.buffer
-    try:
-        stream.write(line)
-        stream.flush()
-    except BrokenPipeError:
-        raise VlmcError("the program that reads stdout has ended; the job stops") from None
-
-
-def _accuracy_in_use(model: Model) -> tuple[str, tuple[str, ...], frozenset[str]]:
-    """The status of the engine and tile rule in use, which reports are ignored and why, and the
-    ids of the verified questions."""
-    from vlmc.artifact.accuracy_status import read_accuracy
-
-    artifact = model.artifact
-    found = read_accuracy(artifact.folder, artifact.identity)
-    if model.tiles != artifact.manifest.image.tiles:
-        status = f"unverified, since the artifact's tile rule is {artifact.manifest.image.tiles}"
-        return status, (), frozenset()
-    return found.status(model.chosen), found.ignored, found.questions

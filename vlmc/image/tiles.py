@@ -95,6 +95,11 @@ class TileRule:
                     f"remove tiles.{key} or choose another rule"
                 )
 
+    @property
+    def most_tiles(self) -> int:
+        """The most tiles of an image, with the thumbnail."""
+        return self.max + self.thumbnail
+
     def __str__(self) -> str:
         """The text that `parse_tiles` reads back, with every value."""
         if self.name == "single":

@@ -36,14 +36,26 @@ class AuditResult:
     failed: int
     disagreements: tuple[Mapping[str, Any], ...]
 
+    def plus(self, other: AuditResult) -> AuditResult:
+        """Both together."""
+        listed = (*self.disagreements, *other.disagreements)
+        return AuditResult(
+            self.checked + other.checked,
+            self.agreed + other.agreed,
+            self.failed + other.failed,
+            listed[:MAX_DISAGREEMENTS],
+        )
+
 
 class Audit:
-    """Answers a share of the questions again. Which ones follows from their line numbers."""
+    """Answers a share of the questions again. Which ones follows from their line numbers.
+
+    `result` is what was found so far.
+    """
 
     def __init__(self, model: ReferenceModel, share: float) -> None:
         self._model, self._share = model, share
-        self._checked = self._agreed = self._failed = 0
-        self._disagreements: list[Mapping[str, Any]] = []
+        self.result = AuditResult(0, 0, 0, ())
 
     def check(self, question: Question, work: Sampling | Choose, text: str) -> None:
         """Compare the answer `text`, if the question is in the sample.
@@ -63,25 +75,22 @@ class Audit:
             # torch raises a RuntimeError where a CPU or GPU has too little memory.
             if not isinstance(error, MemoryError) and "memory" not in str(error):
                 raise
-            self._failed += 1
+            self.result = self.result.plus(AuditResult(0, 0, 1, ()))
             return
-        self._checked += 1
-        if reference == text:
-            self._agreed += 1
-        elif len(self._disagreements) < MAX_DISAGREEMENTS:
-            self._disagreements.append(
-                {
-                    "row": question.row.number,
-                    "question": question.prompt.question,
-                    "answer": text,
-                    "reference": shorten(reference),
-                }
-            )
+        agreed = reference == text
+        disagreement = {
+            "row": question.row.number,
+            "question": question.prompt.question,
+            "answer": text,
+            "reference": shorten(reference),
+        }
+        checked = AuditResult(1, int(agreed), 0, () if agreed else (disagreement,))
+        self.result = self.result.plus(checked)
 
-    @property
-    def result(self) -> AuditResult:
-        """What was found so far."""
-        return AuditResult(self._checked, self._agreed, self._failed, tuple(self._disagreements))
+    def take(self) -> AuditResult:
+        """What was found since the last call."""
+        found, self.result = self.result, AuditResult(0, 0, 0, ())
+        return found
 
     def _is_sampled(self, line: int) -> bool:
         digest = hashlib.blake2b(line.to_bytes(8, "big"), digest_size=8).digest()

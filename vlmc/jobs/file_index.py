@@ -109,7 +109,7 @@ class FileIndex:
         write_chunks(self._path, (encode_line(asdict(file)) for file in self._files))
 
 
-def refuse_changes(out: Path, changes: InputChanges) -> None:
+def refuse_changes(out: object, changes: InputChanges) -> None:
     """`UsageError` if there are changes."""
     if changes:
         raise UsageError(

@@ -14,6 +14,7 @@ from typing import Any
 from vlmc.errors import UsageError
 from vlmc.files.atomic import sync
 from vlmc.files.units import shorten
+from vlmc.jobs.output.parts import LEDGER, PartsFolder
 
 SCHEMA = 2
 
@@ -133,6 +134,23 @@ def locked_ledger(out: Path, path: Path | None = None) -> Iterator[LedgerFile]:
             # One that was made only to be locked says nothing of the output.
             if path.exists() and not path.stat().st_size:
                 path.unlink()
+
+
+@contextmanager
+def ledger_in(folder: PartsFolder) -> Iterator[LedgerFile]:
+    """The ledger in an output that is a folder, locked where that is on this machine.
+
+    Raises:
+        UsageError: another job holds the lock, or the folder cannot be written.
+    """
+    if isinstance(folder.place, Path):
+        with locked_ledger(folder.place, folder.place / LEDGER) as ledger:
+            folder.remove_temporaries()
+            yield ledger
+        return
+    folder.try_to_write()
+    content = folder.read(LEDGER) if LEDGER in folder.names() else b""
+    yield LedgerFile(LEDGER, content, lambda data: folder.write(LEDGER, data))
 
 
 def _short(value: object) -> str:

@@ -25,10 +25,26 @@ def check_job(
     max_new_tokens: int,
     confidence: bool,
 ) -> None:
-    """Raise `UsageError` for a job that cannot run, or whose output cannot hold its lines.
+    """Raise `UsageError` for a job that cannot run, or whose output cannot be written.
 
     `out` is None for JSON lines to a stream.
     """
+    suffix = None if out is None else out.suffix
+    check_questions(rows, prompts, suffix, choices, max_new_tokens, confidence)
+    if out is not None:
+        _check_output(out, rows)
+
+
+def check_questions(
+    rows: Rows,
+    prompts: Sequence[Prompt],
+    suffix: str | None,
+    choices: Sequence[str] | None,
+    max_new_tokens: int,
+    confidence: bool,
+) -> None:
+    """Raise `UsageError` for a job that cannot run, or whose lines an output of the suffix cannot
+    hold; a stream of JSON lines has none."""
     if rows.prompted and prompts:
         raise UsageError(
             f"{rows.source}: its rows have their own prompts, so --prompt and --prompts cannot "
@@ -37,7 +53,7 @@ def check_job(
     if not rows.prompted and not prompts:
         raise UsageError(f"{rows.source}: has no column prompt; give --prompt or --prompts")
     if isinstance(rows, BatchRows):
-        _check_batch(rows, out, choices, confidence)
+        _check_batch(rows, suffix, choices, confidence)
     _check_placeholders(rows, prompts)
     clashes = [name for name in rows.columns if name in output_columns(confidence)]
     if clashes:
@@ -55,24 +71,25 @@ def check_job(
         )
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be 1 or more")
-    if out is not None:
-        _check_output(out, rows)
-    if out is not None and out.suffix == ".parquet":
-        passed_on_schema(rows, out)
+    if suffix == ".parquet":
+        passed_on_schema(rows, Path(suffix))
     elif isinstance(rows, ParquetRows):
         check_passed_on_to_json(rows)
 
 
 def _check_batch(
-    rows: BatchRows, out: Path | None, choices: Sequence[str] | None, confidence: bool
+    rows: BatchRows, suffix: str | None, choices: Sequence[str] | None, confidence: bool
 ) -> None:
     if choices is not None or confidence:
         raise UsageError(
             f"{rows.source}: is an OpenAI batch, whose results have no place for --choices and "
             "--confidence; leave them out, or write the rows as a table of image and prompt"
         )
-    if out is not None and out.suffix not in {".jsonl", ".ndjson"}:
-        raise UsageError(f"{out}: the results of an OpenAI batch are JSON lines; end it in .jsonl")
+    if suffix == ".parquet":
+        raise UsageError(
+            f"{rows.source}: is an OpenAI batch, whose results are JSON lines; end the output in "
+            ".jsonl"
+        )
 
 
 def _check_output(out: Path, rows: Rows) -> None:

@@ -42,9 +42,13 @@ class Stop:
         """Count a row with an error; its errors follow each other."""
         self._error_rows += row != self._last_error
         self._last_error = row
-        if self._max_errors is not None and self._error_rows >= self._max_errors:
-            rows = f"{self._max_errors:,} row{'s' * (self._max_errors != 1)}"
-            self.request(f"{rows} ended in an error (--max-errors)")
+        self.check_errors(self._error_rows)
+
+    def check_errors(self, rows: int) -> None:
+        """Stop if so many rows with an error are too many."""
+        if self._max_errors is not None and rows >= self._max_errors:
+            most = f"{self._max_errors:,} row{'s' * (self._max_errors != 1)}"
+            self.request(f"{most} ended in an error (--max-errors)")
 
     @property
     def reason(self) -> str | None:

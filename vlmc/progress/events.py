@@ -59,7 +59,8 @@ class Progress:
     """How far the work is; each event replaces the one before of the same step or `text`.
 
     Counted work has `done` of `total` things, which `text` names in the plural, such as `tiles`;
-    `errors` of them failed. `step` is the step of a build that reports it.
+    `errors` of them failed. `step` is the step of a build that reports it. `shares` are how many
+    things each of several workers has done.
     """
 
     text: str
@@ -67,6 +68,7 @@ class Progress:
     total: int | None = None
     errors: int = 0
     step: str | None = None
+    shares: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,5 +168,5 @@ def test_other_refusals(tmp_path: Path) -> None:
     for options, out in (({"choices": ["a", "b"]}, "o.jsonl"), ({"confidence": True}, "o.jsonl")):
         with pytest.raises(UsageError, match="is an OpenAI batch"):
             run(path, tmp_path / out, [], **options)
-    with pytest.raises(UsageError, match=r"are JSON lines; end it in \.jsonl"):
+    with pytest.raises(UsageError, match=r"are JSON lines; end the output in \.jsonl"):
         run(path, tmp_path / "o.parquet", [])

@@ -7,6 +7,8 @@ import time
 from vlmc.files.units import duration_text
 from vlmc.progress.events import Progress
 
+_MOST_SHARES = 8
+
 
 class Pace:
     """The newest progress of some work, and its rate since the first.
@@ -16,6 +18,7 @@ class Pace:
 
     def __init__(self, first: Progress) -> None:
         self._started, self._first_done = time.monotonic(), first.done or 0
+        self._first_shares = first.shares
         self.latest = first
 
     @classmethod
@@ -56,11 +59,26 @@ class Pace:
         return f"{duration_text((total - done) / self._per_second)} left"
 
     @property
+    def shares(self) -> str:
+        """`by worker: 170, 168 a minute`, the slowest and the fastest of many; empty at first."""
+        minutes = (time.monotonic() - self._started) / 60
+        both = zip(self.latest.shares, self._first_shares, strict=False)
+        gained = [now - before for now, before in both]
+        if len(gained) < 2 or not any(gained) or not minutes:
+            return ""
+        rates = [f"{count / minutes:,.0f}" for count in gained]
+        if len(rates) > _MOST_SHARES:
+            ordered = sorted(gained)
+            rates = [f"{ordered[0] / minutes:,.0f} to {ordered[-1] / minutes:,.0f}"]
+        return f"by worker: {', '.join(rates)} a minute"
+
+    @property
     def line(self) -> str:
         """One line, such as `tiles: 12 of 40, 60 a minute, 28.0 s left`; of a step without rate."""
         rate = "" if self.latest.step else self.rate
         facts = ", ".join(filter(None, (self.count, rate, self.time_left)))
-        return ": ".join(filter(None, (self.latest.text, facts)))
+        whole = ": ".join(filter(None, (self.latest.text, facts)))
+        return "; ".join(filter(None, (whole, self.shares)))
 
     @property
     def _per_second(self) -> float:

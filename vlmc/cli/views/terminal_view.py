@@ -135,7 +135,9 @@ class TerminalView:
         # Copies: this runs in the thread that refreshes, while events add to them.
         rows, bars = list(self._rows.items()), list(self._bars.values())
         return Group(
-            *([_steps_table(rows)] if rows else []), *([_bars_table(bars)] if bars else [])
+            *([_steps_table(rows)] if rows else []),
+            *([_bars_table(bars)] if bars else []),
+            *(Text(pace.shares, style="dim") for pace in bars if pace.shares),
         )
 
 

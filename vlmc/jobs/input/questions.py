@@ -24,14 +24,14 @@ class Questions:
     """Every question of a job in the order of the output's lines."""
 
     def __init__(self, rows: Rows, prompts: Sequence[Prompt]) -> None:
-        self._rows = rows
+        self.rows = rows
         self._prompts = prompts
         self._per_row = 1 if rows.prompted else len(prompts)
         self.total = len(rows) * self._per_row
 
     def read(self, start: int = 0) -> Iterator[Question]:
         """The questions from line `start` on."""
-        for row in self._rows.read(start // self._per_row):
+        for row in self.rows.read(start // self._per_row):
             for place, prompt in enumerate(self._of(row)):
                 line = row.number * self._per_row + place
                 if line >= start:
@@ -44,11 +44,11 @@ class Questions:
     def belongs(self, line: int, values: Mapping[str, Any]) -> bool:
         """Whether `values` can be the output's line `line`."""
         row, place = divmod(line, self._per_row)
-        if isinstance(self._rows, BatchRows):
+        if isinstance(self.rows, BatchRows):
             return values.get("id") == result_id(line) and "response" in values
         if line >= self.total or values.get("row") != row:
             return False
-        return self._rows.prompted or values.get("question") == self._prompts[place].question
+        return self.rows.prompted or values.get("question") == self._prompts[place].question
 
     def _of(self, row: InputRow) -> Sequence[Prompt]:
         if row.prompt is not None and row.question is not None:

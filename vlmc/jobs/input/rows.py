@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlmc.image.source import describe, is_url
+from vlmc.image.source import BinaryFile, describe, is_url
 from vlmc.jobs.input.remote import Location, RemoteFile, is_remote
+from vlmc.runtime.requests.request import PreparedImage
 from vlmc.runtime.scheduler.sequence import Sampling
 
-OneImage = Path | RemoteFile | str | bytes
-"""A path, a remote file, a URL as a text, or an encoded image."""
+OneImage = Path | RemoteFile | str | bytes | PreparedImage | BinaryFile
+"""A path, a remote file, a URL as a text, an encoded image, or one on its way or prepared."""
 ImageInput = OneImage | list[OneImage]
 
 

@@ -1,0 +1,49 @@
+"""`vlmc run --ray` with a real artifact, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.command import call
+from tests.jobs.ray.jobs import parts_of
+
+SMALL = ("--prompt", "A room?", "--prompt", "A door?", "--tiles", "single", "--device", "cpu")
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("cluster")
+def test_lines_are_those_of_the_local_job(artifact: Path, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("480x320.jpg", "320x480.jpg"):
+        shutil.copy(images / name, folder)
+    (folder / "cut.jpg").write_bytes((images / "480x320.jpg").read_bytes()[:500])
+    local, out = tmp_path / "local.jsonl", tmp_path / "ray.jsonl"
+    assert call("run", artifact, folder, *SMALL, "-o", local).exit_code == 0
+    found = call("run", artifact, folder, *SMALL, "-o", out, "--json", "--ray")
+    assert found.exit_code == 0, found.stderr
+    assert b"".join(part.read_bytes() for part in parts_of(out)) == local.read_bytes()
+    summary = json.loads(found.stdout)
+    assert (summary["answers"], summary["errors"], summary["output"]) == (4, 2, str(out))
+    assert "1 worker on 1 machine" in found.stderr
+    assert "tiles single, accuracy unverified" in found.stderr
+    refused = call("run", artifact, folder, *SMALL, "-o", out, "--require-verified", "--ray")
+    assert refused.exit_code == 3 and "needs it passed" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-o", "-", "--ray"), "--ray writes a folder of parts, so -o - cannot be used"),
+        (("-o", "a.jsonl", "--workers", "2"), "--workers has no effect without --ray"),
+        (("-o", "a.txt", "--ray"), "the output must end in .jsonl"),
+        (("-o", "a.jsonl", "--ray", "photos"), "'photos' is not an address"),
+    ],
+)
+def test_what_is_refused(options: tuple[str, ...], said: str, images: Path, tmp_path: Path) -> None:
+    result = call("run", tmp_path / "none", images, "--prompt", "A room?", *options)
+    assert result.exit_code == 2 and said in result.stderr

@@ -1,0 +1,144 @@
+"""The Ray cluster that a job runs on: one of this machine, or one at an address."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from vlmc.distribution import install_command
+from vlmc.errors import HardwareError, UsageError
+from vlmc.files.units import shorten
+from vlmc.jobs.ray.address import AUTO, LOCAL, host_and_port
+from vlmc.progress.channel import report
+from vlmc.progress.events import Progress
+
+PORT_SECONDS, ANSWER_SECONDS = 4, 10
+CORES_PER_WORKER = 4
+"""Of a CPU, if nothing else is said: a model gains little from more, and each holds its weights."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# Beside a slow model, processes that prepare images idle for longer than the second that Ray lets
+# them on a machine of few cores, and starting one costs as much as a hundred images.
+_KEPT = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
+_CONNECT = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """`count` workers on `device`: `gpus` GPUs each, or `cores` cores each."""
+
+    count: int
+    device: str
+    cores: int | None = None
+    gpus: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What Ray reserves for a worker. Half a core is left for preparing images."""
+        cpus = 0.5 if self.cores is None or self.cores < 2 else self.cores - 1
+        return {"num_gpus": self.gpus, "num_cpus": cpus}
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """The module `ray`, connected to `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
+
+    `local` is a cluster that ends with the block, or else the one that this process has joined.
+
+    Raises:
+        UsageError: Ray is missing, or nothing answers at the address.
+    """
+    for name, value in (_QUIET | _KEPT).items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            f"--ray needs Ray ({error}); install it: {install_command('ray')}"
+        ) from None
+    if ray.is_initialized() and address == LOCAL:
+        yield ray
+        return
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    report(Progress("starting Ray" if address == LOCAL else f"connecting to Ray at {address}"))
+    if address == LOCAL:
+        cores = len(os.sched_getaffinity(0))
+        ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
+    else:
+        _check_answer(address)
+        ray.init(address, **quiet)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def find_slots(ray: Any, device: str, devices: int, workers: int | None) -> Slots:
+    """Where the workers run: by default one on each GPU, or where `devices` GPUs share a model, on
+    each so many; without GPUs one for every `CORES_PER_WORKER` cores.
+
+    Raises:
+        UsageError: there is no room for so many.
+        HardwareError: `device` is cuda, and the cluster has no GPU.
+    """
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device is {device}, but with --ray each worker is given its own GPU; use cuda, cpu "
+            "or auto"
+        )
+    if device == "cuda" and not gpus:
+        raise HardwareError(
+            "the Ray cluster has no GPU, and --device cuda needs one; use --device cpu, or start "
+            "Ray on machines with GPUs"
+        )
+    on_gpus = device != "cpu" and gpus > 0
+    most = gpus // devices if on_gpus else max(1, cpus)
+    if (workers or 1) > most:
+        count, kind = (gpus, "GPU") if on_gpus else (cpus, "core")
+        raise UsageError(
+            f"--workers is {workers or 1} and --devices {devices}, but the Ray cluster has "
+            f"{count} {kind}{'s' * (count != 1)}; lower one of them"
+        )
+    if on_gpus:
+        return Slots(workers or most, "cuda", gpus=devices)
+    count = workers or max(1, cpus // CORES_PER_WORKER)
+    return Slots(count, "cpu", max(1, cpus // count))
+
+
+def _check_answer(address: str) -> None:
+    """Raise `UsageError` unless a Ray cluster answers; Ray itself would wait for minutes."""
+    try:
+        if address != AUTO:
+            with socket.create_connection(host_and_port(address), PORT_SECONDS):
+                pass
+        subprocess.run(
+            [sys.executable, "-c", _CONNECT, address],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_SECONDS,
+        )
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
+        said = shorten(last.partition(": ")[2] or last, 400)
+    except subprocess.TimeoutExpired:
+        said = f"no answer in {ANSWER_SECONDS} s"
+    except OSError as error:
+        said = str(error.strerror or error)
+    else:
+        return
+    raise UsageError(
+        f"no Ray cluster answers at {address} ({said}). Start one with `ray start --head`, correct "
+        "the address, or give --ray without one to use this machine alone"
+    )
