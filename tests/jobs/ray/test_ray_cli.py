@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import call
-from tests.jobs.ray.jobs import parts_of
+from tests.jobs.ray.jobs import lines_of, parts_of
 
 SMALL = ("--prompt", "A room?", "--prompt", "A door?", "--tiles", "single", "--device", "cpu")
 
@@ -31,6 +31,12 @@ def test_lines_are_those_of_the_local_job(artifact: Path, images: Path, tmp_path
     assert (summary["answers"], summary["errors"], summary["output"]) == (4, 2, str(out))
     assert "1 worker on 1 machine" in found.stderr
     assert "tiles single, accuracy unverified" in found.stderr
+    shared = tmp_path / "shared.jsonl"
+    command = ("run", artifact, folder / "480x320.jpg", *SMALL, "-o", shared, "--devices", "2")
+    assert call(*command, "--ray").exit_code == 0
+    answers = {(line["image"], line["prompt"]): line["answer"] for line in lines_of(local)}
+    found_shared = {(line["image"], line["prompt"]): line["answer"] for line in lines_of(shared)}
+    assert len(found_shared) == 2 and found_shared.items() <= answers.items()
     refused = call("run", artifact, folder, *SMALL, "-o", out, "--require-verified", "--ray")
     assert refused.exit_code == 3 and "needs it passed" in refused.stderr
 
