@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from vlmc.progress.events import Event, Note, Progress
 
@@ -18,4 +19,9 @@ def to_line(event: Event) -> str:
 def from_line(line: str) -> Event:
     """The event that `to_line` wrote."""
     name, fields = json.loads(line)
-    return _TYPES[name](**fields)
+    values: dict[str, Any] = {
+        # JSON has no tuples.
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in fields.items()
+    }
+    return _TYPES[name](**values)
