@@ -10,6 +10,7 @@ from vlmc.image.tiles import TOKENS_PER_TILE
 from vlmc.machine.memory import available_bytes
 from vlmc.models.language.decoder import Decoder
 from vlmc.models.language.paged_cache import PAGE_TOKENS, PagedCache
+from vlmc.runtime.scheduler.service import step_tokens
 
 # One image of the published rule's 13 tiles with a question: what every model must be able to run.
 _LEAST_TOKENS = 14 * TOKENS_PER_TILE
@@ -33,12 +34,13 @@ def cache_tokens(decoder: Decoder, max_batch_tokens: int) -> int:
     dtype, device = weight.dtype, weight.device
     group.minimum(0, device)  # connects the devices, which takes memory
     a_token = PagedCache.bytes_per_page(config, dtype) / PAGE_TOKENS
-    largest = max(STEPS_HELD * max_batch_tokens, context_limit(config) + max_batch_tokens)
+    step = step_tokens(max_batch_tokens, device)
+    largest = max(STEPS_HELD * step, context_limit(config) + step)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         free = group.minimum(free, device)
-        usable = int(_CUDA_SHARE * free) - activation_bytes(config, dtype, max_batch_tokens)
+        usable = int(_CUDA_SHARE * free) - activation_bytes(config, dtype, step)
     else:
         free = group.minimum(available_bytes() // group.shard.count, device)
         usable = int(_CPU_SHARE * free)

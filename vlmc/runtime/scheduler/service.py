@@ -17,10 +17,15 @@ from vlmc.runtime.scheduler.scheduler import Scheduler
 from vlmc.runtime.scheduler.step_runner import StepRunner
 
 # A core's caches are small: larger steps gain nothing on a CPU and hold more memory.
-_CPU_BATCH_TOKENS = 4096
+_CPU_STEP_TOKENS = 4096
 _LANES = 512
 # Longer sequences decode without a graph.
 _MAX_GRAPH_TOKENS = 1 << 16
+
+
+def step_tokens(max_batch_tokens: int, device: torch.device) -> int:
+    """Tokens of a step at most, by the rule `runtime.max_batch_tokens` and the device."""
+    return max_batch_tokens if device.type == "cuda" else min(max_batch_tokens, _CPU_STEP_TOKENS)
 
 
 def serve(
@@ -36,9 +41,7 @@ def serve(
 
     In a group this is rank 0, and the others call `make_runner` meanwhile.
     """
-    budget = rules.max_batch_tokens
-    if decoder.embed_tokens.weight.device.type == "cpu":
-        budget = min(budget, _CPU_BATCH_TOKENS)
+    budget = step_tokens(rules.max_batch_tokens, decoder.embed_tokens.weight.device)
     runner = make_runner(decoder, rules, cache_tokens, lead or Lead())
     scheduler = Scheduler(PagePool(pages_for(cache_tokens)), budget, _LANES)
     return ServingLoop(scheduler, runner, encoder, stop_id=stop_id)
