@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from tests.runtime.conftest import own_threads
 from vlmc import Model, load
@@ -193,3 +194,52 @@ def test_followers_end_with_a_killed_process(artifact: Path) -> None:
         assert is_running(follower)
         process.kill()
     wait_for_end(follower)
+
+
+def test_a_tower_that_fails_on_rank_0_alone_ends_the_group(
+    artifact: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 has encoded its share and waits for that of rank 0: no step may follow."""
+    monkeypatch.setattr("vlmc.distributed.followers._NOTICE_SECONDS", 0.1)
+    wide = np.kron(pictures[0], np.ones((1, 4, 1), np.uint8))
+    with load(artifact, device="cpu", devices=2, tiles=TILES) as model:
+        engine = model.vision._engine  # type: ignore[attr-defined]
+        with monkeypatch.context() as patch:
+            patch.setattr(type(engine), "infer", fail_with(HardwareError("no memory")))
+            with pytest.raises(HardwareError, match="no memory"):
+                model.generate([(wide, "?")])
+        for call in (model.generate, model.encode):
+            request: Any = wide if call == model.encode else (wide, "?")
+            with pytest.raises(HardwareError, match=r"no memory.*Load it again"):
+                call([request])
+
+
+def test_a_reference_that_fails_on_rank_0_alone_ends_the_group(
+    artifact: Path, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmc.distributed.followers._NOTICE_SECONDS", 0.1)
+    request, work = (pictures[0], "What is it?"), make_sampling(max_new_tokens=4)
+    with load(artifact, device="cpu", devices=2, tiles=TILES) as model:
+        with monkeypatch.context() as patch:
+            failing = fail_with(RuntimeError("out of memory"))
+            patch.setattr("vlmc.runtime.reference_path.run_row", failing)
+            with pytest.raises(HardwareError, match=r"out of memory.*Load it again"):
+                model.reference_answer(request, work)
+        with pytest.raises(HardwareError, match=r"out of memory.*Load it again"):
+            model.generate([request])
+
+
+def fail_with(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_follower_that_ends_while_the_group_joins_is_noticed() -> None:
+    """Rank 0 would wait for it for minutes."""
+    with (
+        pytest.raises(HardwareError, match=r"rank 1 on cpu ended with 9"),
+        team.start_team("tests.distributed.leaving", {}, torch.device("cpu"), 2),
+    ):
+        pytest.fail("nothing was joined")

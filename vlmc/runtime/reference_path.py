@@ -50,8 +50,8 @@ class ReferencePath:
         row = reference_loop.embed(decoder, request.prompt_ids, request.image_token_id, features)
         choices = work.choices if isinstance(work, ChoiceTrie) else None
         new = work.max_new_tokens if isinstance(work, Sampling) else 0
-        self._lead.reference(len(row), new, self._stop_id, choices)
-        result = run_row(decoder, row, new, self._stop_id, choices)
+        with self._lead.reference(len(row), new, self._stop_id, choices):
+            result = run_row(decoder, row, new, self._stop_id, choices)
         if result is None:
             raise reference_loop.not_finite_error(row.dtype)
         return result

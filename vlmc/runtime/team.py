@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -113,8 +115,9 @@ def start_team(
     )
     try:
         followers.gather()
-        group = join_group(Shard(0, devices), followers.folder, device)
+        group = _join(followers, Shard(0, devices), device)
         followers.on_failure = group.close
+        followers.check()  # one may have failed before
         yield Team(group, followers)
     except BaseException as error:
         # A collective operation fails where a follower has left it.
@@ -123,3 +126,23 @@ def start_team(
         if explained is not None:
             raise explained from error
         raise
+
+
+def _join(followers: Followers, shard: Shard, device: torch.device) -> Group:
+    """Join the group on a thread: who waits there for a process that has ended waits for minutes.
+
+    Raises:
+        VlmcError: a follower has ended or failed.
+    """
+    joined: Future[Group] = Future()
+
+    def join() -> None:
+        try:
+            joined.set_result(join_group(shard, followers.folder, device))
+        except BaseException as error:
+            joined.set_exception(error)
+
+    threading.Thread(target=join, name="vlmc-join", daemon=True).start()
+    while not wait([joined], timeout=0.1).done:
+        followers.check()
+    return joined.result()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -24,9 +24,10 @@ class ParallelEngine:
         engine: VisionEngine,
         group: Group,
         device: torch.device,
-        announce: Callable[[int], None],
+        announce: Callable[[int], AbstractContextManager[None]],
     ) -> None:
-        """`device` is that of the group; `announce` tells the followers of so many tiles."""
+        """`device` is that of the group. `announce` sends the followers a number of tiles, and
+        gives the context in which they are encoded."""
         self._engine, self._group, self._device = engine, group, device
         self._announce = announce
         self.name, self.precision, self.device = engine.name, engine.precision, engine.device
@@ -43,8 +44,8 @@ class ParallelEngine:
         """See `VisionEngine`."""
         if len(tiles) == 1:
             return self._engine.infer(tiles, out, stream)
-        self._announce(len(tiles))
-        with nullcontext() if stream is None else torch.cuda.stream(stream):
+        on_stream = nullcontext() if stream is None else torch.cuda.stream(stream)
+        with self._announce(len(tiles)), on_stream:
             found = encode_share(self._engine, self._group, tiles.to(self._device))
             return found.to(self.device) if out is None else out.copy_(found)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 import numpy as np
 
 from vlmc.distributed.channel import to_json
 from vlmc.distributed.followers import Followers
-from vlmc.errors import VlmcError
 from vlmc.models.language.packed_batch import Row
 
 
@@ -49,22 +49,29 @@ class Lead:
         if self._followers is not None:
             self._followers.send(Order.COPY_PAGE, np.array([source, target], np.int32).tobytes())
 
-    def encode(self, tiles: int) -> None:
-        """Announce a batch of tiles."""
+    @contextmanager
+    def encode(self, tiles: int) -> Iterator[None]:
+        """Announce a batch of tiles, which is encoded within."""
         if self._followers is not None:
             self._followers.send(Order.ENCODE, np.array([tiles], np.int32).tobytes())
+        with self._announced():
+            yield
 
+    @contextmanager
     def reference(
         self,
         tokens: int,
         max_new_tokens: int,
         stop_id: int,
         choices: Sequence[tuple[int, ...]] | None,
-    ) -> None:
-        """Announce a prompt of the reference path by its length, and what follows it."""
+    ) -> Iterator[None]:
+        """Announce a prompt of the reference path by its length, and what follows it; it is run
+        within."""
         if self._followers is not None:
             values = [tokens, max_new_tokens, stop_id, choices]
             self._followers.send(Order.REFERENCE, to_json(values))
+        with self._announced():
+            yield
 
     def check(self) -> None:
         """Raise the error of a follower that has failed: what was computed since is not valid."""
@@ -73,14 +80,26 @@ class Lead:
 
     def explain(self, error: Exception) -> Exception:
         """What to report for an error of a step; where there are followers, no step follows it."""
-        if self._followers is None or isinstance(error, VlmcError):
-            return error
-        return self._followers.failure(error)
+        return error if self._followers is None else self._followers.failure(error)
 
     def close(self) -> None:
         """End the followers."""
         if self._followers is not None:
             self._followers.close()
+
+    @contextmanager
+    def _announced(self) -> Iterator[None]:
+        """Run what was announced: an error within leaves the followers out of step.
+
+        Raises:
+            VlmcError: in place of that error, where there are followers.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._followers is None:
+                raise
+            raise self._followers.failure(error) from error
 
 
 def pack_rows(rows: Sequence[Row], chosen: Sequence[int]) -> bytes:

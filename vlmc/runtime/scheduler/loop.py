@@ -230,8 +230,7 @@ class ServingLoop:
         """Features by digest; where a batch fails its images are tried one by one."""
         try:
             found = self._encoder.encode(images)
-        except (VlmcError, RuntimeError, MemoryError) as failure:
-            error = self._runner.lead.explain(failure)
+        except (VlmcError, RuntimeError, MemoryError) as error:
             if len(images) == 1:
                 reason = error if isinstance(error, VlmcError) else _too_large(error)
                 return {images[0].digest: reason}
