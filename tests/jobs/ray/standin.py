@@ -30,8 +30,8 @@ class StandIn:
     """A source of such models. Each question takes `seconds` of a core, or waits for `wait_s`.
 
     `folder` may name an artifact that the workers must have. Each process that opens a model adds
-    a file with its number to `pids`. A model that
-    `breaks` does so at the prompt `break?`.
+    a file with its number to `pids`. A model that `breaks` does so at the prompt `break?`, or while
+    it `loads`.
     """
 
     seconds: float = 0.0
@@ -39,6 +39,7 @@ class StandIn:
     folder: Path | None = None
     refuses: str | None = None
     breaks: Literal["raise", "exit"] | None = None
+    loads: Literal["raise", "exit"] | None = None
     pids: Path | None = None
 
     @property
@@ -52,6 +53,7 @@ class StandIn:
             raise VlmcError(self.refuses)
         if self.pids is not None:
             (self.pids / str(os.getpid())).touch()
+        break_down(self.loads)
         return Opened(StandInModel(self), f"stand-in on {device}")
 
 
@@ -74,15 +76,21 @@ class StandInModel(FakeModel):
 
     def _answer(self, request: Request, work: Work) -> Any:
         sources, prompt = split_request(request)
-        if prompt == "break?" and self._source.breaks == "exit":
-            os._exit(1)
-        if prompt == "break?" and self._source.breaks == "raise":
-            raise ZeroDivisionError("a fault of the program")
+        if prompt == "break?":
+            break_down(self._source.breaks)
         images = [self._preparer.image(source) for source in sources]
         spend(self._source.seconds)
         time.sleep(self._source.wait_s)
         total = sum(int(image.tiles[0, ::16, ::16].sum(dtype=np.int64)) for image in images)
         return self.outcome(total, prompt, tuple(image.notes for image in images), work)
+
+
+def break_down(how: Literal["raise", "exit"] | None) -> None:
+    """End the process, or fail as programs with faults do."""
+    if how == "exit":
+        os._exit(1)
+    if how == "raise":
+        raise ZeroDivisionError("a fault of the program")
 
 
 def spend(seconds: float) -> None:

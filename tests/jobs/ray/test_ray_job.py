@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -169,6 +171,52 @@ def test_a_model_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VlmcError, match=r"^no engine fits$"):
         run_ray(tmp_path / "images", tmp_path / "o.jsonl", model=StandIn(refuses="no engine fits"))
     assert parts_of(tmp_path / "o.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("loads", "said"),
+    [
+        ("raise", r"a worker failed, by a fault of vlmc or a library:(?s:.)*ZeroDivisionError"),
+        ("exit", r"worker 0 ended 2 times while it loaded its model"),
+    ],
+)
+def test_a_model_that_breaks_while_it_loads_ends_the_job(
+    loads: Literal["raise", "exit"], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MAX_DEATHS", 2)
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    write_images(tmp_path / "images", 2)
+    model = StandIn(loads=loads, pids=pids)
+    with pytest.raises(VlmcError, match=said):
+        run_ray(tmp_path / "images", tmp_path / "o.jsonl", model=model, workers=1)
+    assert len(list(pids.iterdir())) == (2 if loads == "exit" else 1)
+
+
+def test_a_worker_is_started_again_more_often_than_ray_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deaths count for the part that was answered, or where no model was loaded between them."""
+    monkeypatch.setattr(pool, "MAX_DEATHS", 2)
+    monkeypatch.setattr(job, "MOST_LINES", {"cpu": 32})
+    pids, out = tmp_path / "pids", tmp_path / "out.jsonl"
+    pids.mkdir()
+    write_images(tmp_path / "images", 120)
+    killed: list[int] = []
+
+    def kill(event: Event) -> None:
+        """Once after every part, in its first lines."""
+        if not isinstance(event, Progress) or not event.done or len(killed) == 3:
+            return
+        living = [int(path.name) for path in pids.iterdir() if int(path.name) not in killed]
+        if living and len(parts_of(out)) > 2 * len(killed):
+            killed.append(living[0])
+            os.kill(living[0], signal.SIGKILL)
+
+    with receiving(kill):
+        run_ray(tmp_path / "images", out, model=StandIn(pids=pids, wait_s=0.02), workers=1)
+    assert len(killed) == 3
+    assert [line["row"] for line in lines_of(out)] == [row for row in range(120) for _ in range(3)]
 
 
 @pytest.mark.parametrize(

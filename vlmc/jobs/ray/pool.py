@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ from vlmc.progress.events import Note, Progress
 PARTS_AHEAD = 3
 """Parts that a worker holds: one that ends, one that is answered, one that is asked next."""
 MAX_DEATHS = 5
-"""How many times a worker may die while it answers a part, before the part is blamed."""
+"""How many times a worker may die while it answers a part, before the part is blamed; and while it
+loads its model, before the model is."""
 PREPARE_CPUS = 0.5
 PREPARE_RETRIES = 10
 LOAD_SECONDS = 30
@@ -33,12 +34,14 @@ _COLOUR = re.compile(r"\x1b\[\d*m")
 
 @dataclass(slots=True)
 class PoolWorker:
-    """`facts` are None while its model loads. `held` are the parts that it was given, in order, and
-    `done` counts the lines that it has written."""
+    """`facts` are None while its model loads, and `was_ready` says whether its actor has loaded it
+    before. `held` are the parts that it was given, in order, and `done` counts the lines that it
+    has written."""
 
     number: int
     actor: Any
     facts: WorkerFacts | None = None
+    was_ready: bool = False
     held: list[Part] = field(default_factory=list)
     done: int = 0
     last_progress: Sequence[PartProgress] = ()
@@ -78,16 +81,15 @@ class Pool:
         self._deaths: Counter[RowRange] = Counter()
         prepare = ray.remote(num_cpus=PREPARE_CPUS, max_retries=PREPARE_RETRIES)(prepare_images)
         actor = ray.remote(
-            max_restarts=-1,
+            max_restarts=MAX_DEATHS - 1,
             # Any worker takes the parts of one that died, so Ray need not repeat them.
             max_task_retries=0,
             max_concurrency=PARTS_AHEAD + 3,
             scheduling_strategy="SPREAD",
             **slots.options,
         )(Worker)
-        self.workers = [
-            PoolWorker(number, actor.remote(task, number, prepare)) for number in range(slots.count)
-        ]
+        self._start: Callable[[int], Any] = lambda number: actor.remote(task, number, prepare)
+        self.workers = [PoolWorker(number, self._start(number)) for number in range(slots.count)]
         for worker in self.workers:
             self._load(worker)
 
@@ -186,7 +188,23 @@ class Pool:
             yield self._calls.pop(reference), reference
 
     def _begin(self, worker: PoolWorker, reference: Any) -> None:
-        worker.facts = self._value(reference)
+        """Note that a worker is ready, or start another one where Ray has given it up.
+
+        Raises:
+            VlmcError: its model cannot be loaded.
+        """
+        try:
+            worker.facts = self._value(reference)
+            worker.was_ready = True
+        except self._ray.exceptions.RayActorError as error:
+            if not worker.was_ready:
+                raise HardwareError(
+                    f"{worker.name} ended {MAX_DEATHS} times while it loaded its model. If memory "
+                    "is short, use fewer --workers; otherwise see the logs of Ray on its machine. "
+                    "Finished parts are kept; run the same command again to resume"
+                ) from error
+            worker.actor, worker.was_ready = self._start(worker.number), False
+            self._load(worker)
 
     def _rejoin(self, worker: PoolWorker, reference: Any) -> None:
         """Let a worker take parts; the others go on without one that cannot be loaded."""

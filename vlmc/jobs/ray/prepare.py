@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
@@ -65,7 +65,7 @@ def prepare_images(
 
     Paths are relative to `work_folder`, where this process moves.
     """
-    os.chdir(work_folder)
+    move_to(work_folder)
     preparer = _preparer(maker)
     with closing(Fetcher()) as fetcher:
         # All remote ones are on their way before the first is decoded.
@@ -78,6 +78,15 @@ def prepare_images(
             else _prepared(preparer, image)
             for image in started
         ]
+
+
+def move_to(folder: str) -> None:
+    """Move this process to a folder, to which paths are relative.
+
+    A node without it has no such path either. It can do what remains: whole paths and addresses.
+    """
+    with suppress(OSError):
+        os.chdir(folder)
 
 
 @lru_cache(1)

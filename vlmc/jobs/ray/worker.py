@@ -23,7 +23,7 @@ from vlmc.jobs.question_runner import QuestionRunner
 from vlmc.jobs.ray.chunks import prepared_ahead
 from vlmc.jobs.ray.part import Part, PartDone
 from vlmc.jobs.ray.part_stream import AnsweredPart, NotesOfParts, PartStream
-from vlmc.jobs.ray.prepare import Images
+from vlmc.jobs.ray.prepare import Images, move_to
 from vlmc.jobs.ray.source import AuditedModel, ModelSource
 from vlmc.jobs.settings import JobSettings
 from vlmc.jobs.stop import Stop
@@ -73,15 +73,15 @@ class Worker:
 
     def __init__(self, task: WorkerTask, number: int, prepare: Any) -> None:
         """`number` counts the workers, and `prepare` is `prepare_images` as a task of Ray. A model
-        that cannot be opened is reported by `ready`."""
+        that cannot be opened is reported by `ready`, since Ray says less of what fails here."""
         self._task, self._prepare, self._life = task, prepare, secrets.token_hex(8)
-        self._error: VlmcError | None = None
-        os.chdir(task.work_folder)
+        self._error: Exception | None = None
+        move_to(task.work_folder)
         if task.cores is not None:
             _keep_to(task.cores, number)
         try:
             self._opened = task.source.open(task.device)
-        except VlmcError as error:
+        except Exception as error:
             self._error = error
             return
         self._stream = PartStream(partial(self._runner, self._opened.model), self._prepared)
