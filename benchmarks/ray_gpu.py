@@ -1,12 +1,14 @@
 """Questions a minute of a job on several GPUs through Ray, against one GPU of the same machine.
 
-    python -m benchmarks.ray_gpu --gpus 1,2,4 [--artifact DIR] [--images 9000]
+    python -m benchmarks.ray_gpu --gpus 0,1,2 [--artifact DIR] [--images 4000]
 
 Without an artifact it takes InternVL2-8B's shape with random weights in fp8, the tower too, which
 is compiled once. Each count of GPUs is a job in a process of its own, on JPEGs of 480×320 as one
 tile each, `--images` of them a GPU, no two with the same content. `0` is the local job without Ray,
 on one GPU. Counted is from the first eighth of the lines to the last line. Prints a line of JSON
 for each, with the ratio to one GPU.
+
+`--device cpu` tries the same path without a GPU, on a miniature.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks.ray_job import Marks
+from benchmarks.job_marks import Marks
 from vlmc.artifact.integrity import open_artifact
 from vlmc.artifact.manifest import ImageRules, RuntimeRules
 from vlmc.bench.synthetic.pictures import jpeg
@@ -31,6 +34,7 @@ from vlmc.jobs.input.open import open_input
 from vlmc.jobs.input.prompts import prompts_from_texts
 from vlmc.jobs.job import run_job
 from vlmc.jobs.output.parts import PartsFolder
+from vlmc.jobs.ray.cluster import connected, find_slots
 from vlmc.jobs.ray.job import Cluster, run_ray_job
 from vlmc.jobs.ray.prepare import TileMaker
 from vlmc.jobs.ray.source import ArtifactSource, ModelSource, Opened
@@ -38,7 +42,11 @@ from vlmc.jobs.settings import JobSettings
 from vlmc.progress.channel import receiving
 from vlmc.runtime.requests.request import TileOrigin
 
-SHAPE, PRECISION = "internvl2-8b", "fp8"
+SHAPES: dict[str, tuple[str, Any]] = {
+    "cuda": ("internvl2-8b", "fp8"),
+    "cpu": ("miniature", "fp32"),
+}
+"""Shape and precision on a device."""
 RULE = TileRule("single")
 PICTURES = 200
 IDENTITY = "5e" * 32
@@ -46,9 +54,9 @@ IDENTITY = "5e" * 32
 
 @dataclass(frozen=True)
 class Synthetic:
-    """A model of random weights, whose tower is compiled in `package`."""
+    """A model of random weights, whose tower is compiled in `package`; plain torch without."""
 
-    package: Path
+    package: Path | None
     folder: Path | None = None
 
     @property
@@ -63,55 +71,69 @@ class Synthetic:
         from vlmc.bench.subject import make_subject
         from vlmc.bench.synthetic_models import SyntheticModels
 
-        models = SyntheticModels(SHAPE, torch.device(device))
-        models.packages = {PRECISION: self.package}
-        engine = models.engine(PRECISION, "inductor")
-        parts = models.parts(PRECISION, engine)
+        shape, precision = SHAPES[device]
+        models = SyntheticModels(shape, torch.device(device))
+        if self.package is not None:
+            models.packages = {precision: self.package}
+        engine = models.engine(precision, "inductor" if self.package else "eager")
+        parts = models.parts(precision, engine)
         parts = replace(parts, artifact=replace(parts.artifact, identity=IDENTITY))
-        model = make_subject(SHAPE, parts, engine, tiles=RULE, rules=RuntimeRules()).model
+        model = make_subject(shape, parts, engine, tiles=RULE, rules=RuntimeRules()).model
         return Opened(model, model.engine)
 
 
-def measure(gpus: int, table: Path, out: Path, artifact: Path | None, package: Path) -> None:
+def measure(gpus: int, table: Path, out: Path, device: str, source: ModelSource) -> None:
     """One job in this process; prints its figures."""
-    source: ModelSource = Synthetic(package)
-    if artifact is not None:
-        source = ArtifactSource(open_artifact(artifact), RULE)
     rows, prompts, marks = open_input(str(table)), prompts_from_texts([QUESTION]), Marks()
     with receiving(marks.receive):
         if gpus:
-            cluster = Cluster(device="cuda", workers=gpus)
-            run_ray_job(source, rows, prompts, PartsFolder.of(str(out)), cluster, JobSettings())
+            cluster, folder = Cluster(device=device, workers=gpus), PartsFolder.of(str(out))
+            summary = run_ray_job(source, rows, prompts, folder, cluster, JobSettings())
         else:
-            model, origin = source.open("cuda").model, source.maker.origin
-            run_job(model, rows, prompts, out, artifact=origin.artifact, tiles=origin.tiles)
+            model, origin = source.open(device).model, source.maker.origin
+            summary = run_job(
+                model, rows, prompts, out, artifact=origin.artifact, tiles=origin.tiles
+            )
+    if summary.answers != len(rows):
+        raise SystemExit(f"{summary.answers} answers for {len(rows)} rows: {summary.reasons}")
     print(json.dumps(marks.figures()))
 
 
 @contextmanager
-def tower(artifact: Path | None) -> Iterator[Path]:
-    """The compiled tower of random weights, where there is no artifact."""
-    if artifact is not None:
-        yield artifact
+def tower(device: str) -> Iterator[Path | None]:
+    """The compiled tower of random weights; on a CPU there is none."""
+    if device == "cpu":
+        yield None
         return
     import torch
 
     from vlmc.bench.tower_packages import TowerPackages
 
-    with TowerPackages(SHAPE, [PRECISION], torch.device("cuda")) as packages:
-        yield packages.wait()[PRECISION]
+    shape, precision = SHAPES[device]
+    with TowerPackages(shape, [precision], torch.device(device)) as packages:
+        yield packages.wait()[precision]
 
 
-def write_table(folder: Path, count: int) -> Path:
-    """So many images, each another file for every cache: what follows a JPEG's end is not read."""
+def write_tables(folder: Path, counts: list[int]) -> list[Path]:
+    """Tables of so many images, each image another one for every cache: what follows a JPEG's end
+    is not read."""
     drawn = [jpeg(480, 320, seed) for seed in range(PICTURES)]
-    table = folder / f"{count}.jsonl"
-    with table.open("w") as lines:
-        for number in range(count):
-            path = folder / f"{number}.jpg"
-            path.write_bytes(drawn[number % PICTURES] + f"image {number}".encode())
-            lines.write(json.dumps({"image": str(path)}) + "\n")
-    return table
+    lines = []
+    for number in range(max(counts)):
+        path = folder / f"{number}.jpg"
+        path.write_bytes(drawn[number % PICTURES] + f"image {number}".encode())
+        lines.append(json.dumps({"image": str(path)}) + "\n")
+    tables = [folder / f"{count}.jsonl" for count in counts]
+    for table, count in zip(tables, counts, strict=True):
+        table.write_text("".join(lines[:count]))
+    return tables
+
+
+def check_cluster(device: str, workers: int) -> None:
+    """Raise an error before minutes of compilation if Ray does not start or sees too few GPUs."""
+    with connected("local") as ray:
+        print(f"Ray {ray.__version__}: {ray.cluster_resources()}", file=sys.stderr)
+        find_slots(ray, device, 1, workers)
 
 
 def main() -> None:
@@ -119,20 +141,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gpus", default="1,2", help="counts with commas; 0 is without Ray")
     parser.add_argument("--artifact", type=Path)
-    parser.add_argument("--images", type=int, default=9000, help="of each GPU")
-    parser.add_argument("--one", nargs=4, metavar=("GPUS", "TABLE", "OUT", "PACKAGE"))
+    parser.add_argument("--images", type=int, default=4000, help="of each GPU")
+    parser.add_argument("--device", choices=SHAPES, default="cuda")
+    parser.add_argument("--package", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, metavar=("GPUS", "TABLE", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    artifact, device = arguments.artifact, arguments.device
     if arguments.one:
-        gpus, table, out, package = arguments.one
-        measure(int(gpus), Path(table), Path(out), arguments.artifact, Path(package))
+        gpus, table, out = arguments.one
+        source: ModelSource = Synthetic(arguments.package)
+        if artifact is not None:
+            source = ArtifactSource(open_artifact(artifact), RULE)
+        measure(int(gpus), Path(table), Path(out), device, source)
         return
+    counts = [int(count) for count in arguments.gpus.split(",")]
+    if any(counts):
+        check_cluster(device, max(counts))
+    given = ["--device", device]
+    if artifact is not None:
+        given += ["--artifact", str(artifact)]
     rates: dict[int, float] = {}
-    given = [] if arguments.artifact is None else ["--artifact", str(arguments.artifact)]
-    with tempfile.TemporaryDirectory() as name, tower(arguments.artifact) as package:
-        for gpus in map(int, arguments.gpus.split(",")):
-            table = write_table(Path(name), arguments.images * max(1, gpus))
+    with tempfile.TemporaryDirectory() as name, tower("cpu" if artifact else device) as package:
+        if package is not None:
+            given += ["--package", str(package)]
+        tables = write_tables(Path(name), [arguments.images * max(1, gpus) for gpus in counts])
+        for gpus, table in zip(counts, tables, strict=True):
             out = Path(name) / f"{gpus}-gpus.jsonl"
-            one = ["--one", str(gpus), str(table), str(out), str(package)]
+            one = ["--one", str(gpus), str(table), str(out)]
             command = [sys.executable, "-m", "benchmarks.ray_gpu", *one, *given]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             figures = json.loads(done.stdout.splitlines()[-1])
