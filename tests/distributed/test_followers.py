@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.distributed.failing import ECHO, EXIT, FAIL
+from vlmc.distributed import followers as followers_module
+from vlmc.distributed.channel import Channel
 from vlmc.distributed.followers import Followers
 from vlmc.errors import HardwareError, IntegrityError
 
@@ -68,3 +72,32 @@ def test_an_error_of_this_process_ends_the_group(
     assert "max_batch_tokens" in str(error)
     with pytest.raises(HardwareError):
         followers.check()
+
+
+def test_a_process_that_cannot_be_started_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = followers_module._start, []
+
+    def start_one(module: str) -> tuple[subprocess.Popen[bytes], Channel]:
+        if started:
+            raise BlockingIOError("too many processes")
+        started.append(start(module))
+        return started[0]
+
+    monkeypatch.setattr(followers_module, "_start", start_one)
+    settings = [{"name": name, "device": "cpu"} for name in ("first", "second")]
+    with pytest.raises(BlockingIOError):
+        Followers("tests.distributed.failing", settings)
+    assert started[0][0].poll() is not None
+
+
+def test_a_file_of_the_current_folder_hides_no_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    made = Followers("tests.distributed.failing", [{"name": "first", "device": "cpu"}])
+    try:
+        made.send(ECHO)
+        assert made.gather() == [{"name": "first", "bytes": 0}]
+    finally:
+        made.close()

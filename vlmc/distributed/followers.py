@@ -55,17 +55,21 @@ class Followers:
         self._channels: list[Channel] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
-        for index, each in enumerate(settings):
-            process, channel = _start(module)
-            self._processes.append(process)
-            self._channels.append(channel)
-            thread = threading.Thread(
-                target=self._watch, args=(index,), name="vlmc-follower", daemon=True
-            )
-            thread.start()
-            self._threads.append(thread)
-            with suppress(OSError):  # one that has ended already is noticed by its thread
-                channel.send(0, to_json({**each, "folder": str(self.folder)}))
+        try:
+            for index, each in enumerate(settings):
+                process, channel = _start(module)
+                self._processes.append(process)
+                self._channels.append(channel)
+                thread = threading.Thread(
+                    target=self._watch, args=(index,), name="vlmc-follower", daemon=True
+                )
+                thread.start()
+                self._threads.append(thread)
+                with suppress(OSError):  # one that has ended already is noticed by its thread
+                    channel.send(0, to_json({**each, "folder": str(self.folder)}))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -169,7 +173,8 @@ def _start(module: str) -> tuple[subprocess.Popen[bytes], Channel]:
         above = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs.fileno())],
+            # -P: no module of the current folder hides one that is installed.
+            [sys.executable, "-P", "-m", module, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
