@@ -43,7 +43,8 @@ class Slots:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What Ray reserves for a worker. Half a core is left for preparing images."""
+        """What Ray reserves for a worker: of its cores all but one, or half of a single one. The
+        rest prepares images."""
         cpus = 0.5 if self.cores is None or self.cores < 2 else self.cores - 1
         return {"num_gpus": self.gpus, "num_cpus": cpus}
 

@@ -88,8 +88,8 @@ class Pool:
             scheduling_strategy="SPREAD",
             **slots.options,
         )(Worker)
-        self._start: Callable[[int], Any] = lambda number: actor.remote(task, number, prepare)
-        self.workers = [PoolWorker(number, self._start(number)) for number in range(slots.count)]
+        self._start: Callable[[], Any] = lambda: actor.remote(task, prepare)
+        self.workers = [PoolWorker(number, self._start()) for number in range(slots.count)]
         for worker in self.workers:
             self._load(worker)
 
@@ -203,7 +203,7 @@ class Pool:
                     "is short, use fewer --workers; otherwise see the logs of Ray on its machine. "
                     "Finished parts are kept; run the same command again to resume"
                 ) from error
-            worker.actor, worker.was_ready = self._start(worker.number), False
+            worker.actor, worker.was_ready = self._start(), False
             self._load(worker)
 
     def _rejoin(self, worker: PoolWorker, reference: Any) -> None:

@@ -71,14 +71,13 @@ class PartProgress:
 class Worker:
     """An actor of Ray, whose methods run on several threads at once."""
 
-    def __init__(self, task: WorkerTask, number: int, prepare: Any) -> None:
-        """`number` counts the workers, and `prepare` is `prepare_images` as a task of Ray. A model
-        that cannot be opened is reported by `ready`, since Ray says less of what fails here."""
+    def __init__(self, task: WorkerTask, prepare: Any) -> None:
+        """`prepare` is `prepare_images` as a task of Ray. A model that cannot be opened is reported
+        by `ready`, since Ray says less of what fails here."""
         self._task, self._prepare, self._life = task, prepare, secrets.token_hex(8)
         self._error: Exception | None = None
         move_to(task.work_folder)
-        if task.cores is not None:
-            _keep_to(task.cores, number)
+        self._cores = None if task.cores is None else keep_to(task.cores)
         try:
             self._opened = task.source.open(task.device)
         except Exception as error:
@@ -190,8 +189,23 @@ def _images(reference: Any) -> Images:
     return images
 
 
-def _keep_to(cores: int, number: int) -> None:
-    """Let this process use so many cores, others than workers of other numbers on its machine."""
+def keep_to(cores: int) -> socket.socket | None:
+    """Let this process use so many cores, others than those of other workers on its machine.
+
+    Returns:
+        What reserves them until it is closed or the process ends; None where all are taken, so
+        that this process uses any.
+    """
     available = sorted(os.sched_getaffinity(0))
-    first = number * cores % len(available)
-    os.sched_setaffinity(0, (available + available)[first : first + cores])
+    for first in range(0, len(available) - cores + 1, cores):
+        taken = available[first : first + cores]
+        # An abstract name is unique on the machine, and free again however its process ends.
+        reserved = socket.socket(socket.AF_UNIX)
+        try:
+            reserved.bind(f"\0vlmc-core-{taken[0]}")
+        except OSError:
+            reserved.close()
+            continue
+        os.sched_setaffinity(0, taken)
+        return reserved
+    return None
