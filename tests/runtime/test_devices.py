@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 
 from tests.runtime.conftest import own_threads
 from vlmc import Model, load
@@ -234,12 +233,3 @@ def fail_with(error: Exception) -> Callable[..., Any]:
         raise error
 
     return fail
-
-
-def test_a_follower_that_ends_while_the_group_joins_is_noticed() -> None:
-    """Rank 0 would wait for it for minutes."""
-    with (
-        pytest.raises(HardwareError, match=r"rank 1 on cpu ended with 9"),
-        team.start_team("tests.distributed.leaving", {}, torch.device("cpu"), 2),
-    ):
-        pytest.fail("nothing was joined")

@@ -129,7 +129,7 @@ def start_team(
 
 
 def _join(followers: Followers, shard: Shard, device: torch.device) -> Group:
-    """Join the group on a thread: who waits there for a process that has ended waits for minutes.
+    """Join the group on a thread, which waits for minutes for a process that has ended.
 
     Raises:
         VlmcError: a follower has ended or failed.
