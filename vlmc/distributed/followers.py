@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import shutil
 import signal
@@ -21,6 +20,7 @@ from vlmc import errors
 from vlmc.distributed.channel import Channel, to_json
 from vlmc.errors import HardwareError, VlmcError
 from vlmc.files.strict_json import parse_json
+from vlmc.machine.child_process import module_command, module_environment
 
 _END_SECONDS = 10.0
 _NOTICE_SECONDS = 5.0
@@ -170,15 +170,12 @@ def _start(module: str) -> tuple[subprocess.Popen[bytes], Channel]:
     """A process with a channel to it. Ctrl-C reaches this process alone, which then ends it."""
     ours, theirs = socket.socketpair()
     with theirs:
-        above = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (above, os.environ.get("PYTHONPATH"))))
         process = subprocess.Popen(
-            # -P: no module of the current folder hides one that is installed.
-            [sys.executable, "-P", "-m", module, str(theirs.fileno())],
+            module_command(module, str(theirs.fileno())),
             stdin=subprocess.DEVNULL,
             stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
-            env={**os.environ, "PYTHONPATH": path},
+            env=module_environment(),
             process_group=0,
         )
     return process, Channel(ours)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from vlmc.artifact.language_files import kernels_file
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.errors import BuildError
 from vlmc.machine.aoti_environment import device_for
+from vlmc.machine.child_process import module_command, module_environment
 from vlmc.machine.triton_cache import CACHE_VARIABLE, pack_cache
 
 _SHAPE = (
@@ -29,11 +29,11 @@ _SHAPE = (
     "rope_theta",
     "max_positions",
 )
-# The first layer and the last one, which are run in different ways; kernels do not depend on the
-# number of layers, nor on the vocabulary.
 # Triton's key of a launcher holds what `platform.architecture` says, which depends on whether the
 # machine has the command `file`. Launchers are compiled under both keys, kernels once.
 _LINKAGES = ("ELF", "")
+# The first layer and the last one, which are run in different ways; kernels do not depend on the
+# number of layers, nor on the vocabulary.
 _SMALL: dict[str, Any] = {"layers": 2, "vocab_size": 128}
 
 
@@ -78,8 +78,8 @@ def run_apart(device: str, settings: Mapping[str, object], cache: str, linkage: 
         The end of what it wrote to stderr if it failed, else nothing.
     """
     done = subprocess.run(
-        [sys.executable, "-m", __name__, device, json.dumps(settings), linkage],
-        env=os.environ | {CACHE_VARIABLE: cache},
+        module_command(__name__, device, json.dumps(settings), linkage),
+        env=module_environment({CACHE_VARIABLE: cache}),
         capture_output=True,
         text=True,
         check=False,

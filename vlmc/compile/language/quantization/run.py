@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from vlmc.errors import BuildError
+from vlmc.machine.child_process import module_command, module_environment
 from vlmc.progress.channel import report
 from vlmc.progress.pipe import from_line
 
@@ -34,7 +34,7 @@ def run_job(folder: Path) -> None:
     """
     # A separate pipe, because libraries print to stdout.
     read, write = os.pipe()
-    worker = [sys.executable, "-m", _WORKER, str(folder), str(write)]
+    worker = module_command(_WORKER, str(folder), str(write))
     with os.fdopen(read) as lines, (folder / _ERRORS).open("w+", encoding="utf-8") as errors:
         try:
             process = subprocess.Popen(
@@ -42,7 +42,7 @@ def run_job(folder: Path) -> None:
                 stdout=errors,
                 stderr=errors,
                 pass_fds=(write,),
-                env=os.environ | _SETTINGS,
+                env=module_environment(_SETTINGS),
             )
         finally:
             os.close(write)
