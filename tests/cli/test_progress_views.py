@@ -111,6 +111,18 @@ def test_a_bar_shows_count_rate_errors_and_time_left(now: list[float]) -> None:
     assert "a note [above]" in file.getvalue()
 
 
+def test_work_without_a_count_is_shown_until_other_work_begins() -> None:
+    console, file = terminal()
+    with TerminalView(console) as view:
+        for event in (Progress("files", 3, 3), Progress("starting"), Progress("loading models")):
+            view.receive(event)
+        view.receive(Note("a note"))
+        view.receive(Progress("answers", 1, 4))
+    shown = file.getvalue()
+    assert "loading models" in shown and "starting" not in shown
+    assert [line[0] for line in last_frame(shown, "files ")[:2]] == ["files", "answers"]
+
+
 def test_elsewhere_each_event_is_a_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
     view = PlainView()
     for event in EVENTS:

@@ -14,7 +14,7 @@ from tests.jobs.fake import FakeModel, write_images
 from tests.jobs.small_job import PROMPTS, run
 from vlmc.files.units import parse_duration
 from vlmc.jobs.question_runner import Outcome, Work
-from vlmc.jobs.stop import Stop, stopping_on_interrupt
+from vlmc.jobs.stop import Stop, interrupts_deferred, stopping_on_interrupt
 from vlmc.runtime.requests.request import Request
 
 
@@ -102,6 +102,26 @@ def test_the_first_interrupt_stops_in_order_and_the_second_at_once(
     assert signal.getsignal(signal.SIGINT) is before
     assert run(tmp_path / "images", out).resumed >= 8 + 5
     assert out.read_bytes() == undisturbed.read_bytes()
+
+
+def test_an_interrupt_before_the_first_request_ends_the_job_at_once() -> None:
+    stop = Stop()
+    with pytest.raises(KeyboardInterrupt), stopping_on_interrupt(stop):
+        signal.raise_signal(signal.SIGINT)
+    assert stop.reason is None
+
+
+def test_a_deferred_interrupt_comes_after_the_block() -> None:
+    stop = Stop()
+    stop.begin()
+    with stopping_on_interrupt(stop):
+        with interrupts_deferred():
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+            assert stop.reason is None
+        assert stop.reason == "it was interrupted"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(

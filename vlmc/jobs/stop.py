@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -32,7 +32,21 @@ class Stop:
         self._since = time.monotonic() if since is None else since
         self._error_rows, self._last_error = 0, -1
         self._requested: str | None = None
-        self._announced = False
+        self._announced = self._begun = False
+
+    def begin(self) -> None:
+        """Requests run from now on, which an interrupt lets end."""
+        self._begun = True
+
+    def interrupt(self) -> None:
+        """Stop by Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: no requests run yet, so that nothing has to end in order.
+        """
+        if not self._begun:
+            raise KeyboardInterrupt
+        self.request("it was interrupted")
 
     def request(self, reason: str) -> None:
         """Stop for a reason of your own."""
@@ -59,6 +73,7 @@ class Stop:
 
     def until(self, questions: Iterable[Question]) -> Iterator[Question]:
         """The questions up to the stop."""
+        self.begin()
         for question in questions:
             if self.reason is not None:
                 if not self._announced:
@@ -70,15 +85,38 @@ class Stop:
 
 @contextmanager
 def stopping_on_interrupt(stop: Stop) -> Iterator[None]:
-    """Let the first Ctrl-C within stop the job in order, and the second end it at once."""
+    """Let the first Ctrl-C within stop the job in order once requests run, and any other end it at
+    once."""
+
+    def interrupted() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop.interrupt()
+
+    with _handling_interrupts(interrupted):
+        yield
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Let a Ctrl-C within take effect at the end of the block: for calls of libraries that do not
+    survive one."""
+    interrupts: list[bool] = []
+    with _handling_interrupts(lambda: interrupts.append(True)):
+        yield
+    if interrupts:
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def _handling_interrupts(handle: Callable[[], object]) -> Iterator[None]:
+    """Call `handle` at Ctrl-C within; only the main thread can do so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGINT)
 
     def interrupted(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop.request("it was interrupted")
+        handle()
 
     signal.signal(signal.SIGINT, interrupted)
     try:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.command import call
+from tests.jobs.input.write import write_jsonl
 from tests.jobs.ray.jobs import lines_of, parts_of
 
+ROOT = Path(__file__).parents[3]
 SMALL = ("--prompt", "A room?", "--prompt", "A door?", "--tiles", "single", "--device", "cpu")
 
 
@@ -39,6 +46,40 @@ def test_lines_are_those_of_the_local_job(artifact: Path, images: Path, tmp_path
     assert len(found_shared) == 2 and found_shared.items() <= answers.items()
     refused = call("run", artifact, folder, *SMALL, "-o", out, "--require-verified", "--ray")
     assert refused.exit_code == 3 and "needs it passed" in refused.stderr
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("cluster")
+def test_an_interrupt_ends_all_processes_and_loses_nothing(
+    artifact: Path, images: Path, tmp_path: Path
+) -> None:
+    image = str(images / "480x320.jpg")
+    rows = [{"image": image, "prompt": f"Room {number}?"} for number in range(300)]
+    table, out = write_jsonl(tmp_path / "rows.jsonl", *rows), tmp_path / "ray.jsonl"
+    command = ("run", artifact, table, "--tiles", "single", "--device", "cpu", "-o", out)
+    # As a terminal does: Ctrl-C reaches all processes of the command's group.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vlmc", *command, "--ray"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not parts_of(out) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, said
+    assert "it was interrupted; finishing the requests that run" in said
+    assert "run the same command again to resume" in said and "Traceback" not in said
+    done = len(lines_of(out))
+    assert 0 < done < 300
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    resumed = call(*command, "--ray", "--json")
+    assert resumed.exit_code == 0 and json.loads(resumed.stdout)["resumed"] == done
+    assert [line["row"] for line in lines_of(out)] == list(range(300))
 
 
 @pytest.mark.parametrize(

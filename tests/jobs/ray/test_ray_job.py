@@ -28,7 +28,7 @@ from vlmc.jobs.ray import job, pool
 from vlmc.jobs.settings import JobSettings
 from vlmc.jobs.stop import Stop
 from vlmc.progress.channel import receiving
-from vlmc.progress.events import Event, Progress
+from vlmc.progress.events import Event, Note, Progress
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
 
@@ -130,6 +130,16 @@ def test_too_many_errors_stop_the_job(tmp_path: Path) -> None:
     )
     assert found.stopped == "3 rows ended in an error (--max-errors)"
     assert 9 <= found.errors < 90 and found.remaining > 0
+
+
+def test_a_job_that_stops_while_models_load_begins_nothing(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 4)
+    stop, seen = Stop(seconds=1, since=time.monotonic() - 2), list[Event]()
+    with receiving(seen.append):
+        found = run_ray(tmp_path / "images", tmp_path / "o.jsonl", stop=stop, on_ready=pytest.fail)
+    assert (found.stopped, found.remaining) == ("the deadline of 1.0 s has passed", 12)
+    assert Note("the deadline of 1.0 s has passed") in seen
+    assert run_ray(tmp_path / "images", tmp_path / "o.jsonl").answers == 12
 
 
 @pytest.mark.parametrize("seed", [1])

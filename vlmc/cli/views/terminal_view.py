@@ -115,6 +115,12 @@ class TerminalView:
             case StepDone(name, seconds, peak, size):
                 self._rows[name] = _Row("built", None, seconds, None, peak, size)
             case Progress(step=None):
+                # Work that is not counted ends where other work begins.
+                self._bars = {
+                    text: pace
+                    for text, pace in self._bars.items()
+                    if text == event.text or pace.latest.done is not None
+                }
                 self._bars[event.text] = Pace.following(self._bars.get(event.text), event)
                 self._live.start()
             case Progress(step=str(name)):

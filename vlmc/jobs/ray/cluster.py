@@ -16,6 +16,7 @@ from vlmc.distribution import install_command
 from vlmc.errors import HardwareError, UsageError
 from vlmc.files.units import shorten
 from vlmc.jobs.ray.address import AUTO, LOCAL, host_and_port
+from vlmc.jobs.stop import interrupts_deferred
 from vlmc.progress.channel import report
 from vlmc.progress.events import Progress
 
@@ -72,15 +73,16 @@ def connected(address: str) -> Iterator[Any]:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     report(Progress("starting Ray" if address == LOCAL else f"connecting to Ray at {address}"))
     if address == LOCAL:
-        cores = len(os.sched_getaffinity(0))
-        ray.init("local", num_cpus=cores, include_dashboard=False, **quiet)
+        quiet |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
     else:
         _check_answer(address)
-        ray.init(address, **quiet)
     try:
+        with interrupts_deferred():  # one within makes the process crash at its end
+            ray.init(address, **quiet)
         yield ray
     finally:
-        ray.shutdown()
+        with interrupts_deferred():
+            ray.shutdown()
 
 
 def find_slots(ray: Any, device: str, devices: int, workers: int | None) -> Slots:

@@ -122,7 +122,8 @@ def run_ray_job(
                 )
                 check_nodes(ray, _needs(task, indexed))
                 with closing(Pool(ray, slots, task)) as pool:
-                    on_ready(pool.wait_until_ready())
+                    if ready := pool.wait_until_ready(stop):
+                        on_ready(ready)
                     save_index()
                     passage.run(pool, part_rows, retry_errors, stop)
             out.parts()  # removes what workers that died left of a part

@@ -93,9 +93,9 @@ class Pool:
         for worker in self.workers:
             self._load(worker)
 
-    def wait_until_ready(self) -> list[WorkerFacts]:
+    def wait_until_ready(self, stop: Stop) -> list[WorkerFacts]:
         """Wait for the workers, the first and then `LOAD_SECONDS`; the facts of those that are
-        ready.
+        ready, none if the job stops before.
 
         Raises:
             VlmcError: a worker's model cannot be opened.
@@ -106,6 +106,8 @@ class Pool:
             for call, reference in self._finished():
                 self._begin(call.worker, reference)
                 deadline = deadline or time.monotonic() + LOAD_SECONDS
+            if stop.reason is not None:
+                return []
             if deadline is not None and time.monotonic() >= deadline:
                 break
         found = [worker.facts for worker in self.workers if worker.facts is not None]
@@ -127,14 +129,16 @@ class Pool:
         """
         failed: VlmcError | None = None
         stopping = False
+        stop.begin()
         while True:
             if not stopping and (failed is not None or stop.reason is not None):
                 stopping = True
-                report(Note(f"{failed or stop.reason}; finishing the requests that run"))
+                running = "; finishing the requests that run" if self._is_answering else ""
+                report(Note(f"{failed or stop.reason}{running}"))
                 for worker in self.workers:
                     worker.actor.stop.remote()
             has_more = not stopping and self._give(parts)
-            if not has_more and not any(call.kind == "answer" for call in self._calls.values()):
+            if not has_more and not self._is_answering:
                 break
             for call, reference in self._finished():
                 try:
@@ -157,6 +161,11 @@ class Pool:
         """End the workers."""
         for worker in self.workers:
             self._ray.kill(worker.actor)
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a worker answers a part."""
+        return any(call.kind == "answer" for call in self._calls.values())
 
     def _load(self, worker: PoolWorker) -> None:
         # Waits for a worker that is started again, unlike the calls that hand it parts.
