@@ -65,3 +65,7 @@ class HardwareError(VlmcError):
     """An artifact or engine that this machine cannot run."""
 
     exit_code = 5
+
+
+class ModelLostError(HardwareError):
+    """A loaded model that can answer no request any more."""

@@ -14,7 +14,8 @@ import torch
 from tests.jobs.fake import FakeModel, write_images
 from tests.jobs.input.write import write_jsonl
 from tests.jobs.small_job import PROMPTS, run
-from vlmc.errors import HardwareError, VlmcError
+from vlmc.cli.options import resumable
+from vlmc.errors import HardwareError, ModelLostError, VlmcError
 from vlmc.jobs.output.failures import Failures
 from vlmc.jobs.question_runner import MAX_FAILED_ROWS, Outcome, Work
 from vlmc.runtime.requests.request import Request
@@ -151,3 +152,31 @@ def test_the_most_frequent_errors_are_in_the_summary(suffix: str, tmp_path: Path
             assert part in text
     write_images(tmp_path / "images", 3)
     assert len(run(source, out, PROMPTS[:1], retry_errors=True).reasons) == 2
+
+
+class LostModel(FakeModel):
+    """Is lost at a request: `raises` in between, or as the outcome of all that follow."""
+
+    def __init__(self, raises: bool) -> None:
+        super().__init__()
+        self._raises = raises
+
+    def try_each(self, requests: Iterable[tuple[Request, Work]]) -> Generator[Outcome, None, None]:
+        lost = ModelLostError("the process of rank 1 ended.")
+        for place, outcome in enumerate(super().try_each(requests)):
+            if place >= 4 and self._raises:
+                raise lost
+            yield lost if place >= 4 else outcome
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_lost_model_ends_the_job_without_lines_of_errors(raises: bool, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 5)
+    out, fresh = tmp_path / "answers.jsonl", tmp_path / "fresh.jsonl"
+    said = r"rank 1 ended\. Finished work is kept; run the same command again to resume\.$"
+    with pytest.raises(ModelLostError, match=said), resumable():
+        run(tmp_path / "images", out, model=LostModel(raises))
+    resumed = run(tmp_path / "images", out)
+    assert (resumed.resumed, resumed.errors) == (4, 0)
+    run(tmp_path / "images", fresh)
+    assert out.read_bytes() == fresh.read_bytes()

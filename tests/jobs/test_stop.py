@@ -15,6 +15,8 @@ from tests.jobs.small_job import PROMPTS, run
 from vlmc.files.units import parse_duration
 from vlmc.jobs.question_runner import Outcome, Work
 from vlmc.jobs.stop import Stop, interrupts_deferred, stopping_on_interrupt
+from vlmc.progress.channel import receiving
+from vlmc.progress.events import Event, Note, Progress
 from vlmc.runtime.requests.request import Request
 
 
@@ -102,6 +104,21 @@ def test_the_first_interrupt_stops_in_order_and_the_second_at_once(
     assert signal.getsignal(signal.SIGINT) is before
     assert run(tmp_path / "images", out).resumed >= 8 + 5
     assert out.read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_stop_is_announced_where_all_is_read_ahead(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 1)
+    stop, seen = Stop(), list[Event]()
+
+    def interrupt(event: Event) -> None:
+        seen.append(event)
+        if isinstance(event, Progress) and event.done == 1:
+            stop.request("it was interrupted")
+
+    with receiving(interrupt):
+        run(images[0], tmp_path / "answers.jsonl", stop=stop)
+    note = Note("it was interrupted; finishing the requests that run")
+    assert seen.index(Progress("answers", 2, 3)) > seen.index(note) and seen.count(note) == 1
 
 
 def test_an_interrupt_before_the_first_request_ends_the_job_at_once() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.runtime.conftest import own_threads
 from vlmc import Model, load
-from vlmc.errors import HardwareError, IntegrityError, UsageError
+from vlmc.errors import IntegrityError, ModelLostError, UsageError
 from vlmc.runtime import team
 from vlmc.runtime.requests.request import Request
 from vlmc.runtime.sampling_options import make_sampling
@@ -153,9 +153,9 @@ def test_a_killed_follower_fails_all_requests(artifact: Path, pictures: Pictures
         futures = [model.submit((picture, "?"), max_new_tokens=50) for picture in pictures]
         os.kill(process, signal.SIGKILL)
         for future in futures:
-            with pytest.raises(HardwareError, match=r"rank 1 on cpu was ended by SIGKILL"):
+            with pytest.raises(ModelLostError, match=r"rank 1 on cpu was ended by SIGKILL"):
                 future.result(timeout=60)
-        with pytest.raises(HardwareError, match="Load it again"):
+        with pytest.raises(ModelLostError, match="Load it again"):
             model.generate([(pictures[0], "?")])
 
 

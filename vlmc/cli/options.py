@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from vlmc.errors import UsageError, VlmcError
+from vlmc.errors import ModelLostError, UsageError, VlmcError
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -111,9 +111,13 @@ def counted(number: int, noun: str) -> str:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say after Ctrl-C that finished work is kept."""
+    """Say after Ctrl-C, or where the model was lost, that finished work is kept."""
     try:
         yield
+    except ModelLostError as error:
+        raise ModelLostError(
+            f"{error} Finished work is kept; run the same command again to resume."
+        ) from error
     except KeyboardInterrupt:
         raise VlmcError(
             "interrupted. Finished work is kept; run the same command again to resume."

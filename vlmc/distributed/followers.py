@@ -18,7 +18,7 @@ from typing import Any
 
 from vlmc import errors
 from vlmc.distributed.channel import Channel, to_json
-from vlmc.errors import HardwareError, VlmcError
+from vlmc.errors import HardwareError, ModelLostError, VlmcError
 from vlmc.files.strict_json import parse_json
 from vlmc.machine.child_process import module_command, module_environment
 
@@ -118,7 +118,7 @@ class Followers:
         """
         if not self._failed.wait(_NOTICE_SECONDS):
             self._fail(
-                HardwareError(
+                ModelLostError(
                     f"a step on several devices failed ({error}), and the model cannot go on. "
                     "Load it again; if memory was short, with a smaller runtime.max_batch_tokens."
                 )
@@ -155,6 +155,7 @@ class Followers:
             if kind == Reply.FAILED:
                 values = parse_json(payload)
                 made = getattr(errors, values["type"], HardwareError)
+                made = ModelLostError if issubclass(made, HardwareError) else made
                 self._fail(made(f"{name}: {values['message']}"))
             else:
                 self._replies[index].put(parse_json(payload))
@@ -181,14 +182,14 @@ def _start(module: str) -> tuple[subprocess.Popen[bytes], Channel]:
     return process, Channel(ours)
 
 
-def _ended(name: str, process: subprocess.Popen[bytes]) -> HardwareError:
+def _ended(name: str, process: subprocess.Popen[bytes]) -> ModelLostError:
     try:
         code = process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         reason = "closed its connection"
     else:
         reason = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-    return HardwareError(
+    return ModelLostError(
         f"the process of {name} {reason}, and the model cannot go on without it. Load it again; "
         "if the system ended it (see dmesg), memory was short."
     )

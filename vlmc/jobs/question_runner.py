@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from vlmc.errors import HardwareError, VlmcError
+from vlmc.errors import HardwareError, ModelLostError, VlmcError
 from vlmc.files.units import shorten
 from vlmc.jobs.audit import Audit
 from vlmc.jobs.input.fetch import Fetcher
@@ -77,7 +77,8 @@ class QuestionRunner:
         go on.
 
         Raises:
-            HardwareError: `MAX_FAILED_ROWS` rows in succession failed on the device.
+            HardwareError: `MAX_FAILED_ROWS` rows in succession failed on the device, or the model
+                is lost.
         """
         remaining = self.stop.until(questions)
         again: deque[Question] = deque()
@@ -95,6 +96,7 @@ class QuestionRunner:
             try:
                 with closing(self._run(upcoming(), waiting)) as answered:
                     for question, line in answered:
+                        self.stop.announce()
                         if line_error(line) is None:
                             failed_rows.clear()
                         else:
@@ -174,6 +176,8 @@ class QuestionRunner:
             )
 
     def _line(self, question: Question, outcome: Outcome) -> dict[str, Any]:
+        if isinstance(outcome, ModelLostError):
+            raise outcome
         if isinstance(outcome, VlmcError):
             return self.form.line(question, outcome)
         if isinstance(outcome, Scored):
@@ -199,6 +203,8 @@ class QuestionRunner:
 
 def _request_error(error: Exception) -> VlmcError | None:
     """The error as that of one request, or None if it is of another kind."""
+    if isinstance(error, ModelLostError):
+        return None
     if isinstance(error, HardwareError):
         return error
     # torch raises a RuntimeError where a CPU or GPU has too little memory.

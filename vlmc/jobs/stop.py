@@ -71,14 +71,18 @@ class Stop:
             self.request(f"the deadline of {duration_text(self._seconds)} has passed")
         return self._requested
 
+    def announce(self) -> None:
+        """Report once that the job stops, if it does, while requests run."""
+        if self.reason is not None and not self._announced:
+            self._announced = True
+            report(Note(f"{self.reason}; finishing the requests that run"))
+
     def until(self, questions: Iterable[Question]) -> Iterator[Question]:
         """The questions up to the stop."""
         self.begin()
         for question in questions:
             if self.reason is not None:
-                if not self._announced:
-                    report(Note(f"{self.reason}; finishing the requests that run"))
-                self._announced = True
+                self.announce()
                 return
             yield question
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tests.jobs.fake import FakeModel
 from vlmc.artifact.manifest import ImageRules
-from vlmc.errors import VlmcError
+from vlmc.errors import ModelLostError, VlmcError
 from vlmc.image.tiles import TileRule
 from vlmc.jobs.question_runner import Outcome, Work
 from vlmc.jobs.ray.prepare import TileMaker
@@ -38,7 +38,7 @@ class StandIn:
     wait_s: float = 0.0
     folder: Path | None = None
     refuses: str | None = None
-    breaks: Literal["raise", "exit"] | None = None
+    breaks: Literal["raise", "lose", "exit"] | None = None
     loads: Literal["raise", "exit"] | None = None
     pids: Path | None = None
 
@@ -85,12 +85,14 @@ class StandInModel(FakeModel):
         return self.outcome(total, prompt, tuple(image.notes for image in images), work)
 
 
-def break_down(how: Literal["raise", "exit"] | None) -> None:
-    """End the process, or fail as programs with faults do."""
+def break_down(how: Literal["raise", "lose", "exit"] | None) -> None:
+    """End the process, lose the model, or fail as programs with faults do."""
     if how == "exit":
         os._exit(1)
     if how == "raise":
         raise ZeroDivisionError("a fault of the program")
+    if how == "lose":
+        raise ModelLostError("the process of rank 1 ended")
 
 
 def spend(seconds: float) -> None:

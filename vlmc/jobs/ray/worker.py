@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from vlmc.artifact.manifest import EngineRecord
-from vlmc.errors import VlmcError
+from vlmc.errors import ModelLostError, VlmcError
 from vlmc.files.units import shorten
 from vlmc.jobs.audit import Audit
 from vlmc.jobs.input.questions import Question
@@ -95,6 +96,8 @@ class Worker:
     def answer(self, part: Part) -> PartDone:
         """Answer a part and write it; where the job stops, the rows that are answered.
 
+        Ends the process where the model is lost, since Ray then starts it again.
+
         Raises:
             VlmcError: the device failed, or the part cannot be written. What was answered before
                 is written.
@@ -102,6 +105,9 @@ class Worker:
         answered = self._stream.put(part)
         try:
             answered.ended.result()
+        except ModelLostError as error:
+            print(error, file=sys.stderr, flush=True)  # Ray's log of the worker
+            os._exit(1)
         except VlmcError:
             self._written(answered)
             raise

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vlmc.errors import HardwareError, UsageError, VlmcError
+from vlmc.errors import HardwareError, ModelLostError, UsageError, VlmcError
 from vlmc.models.language.paged_cache import PAGE_TOKENS
 from vlmc.models.language.reference_loop import not_finite_error
 from vlmc.progress.channel import report
@@ -231,6 +231,8 @@ class ServingLoop:
         try:
             found = self._encoder.encode(images)
         except (VlmcError, RuntimeError, MemoryError) as error:
+            if isinstance(error, ModelLostError):
+                return {image.digest: error for image in images}
             if len(images) == 1:
                 reason = error if isinstance(error, VlmcError) else _too_large(error)
                 return {images[0].digest: reason}
