@@ -95,8 +95,13 @@ def _check_batch(
 def _check_output(out: Path, rows: Rows) -> None:
     if out.suffix not in {".jsonl", ".ndjson", ".parquet"}:
         raise UsageError(f"{out}: the output must end in .jsonl, .ndjson or .parquet")
-    if out.is_dir() or (out.exists() and Path(rows.source).exists() and out.samefile(rows.source)):
-        raise UsageError(f"{out}: is a folder or the input itself; choose another output")
+    if out.is_dir():
+        raise UsageError(
+            f"{out}: is a folder; choose another output, or add --ray to resume a job that ran "
+            "with it"
+        )
+    if out.exists() and Path(rows.source).exists() and out.samefile(rows.source):
+        raise UsageError(f"{out}: is the input itself; choose another output")
     folder = next(folder for folder in out.absolute().parents if folder.exists())
     for place in [folder, *([out] if out.exists() else [])]:
         if not os.access(place, os.W_OK) or (place == folder and not folder.is_dir()):

@@ -44,6 +44,8 @@ def test_lines_are_those_of_the_local_job(artifact: Path, images: Path, tmp_path
     answers = {(line["image"], line["prompt"]): line["answer"] for line in lines_of(local)}
     found_shared = {(line["image"], line["prompt"]): line["answer"] for line in lines_of(shared)}
     assert len(found_shared) == 2 and found_shared.items() <= answers.items()
+    refused = call("run", artifact, folder, *SMALL, "-o", out)
+    assert refused.exit_code == 2 and "add --ray to resume" in refused.stderr
     refused = call("run", artifact, folder, *SMALL, "-o", out, "--require-verified", "--ray")
     assert refused.exit_code == 3 and "needs it passed" in refused.stderr
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -77,6 +78,7 @@ def test_parquet_parts_hold_the_same_rows(tmp_path: Path) -> None:
     address = f"local://{out}"  # through fsspec
     run_ray(table, address, settings=settings)
     assert len(parts_of(out)) == 4 and lines_of(out) == lines_of(tmp_path / "local.parquet")
+    assert pq.read_table(out).to_pylist(maps_as_pydicts="strict") == lines_of(out)
     shutil.copy(images[0], images[3])
     assert run_ray(table, address, settings=settings, retry_errors=True).errors == 0
     assert [line["size"] for line in lines_of(out)] == [0.5] * 120
@@ -233,11 +235,15 @@ def test_a_worker_is_started_again_more_often_than_ray_does(
     ("breaks", "said"),
     [
         ("raise", r"a worker failed, by a fault of vlmc or a library:(?s:.)*ZeroDivisionError"),
+        ("lose", r"workers ended 2 times while they answered rows \d+ to \d+"),
         ("exit", r"workers ended 2 times while they answered rows \d+ to \d+"),
     ],
 )
 def test_a_model_that_breaks_ends_the_job(
-    breaks: Literal["raise", "exit"], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    breaks: Literal["raise", "lose", "exit"],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "MAX_DEATHS", 2)
     images = write_images(tmp_path / "images", 12)

@@ -13,7 +13,8 @@ from vlmc.files.atomic import write_atomically
 from vlmc.jobs.input.remote import Location, file_system, location, place_text
 
 SUFFIXES = (".jsonl", ".ndjson", ".parquet")
-LEDGER, INDEX = "ledger.json", "files.jsonl"
+LEDGER, INDEX = "_ledger.json", "_files.jsonl"
+"""Readers of folders of Parquet leave out names that begin so."""
 _NAME = re.compile(r"part-(\d{12})-(\d{12})")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
