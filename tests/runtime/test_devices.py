@@ -19,7 +19,7 @@ import pytest
 
 from tests.runtime.conftest import own_threads
 from vlmc import Model, load
-from vlmc.errors import IntegrityError, ModelLostError, UsageError
+from vlmc.errors import HardwareError, IntegrityError, ModelLostError, UsageError
 from vlmc.runtime import team
 from vlmc.runtime.requests.request import Request
 from vlmc.runtime.sampling_options import make_sampling
