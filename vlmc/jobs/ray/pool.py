@@ -242,7 +242,8 @@ class Pool:
             done: PartDone = self._value(reference)
         except self._ray.exceptions.RayActorError:
             self._lost(call)
-            self._next.appendleft(part)
+            # In order, so that each death counts for the part that came next then.
+            self._next = deque(sorted((*self._next, part), key=lambda one: one.first_line))
             return None
         finally:
             call.worker.held.remove(part)
