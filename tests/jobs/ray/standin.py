@@ -30,8 +30,8 @@ class StandIn:
     """A source of such models. Each question takes `seconds` of a core, or waits for `wait_s`.
 
     `folder` may name an artifact that the workers must have. Each process that opens a model adds
-    a file with its number to `pids`. A model that `breaks` does so at the prompt `break?`, or while
-    it `loads`.
+    a file with its number to `pids`; if `renamed`, its engine is named by that number. A model that
+    `breaks` does so at the prompt `break?`, or while it `loads`.
     """
 
     seconds: float = 0.0
@@ -41,6 +41,7 @@ class StandIn:
     breaks: Literal["raise", "lose", "exit"] | None = None
     loads: Literal["raise", "exit"] | None = None
     pids: Path | None = None
+    renamed: bool = False
 
     @property
     def maker(self) -> TileMaker:
@@ -54,7 +55,8 @@ class StandIn:
         if self.pids is not None:
             (self.pids / str(os.getpid())).touch()
         break_down(self.loads)
-        return Opened(StandInModel(self), f"stand-in on {device}")
+        number = f" {os.getpid()}" if self.renamed else ""
+        return Opened(StandInModel(self), f"stand-in{number} on {device}")
 
 
 class StandInModel(FakeModel):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +25,9 @@ from tests.jobs.input.write import write_jsonl
 from tests.jobs.ray.jobs import lines_of, parts_of, run_local, run_ray
 from tests.jobs.ray.killing import kill_workers
 from tests.jobs.ray.standin import StandIn
-from vlmc.errors import UsageError, VlmcError
+from vlmc.errors import AccuracyError, UsageError, VlmcError
 from vlmc.jobs.ray import job, pool
+from vlmc.jobs.ray.worker import WorkerFacts
 from vlmc.jobs.settings import JobSettings
 from vlmc.jobs.stop import Stop
 from vlmc.progress.channel import receiving
@@ -215,13 +217,15 @@ def test_a_worker_is_started_again_more_often_than_ray_does(
     pids.mkdir()
     write_images(tmp_path / "images", 120)
     killed: list[int] = []
+    done_at = [-60]
 
     def kill(event: Event) -> None:
-        """Once after every part, in its first lines."""
+        """Two parts of 30 lines after the last kill, so that another part is answered."""
         if not isinstance(event, Progress) or not event.done or len(killed) == 3:
             return
         living = [int(path.name) for path in pids.iterdir() if int(path.name) not in killed]
-        if living and len(parts_of(out)) > 2 * len(killed):
+        if living and event.done >= done_at[-1] + 60:
+            done_at.append(event.done)
             killed.append(living[0])
             os.kill(living[0], signal.SIGKILL)
 
@@ -229,6 +233,28 @@ def test_a_worker_is_started_again_more_often_than_ray_does(
         run_ray(tmp_path / "images", out, model=StandIn(pids=pids, wait_s=0.02), workers=1)
     assert len(killed) == 3
     assert [line["row"] for line in lines_of(out)] == [row for row in range(120) for _ in range(3)]
+
+
+def test_a_worker_that_joins_with_another_engine_is_announced(tmp_path: Path) -> None:
+    """So that --require-verified holds for it too."""
+    pids, out = tmp_path / "pids", tmp_path / "out.jsonl"
+    pids.mkdir()
+    write_images(tmp_path / "images", 120)
+    seen: list[str] = []
+
+    def announce(ready: Sequence[WorkerFacts]) -> None:
+        seen.extend(facts.engine for facts in ready)
+        if len(seen) > 1:
+            raise AccuracyError("the other engine is not verified")
+
+    kills = kill_workers(pids, random.Random(1), most=1)
+    try:
+        with pytest.raises(AccuracyError, match="not verified"):
+            model = StandIn(wait_s=0.02, pids=pids, renamed=True)
+            run_ray(tmp_path / "images", out, model=model, workers=1, on_ready=announce)
+    finally:
+        assert kills() == 1
+    assert len(set(seen)) == 2
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from vlmc.files.atomic import write_atomically
 from vlmc.jobs.input.remote import Location, file_system, location, place_text
 
 SUFFIXES = (".jsonl", ".ndjson", ".parquet")
-LEDGER, INDEX = "_ledger.json", "_files.jsonl"
+LEDGER, INDEX, _PROBE = "_ledger.json", "_files.jsonl", "_probe"
 """Readers of folders of Parquet leave out names that begin so."""
 _NAME = re.compile(r"part-(\d{12})-(\d{12})")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
@@ -157,8 +157,8 @@ class PartsFolder:
             UsageError: it cannot.
         """
         try:
-            self.write("probe", b"vlmc")
-            self.remove("probe")
+            self.write(_PROBE, b"vlmc")
+            self.remove(_PROBE)
         except (VlmcError, OSError) as error:
             raise UsageError(f"{error}; choose another output") from error
 

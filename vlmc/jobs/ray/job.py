@@ -67,7 +67,7 @@ def run_ray_job(
     of their names are those of `run_job`.
 
     `audit` is the share of the answers that is checked. `on_ready` is called with what the workers
-    are, before the first question.
+    are, before the first question, and with those that join later with another engine.
 
     Raises:
         UsageError: the job cannot run so, belongs to another job, or a node of the cluster differs
@@ -121,9 +121,8 @@ def run_ray_job(
                     audit,
                 )
                 check_nodes(ray, _needs(task, indexed))
-                with closing(Pool(ray, slots, task)) as pool:
-                    if ready := pool.wait_until_ready(stop):
-                        on_ready(ready)
+                with closing(Pool(ray, slots, task, on_ready)) as pool:
+                    pool.wait_until_ready(stop)
                     save_index()
                     passage.run(pool, part_rows, retry_errors, stop)
             out.parts()  # removes what workers that died left of a part

@@ -74,7 +74,15 @@ class _Call:
 class Pool:
     """Starts workers and hands them parts. The driver only counts what they write."""
 
-    def __init__(self, ray: Any, slots: Slots, task: WorkerTask) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        slots: Slots,
+        task: WorkerTask,
+        on_ready: Callable[[Sequence[WorkerFacts]], None] = lambda _: None,
+    ) -> None:
+        """`on_ready` is called with the workers that are ready, and later with those that join
+        with another engine; what it raises ends the job."""
         self._ray = ray
         self._calls: dict[Any, _Call] = {}
         self._next: deque[Part] = deque()
@@ -88,17 +96,17 @@ class Pool:
             scheduling_strategy="SPREAD",
             **slots.options,
         )(Worker)
+        self._on_ready, self._engines = on_ready, set[str]()
         self._start: Callable[[], Any] = lambda: actor.remote(task, prepare)
         self.workers = [PoolWorker(number, self._start()) for number in range(slots.count)]
         for worker in self.workers:
             self._load(worker)
 
-    def wait_until_ready(self, stop: Stop) -> list[WorkerFacts]:
-        """Wait for the workers, the first and then `LOAD_SECONDS`; the facts of those that are
-        ready, none if the job stops before.
+    def wait_until_ready(self, stop: Stop) -> None:
+        """Wait for the workers, the first and then `LOAD_SECONDS`, or until the job stops.
 
         Raises:
-            VlmcError: a worker's model cannot be opened.
+            VlmcError: a worker's model cannot be opened, or `on_ready` refuses it.
         """
         report(Progress("loading models"))
         deadline = None
@@ -107,7 +115,7 @@ class Pool:
                 self._begin(call.worker, reference)
                 deadline = deadline or time.monotonic() + LOAD_SECONDS
             if stop.reason is not None:
-                return []
+                return
             if deadline is not None and time.monotonic() >= deadline:
                 break
         found = [worker.facts for worker in self.workers if worker.facts is not None]
@@ -118,7 +126,7 @@ class Pool:
                     "the cluster has room for them"
                 )
             )
-        return found
+        self._announce(found)
 
     def run(self, parts: Iterator[Part], stop: Stop) -> Iterator[tuple[Part, PartDone] | None]:
         """Have the parts answered, in any order, until the job stops; None where only the progress
@@ -166,6 +174,13 @@ class Pool:
     def _is_answering(self) -> bool:
         """Whether a worker answers a part."""
         return any(call.kind == "answer" for call in self._calls.values())
+
+    def _announce(self, ready: Sequence[WorkerFacts]) -> None:
+        """Say what engines answer that have not been announced."""
+        new = [facts for facts in ready if facts.engine not in self._engines]
+        if new:
+            self._on_ready(new)
+        self._engines.update(facts.engine for facts in new)
 
     def _load(self, worker: PoolWorker) -> None:
         # Waits for a worker that is started again, unlike the calls that hand it parts.
@@ -225,6 +240,8 @@ class Pool:
                 raise
             report(Note(f"{worker.name} cannot begin, and the others go on without it: {error}"))
             return
+        if worker.facts is not None:
+            self._announce([worker.facts])
         if worker.former is None or worker.facts is None or worker.former[0] == worker.facts.life:
             return
         rows = worker.former[1]
