@@ -49,6 +49,8 @@ SHAPES: dict[str, tuple[str, Any]] = {
 """Shape and precision on a device."""
 RULE = TileRule("single")
 PICTURES = 200
+# Counting processes twice a second took a tenth of a job's rate on a machine with a GPU.
+COUNTING_SECONDS = 5.0
 IDENTITY = "5e" * 32
 
 
@@ -84,7 +86,8 @@ class Synthetic:
 
 def measure(gpus: int, table: Path, out: Path, device: str, source: ModelSource) -> None:
     """One job in this process; prints its figures."""
-    rows, prompts, marks = open_input(str(table)), prompts_from_texts([QUESTION]), Marks()
+    rows, prompts = open_input(str(table)), prompts_from_texts([QUESTION])
+    marks = Marks(COUNTING_SECONDS)
     with receiving(marks.receive):
         if gpus:
             cluster, folder = Cluster(device=device, workers=gpus), PartsFolder.of(str(out))

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 MINUTE, HOUR = 60.0, 3600.0
 GPUS = (1, 2, 4, 8, 16, 40, 80)
-# Questions a minute of whole jobs on several GPUs, by their number, beside those of one GPU of the
-# same machine. Nothing has been measured yet.
-MEASURED: dict[int, tuple[float, float]] = {}
+PART_ROWS = 512  # of `--ray` on GPUs, in large jobs
+# Questions a minute by `benchmarks.ray_gpu` on one GPU and on all of a machine with so many.
+MEASURED = {2: (11_615, 22_362), 4: (11_229, 43_135)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,11 @@ class Cluster:
     store_gbit: float = 100  # all hosts together
     store_requests: float = 5_500  # a second
     images_per_request: int = 1  # more where images are in shards
-    rows_through_driver: bool = False  # each row, or only whether a block is done
-    driver_rows: float = 6_900  # a second
-    driver_block_ms: float = 10
+    is_local_job: bool = False  # one process reads and writes every row
+    local_rows: float = 6_900  # a second
+    # Of the driver of `--ray`, which sends blocks of rows and hears that they are written.
+    driver_block_ms: float = 2.8
+    driver_row_ms: float = 0.05
     price_per_gpu_hour: float = 2.5
 
 
@@ -65,10 +67,9 @@ class Failures:
     restart_seconds: float = 30
 
 
-def limits(work: Workload, cluster: Cluster, block: int = 4096) -> dict[str, float]:
+def limits(work: Workload, cluster: Cluster, block: int = PART_ROWS) -> dict[str, float]:
     """Images a second that each part can do, were the others without limit."""
     gpus, hosts = cluster.gpus, math.ceil(cluster.gpus / cluster.gpus_per_host)
-    seconds_per_block = cluster.driver_block_ms / 1000
     return {
         "GPU": gpus * work.gpu_qpm / MINUTE,
         "cores": gpus * cluster.cores_per_gpu / (work.cpu_ms / 1000),
@@ -76,7 +77,7 @@ def limits(work: Workload, cluster: Cluster, block: int = 4096) -> dict[str, flo
         "network": hosts * _bytes(cluster.nic_gbit) / work.image_bytes,
         "store": _bytes(cluster.store_gbit) / work.image_bytes,
         "store requests": cluster.store_requests * cluster.images_per_request,
-        "driver": cluster.driver_rows if cluster.rows_through_driver else block / seconds_per_block,
+        "driver": block / _driver_seconds(cluster, block),
     }
 
 
@@ -194,16 +195,17 @@ def scaling_table(work: Workload, cluster: Cluster) -> str:
 
 def crossover_table() -> str:
     """From how many GPUs on a part decides, with 25 Gbit/s a host and 100 Gbit/s for all."""
-    parts = ("network", "store", "store requests")
+    parts = ("network", "store", "store requests", "driver")
     four = replace(Cluster(1), cores_per_gpu=4)
-    rows = replace(Cluster(1), rows_through_driver=True)
+    local = replace(Cluster(1), is_local_job=True)
     lines = []
     for work in WORKLOADS:
         found = [crossover(work, Cluster(1), part) for part in parts]
-        found += [crossover(work, four, "cores"), crossover(work, rows, "driver")]
+        found += [crossover(work, local, "driver"), crossover(work, four, "cores")]
         lines.append(f"| {work.name} | " + " | ".join(str(n or "never") for n in found) + " |")
     head = (
-        "| images | network | store | store requests | 4 cores a GPU | one process for all rows |"
+        "| images | network | store | store requests | driver | local job's process | "
+        "4 cores a GPU |"
     )
     return _table(head, lines)
 
@@ -212,7 +214,7 @@ def block_table() -> str:
     """10 million images on 80 GPUs by the size of a block."""
     lines = []
     cluster = replace(Cluster(80), images_per_request=1000)
-    for block in (64, 1024, 4096, 65_536):
+    for block in (64, PART_ROWS, 4096, 65_536):
         calm = simulate(SMALL_1, cluster, 10_000_000, block)
         rough = simulate(SMALL_1, cluster, 10_000_000, block, Failures(mean_hours=1), seed=1)
         lines.append(
@@ -226,12 +228,12 @@ def block_table() -> str:
 
 
 def failure_table() -> str:
-    """Share of the time that failures take, in blocks of 4,096 images."""
+    """Share of the time that failures take, in blocks of `PART_ROWS` images."""
     lines = []
     for hours, where in ((50_000, "a data centre"), (24, "spot"), (1, "a bad day")):
         failures = Failures(mean_hours=hours)
         shares = " | ".join(
-            f"{lost_share(work, 4096, failures):.3%}" for work in (SMALL_1, MEDIUM_13)
+            f"{lost_share(work, PART_ROWS, failures):.3%}" for work in (SMALL_1, MEDIUM_13)
         )
         lines.append(f"| {hours:,} h ({where}) | {80 / hours:.3g} | {shares} |")
     head = (
@@ -242,13 +244,11 @@ def failure_table() -> str:
 
 
 def measured_table() -> str:
-    """Jobs on several GPUs against the arithmetic; empty cells are not measured."""
-    lines = []
-    for gpus in (2, 4):
-        one, all_of_them = MEASURED.get(gpus, (None, None))
-        cells = [f"{value:,.0f}" if value else "" for value in (one, all_of_them)]
-        ratio = f"{all_of_them / one:.2f}" if one and all_of_them else ""
-        lines.append(f"| {gpus} | {cells[0]} | {cells[1]} | {ratio} | {gpus:.2f} |")
+    """Jobs on several GPUs against the arithmetic."""
+    lines = [
+        f"| {gpus} | {one:,} | {total:,} | {total / one:.2f} | {gpus:.2f} |"
+        for gpus, (one, total) in MEASURED.items()
+    ]
     head = "| GPUs | one GPU, questions a minute | all | ratio | ratio by the arithmetic |"
     return _table(head, lines)
 
@@ -281,9 +281,9 @@ def _lifetime(draw: random.Random, failures: Failures) -> float:
 
 
 def _driver_seconds(cluster: Cluster, rows: int) -> float:
-    if cluster.rows_through_driver:
-        return rows / cluster.driver_rows
-    return cluster.driver_block_ms / 1000
+    if cluster.is_local_job:
+        return rows / cluster.local_rows
+    return (cluster.driver_block_ms + rows * cluster.driver_row_ms) / 1000
 
 
 def _table(head: str, lines: list[str]) -> str:

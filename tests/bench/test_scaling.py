@@ -35,6 +35,7 @@ NO_LIMITS = replace(
     nic_gbit=math.inf,
     store_requests=math.inf,
     driver_block_ms=1e-9,
+    driver_row_ms=0,
 )
 
 
@@ -63,7 +64,7 @@ def test_a_job_without_limits_runs_at_the_measured_rate() -> None:
 
 
 def test_the_simulation_reaches_the_limit_that_decides() -> None:
-    cluster = replace(Cluster(80), driver_block_ms=50)
+    cluster = replace(Cluster(80), driver_block_ms=50, driver_row_ms=0)
     part, rate = slowest(PHOTO_1, cluster)
     assert part == "store"
     done = simulate(PHOTO_1, cluster, 5_000_000, 4096, Failures(restart_seconds=0))
