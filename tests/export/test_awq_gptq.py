@@ -1,7 +1,9 @@
-"""What an export refuses before it writes anything."""
+"""The language model alone: what is refused before anything is written, and what is said."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,15 @@ def test_a_folder_in_the_way_is_left_alone(artifact: Path, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="exists; name a new folder with -o"):
         export(open_artifact(held), "gptq", tmp_path / "exported")
     assert [path.name for path in (tmp_path / "exported").iterdir()] == ["mine"]
+
+
+def test_positions_are_not_scaled_and_joined_linears_are_named(
+    built: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """The engines that read these layouts apply dynamic scaling to every prompt."""
+    artifact = built("internlm2-300m", "w4a16")
+    notes = export(open_artifact(artifact), "gptq", tmp_path / "exported")
+    config = json.loads((tmp_path / "exported" / "config.json").read_bytes())
+    assert config["rope_scaling"] is None
+    assert any("prompts end at" in note for note in notes)
+    assert not any("they join" in note for note in notes)

@@ -20,7 +20,7 @@ from tests.export.reference import logits
 from vlmc.checkpoint.config import parse_language_config
 from vlmc.checkpoint.layout import original_shapes
 from vlmc.checkpoint.source import open_checkpoint
-from vlmc.export.limits import Engine
+from vlmc.export.limits import ENGINES, Engine
 from vlmc.export.weights import language_files, read_tensor
 from vlmc.image.tiles import TILE_SIZE
 from vlmc.models.language.load import load_decoder
@@ -113,8 +113,37 @@ def test_hf_layout(name: str, engine: Engine, exported: Callable[..., Exported])
         *("start_image_token", "end_image_token", "context_image_token", "video_token")
     }
     assert tokens["eos_token"] == "<|im_end|>"
-    stops = json.loads((folder / "generation_config.json").read_bytes())
-    assert stops["eos_token_id"] == config["text_config"]["eos_token_id"]
+    generation = json.loads((folder / "generation_config.json").read_bytes())
+    assert generation["eos_token_id"] == config["text_config"]["eos_token_id"]
+    # vLLM, SGLang and LMDeploy ignore do_sample. transformers warns of a top_k that it ignores.
+    assert generation["do_sample"] is False
+    assert generation.get("top_k") == (None if engine == "hf" else 1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_positions_are_scaled_by_engines_that_scale_long_prompts_alone(
+    engine: Engine, exported: Callable[..., Exported]
+) -> None:
+    """vLLM (dynamic_ntk_scaling_rope.py before pull request 41277) and SGLang (rope_variant.py)
+    compute one base for all prompts from the factor."""
+    made = exported("internlm2-300m", engine)
+    language = config_of(made.artifact / "language")
+    assert language["rope_scaling"]["type"] == "dynamic"
+    config = config_of(made.folder)
+    found = config["llm_config" if engine == "sglang" else "text_config"]
+    kept = language["rope_scaling"] if engine in ("hf", "lmdeploy") else None
+    assert found["rope_scaling"] == kept
+    assert found["rope_theta"] == language["rope_theta"]
+    assert found["max_position_embeddings"] == language["max_position_embeddings"]
+
+
+def test_long_rope_has_the_keys_that_transformers_4_demands(
+    exported: Callable[..., Exported],
+) -> None:
+    """configuration_phi3.py of transformers 4.57: exactly these three."""
+    text = config_of(exported("phi3-300m", "vllm").folder)["text_config"]
+    assert text["rope_scaling"].keys() == {"type", "short_factor", "long_factor"}
+    assert text["rope_scaling"]["type"] == "longrope"
 
 
 @pytest.mark.parametrize(("variant", "layout"), [("w4a16", "pack"), ("fp8", "float")])

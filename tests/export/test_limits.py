@@ -18,7 +18,7 @@ from vlmc.checkpoint.huggingface import HEAD
 from vlmc.errors import UsageError
 from vlmc.export.checkpoint import export_checkpoint
 from vlmc.export.config import Sources
-from vlmc.export.limits import ENGINES, Engine, engine_tiles, notes, refuse
+from vlmc.export.limits import ENGINES, Engine, engine_tiles, notes, refuse, split_groups
 from vlmc.image.tiles import TileRule
 from vlmc.models.vision.tower_file import read_tower_config
 
@@ -27,24 +27,18 @@ ORIGINAL = TileRule("original")
 
 @pytest.fixture
 def sources(artifact: Path) -> Sources:
-    return Sources(
-        read_manifest(artifact),
-        read_tower_config(artifact / "vision" / TOWER),
-        json.loads((artifact / "language" / "config.json").read_bytes()),
-        609,
-        ORIGINAL,
-    )
+    language = json.loads((artifact / "language" / "config.json").read_bytes())
+    tower = read_tower_config(artifact / "vision" / TOWER)
+    return Sources(read_manifest(artifact), tower, language, 609, language["vocab_size"], ORIGINAL)
 
 
 def with_language(sources: Sources, **values: Any) -> Sources:
     return replace(sources, language={**sources.language, **values})
 
 
-def quantized(sources: Sources, scheme: str, group_size: int = 128, *kept: str) -> Sources:
-    settings = {
-        "ignore": [HEAD, *kept],
-        "config_groups": {"group_0": {"weights": {"group_size": group_size}}},
-    }
+def quantized(sources: Sources, scheme: str, group_size: int | None = 128, *kept: str) -> Sources:
+    weights = {"group_size": group_size, "symmetric": False}
+    settings = {"ignore": [HEAD, *kept], "config_groups": {"group_0": {"weights": weights}}}
     held = replace(sources, manifest=replace(sources.manifest, language_scheme=scheme))
     return with_language(held, quantization_config=settings)
 
@@ -52,21 +46,19 @@ def quantized(sources: Sources, scheme: str, group_size: int = 128, *kept: str) 
 def test_refusals_say_what_to_do(sources: Sources) -> None:
     tower = sources.tower
     phi3 = with_language(sources, model_type="phi3")
+    other_eps = replace(tower, vision=replace(tower.vision, qk_norm=True, norm_eps=1e-5))
     cases: list[tuple[Engine, Sources, str]] = [
         ("hf", replace(sources, tower=replace(tower, pixel_shuffle="v1")), "ps_version v1"),
-        (
-            "hf",
-            replace(
-                sources,
-                tower=replace(tower, vision=replace(tower.vision, qk_norm=True, norm_eps=1e-5)),
-            ),
-            "Use --to vllm, which reads it",
-        ),
+        ("hf", replace(sources, tower=other_eps), "Use --to vllm, which reads it"),
+        ("sglang", replace(sources, tower=other_eps), "Use --to vllm, which reads it"),
         ("sglang", phi3, "SGLang: its InternVL has no Phi-3"),
         ("sglang", with_language(sources, attention_bias=True), "bias in o_proj"),
         ("lmdeploy", quantized(sources, "fp8"), "a scale for each block of 128 x 128"),
         ("lmdeploy", quantized(phi3, "w4a16"), "it has no Phi-3"),
-        ("lmdeploy", quantized(sources, "w4a16", 64), "this artifact has 64"),
+        ("lmdeploy", quantized(sources, "w4a16", 64), "this artifact has groups of 64"),
+        ("lmdeploy", quantized(sources, "w4a16", None), "has one group for each output"),
+        ("vllm", quantized(sources, "w4a16", 16), "groups of 32, 64, 128 inputs"),
+        ("sglang", quantized(sources, "w4a16", 8), "this artifact has groups of 8"),
         (
             "vllm",
             quantized(sources, "w4a16", 128, "model.layers.0.self_attn.q_proj"),
@@ -78,11 +70,20 @@ def test_refusals_say_what_to_do(sources: Sources) -> None:
             refuse(held, engine)
 
 
+def test_linears_that_engines_join_are_named_for_the_language_model_alone(sources: Sources) -> None:
+    held = quantized(sources, "w4a16", 128, "model.layers.1.mlp.gate_proj")
+    (found,) = split_groups(held.language)
+    assert "gate_proj, up_proj to one linear" in found and "up_proj is not" in found
+    assert not list(split_groups(quantized(sources, "w4a16").language))
+
+
 def test_what_can_be_exported_is_not_refused(sources: Sources) -> None:
     for engine in ENGINES:
         refuse(sources, engine)
     refuse(replace(sources, tower=replace(sources.tower, pixel_shuffle="v1")), "sglang")
     refuse(quantized(sources, "w4a16", 32), "lmdeploy")
+    refuse(quantized(sources, "w4a16", None), "vllm")
+    refuse(quantized(sources, "w4a16", 16), "hf")
     whole = [f"model.layers.0.self_attn.{part}_proj" for part in "qkv"]
     refuse(quantized(sources, "fp8", 128, *whole), "vllm")
     refuse(quantized(sources, "w4a16", 128, whole[0]), "hf")
@@ -111,6 +112,7 @@ def test_tile_rules(rule: TileRule, expected: TileRule) -> None:
         ("vllm", {"resampler": "opencv"}, "resampler is opencv"),
         ("vllm", {"exif": "apply"}, "turns photos upright"),
         ("vllm", {"exif": "ignore"}, "Remove the tag"),
+        ("vllm", {}, "transparency on white"),
         ("lmdeploy", {"high_bit_depth": "scale"}, "engines clip 16-bit"),
         ("hf", {"keep": 0.5}, "keeps 0.5 of the image tokens"),
     ],
@@ -142,6 +144,26 @@ def test_notes_on_phi3(engine: Engine, words: str, sources: Sources) -> None:
     phi3 = with_language(sources, model_type="phi3", original_max_position_embeddings=512)
     assert any(words in note for note in notes(phi3, engine))
     assert not any(words in note for note in notes(sources, engine))
+
+
+def test_notes_on_the_language_model(sources: Sources) -> None:
+    """`dynamic` is InternLM2's own, and other engines than two read it as the original does."""
+    dynamic = {"type": "dynamic", "rope_type": "dynamic", "factor": 2.0}
+    held = with_language(sources, rope_scaling=dynamic, max_position_embeddings=32_768)
+    plain = with_language(held, rope_scaling=None)
+    padded = with_language(plain, vocab_size=sources.tokens + 7)
+    for engine in ENGINES:
+        said = [note for note in notes(held, engine) if "prompts end at 32,768 tokens" in note]
+        assert bool(said) == (engine in ("vllm", "sglang"))
+        assert not any("prompts end" in note for note in notes(plain, engine))
+        assert any("7 ids more than the tokenizer" in note for note in notes(padded, engine))
+        assert not any("ids more than" in note for note in notes(plain, engine))
+        assert any("send temperature 0" in note for note in notes(plain, engine)) == (
+            engine != "hf"
+        )
+    asymmetric = quantized(plain, "w4a16")
+    assert any("zero points" in note for note in notes(asymmetric, "sglang"))
+    assert not any("zero points" in note for note in notes(asymmetric, "vllm"))
 
 
 def test_an_8_bit_tower_is_exported_in_the_models_dtype(sources: Sources) -> None:

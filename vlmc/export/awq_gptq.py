@@ -15,7 +15,8 @@ from vlmc.checkpoint.huggingface import HEAD
 from vlmc.checkpoint.packed import compressed_to_awq, compressed_to_gptq
 from vlmc.compile.language.weights import write_shards
 from vlmc.errors import UsageError
-from vlmc.export.config import kept_linears
+from vlmc.export.config import has_dynamic_rope, kept_linears, text_config
+from vlmc.export.limits import rope_note, split_groups
 from vlmc.export.new_folder import new_folder
 from vlmc.export.weights import language_files, read_tensor
 from vlmc.files.strict_json import read_json, write_json
@@ -51,8 +52,20 @@ def export(artifact: Artifact, layout: Format, output: Path) -> list[str]:
             if (language / name).is_file():
                 shutil.copyfile(language / name, partial / name)
         write_shards(partial, _laid_out(language, layout))
-        write_json(partial / _CONFIG, config | {"quantization_config": _settings(config, layout)})
-    return ["vision: this layout is of language models; the tower and projector are not in it."]
+        values = text_config(config, dynamic_rope=False)
+        write_json(partial / _CONFIG, values | {"quantization_config": _settings(config, layout)})
+    return list(_notes(config))
+
+
+def _notes(config: Mapping[str, Any]) -> Iterator[str]:
+    yield "vision: this layout is of language models; the tower and projector are not in it."
+    if has_dynamic_rope(config):
+        yield rope_note(config)
+    for reason in split_groups(config):
+        yield (
+            f"weights: vLLM and SGLang do not load this, because they join {reason}. For them name "
+            "all of these in language.keep."
+        )
 
 
 def _laid_out(language: Path, layout: Format) -> Iterator[tuple[str, Tensor]]:

@@ -15,7 +15,7 @@ from vlmc.compile.language.weights import write_shards
 from vlmc.export.chat_template import ChatTemplate
 from vlmc.export.config import Sources, chat_config, hf_config
 from vlmc.export.fast_tokenizer import check_ids, fast_tokenizer
-from vlmc.export.limits import Engine, engine_tiles, notes, refuse
+from vlmc.export.limits import READ_DYNAMIC_ROPE, Engine, engine_tiles, notes, refuse
 from vlmc.export.new_folder import new_folder
 from vlmc.export.processor import processor_files, tokenizer_config
 from vlmc.export.weights import hf_tower_tensors, language_tensors, tower_tensors
@@ -49,6 +49,7 @@ def export_checkpoint(artifact: Artifact, engine: Engine, output: Path) -> list[
         read_tower_config(tower),
         read_json(language / "config.json"),
         tokenizer.token_id(IMAGE_TOKEN),
+        tokenizer.vocab_size,
         engine_tiles(manifest.image.tiles),
     )
     refuse(sources, engine)
@@ -68,13 +69,21 @@ def export_checkpoint(artifact: Artifact, engine: Engine, output: Path) -> list[
         _write_tokenizer(partial, tokenizer, sources, engine)
         for name, values in processor_files(sources.tiles).items() if engine != "sglang" else ():
             write_json(partial / name, values)
-        make_config = chat_config if engine == "sglang" else hf_config
-        write_json(partial / "config.json", make_config(sources))
-        tokens = {key: sources.language[f"{key}_token_id"] for key in ("bos", "eos", "pad")}
-        values = {f"{key}_token_id": value for key, value in tokens.items()} | {"do_sample": False}
-        write_json(partial / "generation_config.json", values)
+        write_json(
+            partial / "config.json",
+            chat_config(sources)
+            if engine == "sglang"
+            else hf_config(sources, dynamic_rope=engine in READ_DYNAMIC_ROPE),
+        )
+        write_json(partial / "generation_config.json", _generation_config(sources, engine))
         write_shards(partial, tensors())
     return notes(sources, engine)
+
+
+def _generation_config(sources: Sources, engine: Engine) -> dict[str, object]:
+    """Greedy: transformers goes by `do_sample`, which servers ignore. They go by `top_k`."""
+    ids = {f"{key}_token_id": sources.language[f"{key}_token_id"] for key in ("bos", "eos", "pad")}
+    return ids | {"do_sample": False} | ({} if engine == "hf" else {"top_k": 1})
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, sources: Sources, engine: Engine) -> None:

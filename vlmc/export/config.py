@@ -23,11 +23,13 @@ class Sources:
     tower: TowerFileConfig
     language: Mapping[str, Any]  # the artifact's language/config.json
     image_token_id: int
+    tokens: int  # of the tokenizer
     tiles: TileRule  # as the engine applies it
 
 
-def hf_config(sources: Sources) -> dict[str, Any]:
-    """Of `InternVLForConditionalGeneration`, which transformers, vLLM and LMDeploy load."""
+def hf_config(sources: Sources, *, dynamic_rope: bool = True) -> dict[str, Any]:
+    """Of `InternVLForConditionalGeneration`, which transformers, vLLM and LMDeploy load; see
+    `text_config`."""
     tower, dtype = sources.tower, sources.manifest.language_dtype
     vision = tower.vision
     return {
@@ -41,7 +43,7 @@ def hf_config(sources: Sources) -> dict[str, Any]:
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "default",
         "tie_word_embeddings": False,
-        "text_config": _text_config(sources.language),
+        "text_config": text_config(sources.language, dynamic_rope=dynamic_rope),
         "vision_config": {
             "architectures": ["InternVLVisionModel"],
             "model_type": "internvl_vision",
@@ -96,7 +98,7 @@ def chat_config(sources: Sources) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "llm_config": {
             key: value
-            for key, value in _text_config(sources.language).items()
+            for key, value in text_config(sources.language, dynamic_rope=False).items()
             if key not in left_out
         }
         | {
@@ -131,14 +133,33 @@ def chat_config(sources: Sources) -> dict[str, Any]:
     }
 
 
+def text_config(language: Mapping[str, Any], *, dynamic_rope: bool) -> dict[str, Any]:
+    """The language model's config.json as other programs read it, without quantization.
+
+    Without `dynamic_rope`, dynamic scaling of positions is left out: SGLang, and vLLM before its
+    change 41277 of 2026, apply it to every prompt, and not only to those that are too long.
+    """
+    values = {key: value for key, value in language.items() if key != _QUANTIZATION}
+    scaling = values["rope_scaling"]
+    if has_dynamic_rope(language) and not dynamic_rope:
+        values["rope_scaling"] = None
+    elif scaling is not None and scaling["type"] == "longrope":
+        # transformers 4 refuses a Phi-3 with any other key than these.
+        keys = ("type", "short_factor", "long_factor")
+        values["rope_scaling"] = {key: scaling[key] for key in keys}
+    return values
+
+
+def has_dynamic_rope(language: Mapping[str, Any]) -> bool:
+    """Whether positions are scaled once a prompt is longer than `max_position_embeddings`."""
+    scaling = language["rope_scaling"]
+    return scaling is not None and scaling["type"] == "dynamic"
+
+
 def kept_linears(language: Mapping[str, Any]) -> list[str]:
     """Linears of the language model's layers that are in 16 bits in a quantized model."""
     ignored = language.get(_QUANTIZATION, {}).get("ignore", [])
     return [name for name in ignored if name != HEAD]
-
-
-def _text_config(language: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in language.items() if key != _QUANTIZATION}
 
 
 def _quantization(language: Mapping[str, Any], others: Iterable[str]) -> dict[str, Any]:

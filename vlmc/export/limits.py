@@ -5,11 +5,11 @@ What the engines read is described, with sources, in docs/export.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args
 
 from vlmc.errors import UsageError
-from vlmc.export.config import Sources, kept_linears
+from vlmc.export.config import Sources, has_dynamic_rope, kept_linears
 from vlmc.image.tiles import TileRule
 
 Engine = Literal["hf", "vllm", "sglang", "lmdeploy"]
@@ -22,8 +22,15 @@ NAMES: dict[Engine, str] = {
 }
 # What SGLang applies to a request that does not say otherwise, whatever config.json says.
 _SGLANG_MAX_TILES = 12
-_HF_QK_NORM_EPS = 1e-6
-_LMDEPLOY_GROUPS = (32, 128)
+_QK_NORM_EPS = 1e-6
+# Inputs of a group of 4-bit weights that Marlin and TurboMind read; None is one group.
+_GROUPS: dict[Engine, tuple[int | None, ...]] = {
+    "vllm": (32, 64, 128, None),
+    "sglang": (32, 64, 128, None),
+    "lmdeploy": (32, 128),
+}
+READ_DYNAMIC_ROPE: tuple[Engine, ...] = ("hf", "lmdeploy")
+"""Engines that scale positions of long prompts alone, as the original does."""
 # Linears that vLLM and SGLang join to one.
 _JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -59,9 +66,10 @@ def _refusals(sources: Sources, engine: Engine) -> Iterator[str]:
             "it orders image tokens by rows, and ps_version v1 orders them by columns. "
             "Released InternVL2 models have v2."
         )
-    if engine == "hf" and tower.vision.qk_norm and tower.vision.norm_eps != _HF_QK_NORM_EPS:
+    fixed = engine in ("hf", "sglang")
+    if fixed and tower.vision.qk_norm and tower.vision.norm_eps != _QK_NORM_EPS:
         yield (
-            f"its norms of queries and keys have the epsilon {_HF_QK_NORM_EPS}, and this tower "
+            f"its norms of queries and keys have the epsilon {_QK_NORM_EPS}, and this tower "
             f"has {tower.vision.norm_eps}. Use --to vllm, which reads it."
         )
     if engine == "sglang":
@@ -78,33 +86,45 @@ def _refusals(sources: Sources, engine: Engine) -> Iterator[str]:
                 "it reads fp8 weights with a scale for each block of 128 x 128, and an artifact "
                 "has one for each output. Build with language.scheme none or w4a16."
             )
-        if scheme == "w4a16":
-            if phi3:
-                yield (
-                    "only its TurboMind engine reads these 4-bit weights, and it has no Phi-3. "
-                    "Build with language.scheme none."
-                )
-            size = _weights(sources)["group_size"]
-            if size not in _LMDEPLOY_GROUPS:
-                yield (
-                    f"it reads groups of 32 and 128 inputs, and this artifact has {size}. "
-                    "Build with language.group_size 128."
-                )
+        if scheme == "w4a16" and phi3:
+            yield (
+                "only its TurboMind engine reads these 4-bit weights, and it has no Phi-3. "
+                "Build with language.scheme none."
+            )
+    if scheme == "w4a16" and engine in _GROUPS:
+        size, sizes = _weights(sources)["group_size"], _GROUPS[engine]
+        if size not in sizes:
+            held = "one group for each output" if size is None else f"groups of {size}"
+            yield (
+                f"its kernels read groups of {', '.join(str(one) for one in sizes if one)} inputs, "
+                f"and this artifact has {held}. Build with language.group_size 128, or use --to hf."
+            )
     if engine in ("vllm", "sglang"):
-        yield from _split_groups(sources, engine)
+        for reason in split_groups(sources.language):
+            yield f"it joins {reason}. Name all of them in language.keep, or use --to hf."
 
 
-def _split_groups(sources: Sources, engine: Engine) -> Iterator[str]:
-    kept = set(kept_linears(sources.language))
+def split_groups(language: Mapping[str, Any]) -> Iterator[str]:
+    """Linears that engines join to one, of which only some are in 16 bits."""
+    kept = set(kept_linears(language))
     for name in sorted(kept):
         block, _, last = name.rpartition(".")
         for group in _JOINED:
             others = {f"{block}.{part}" for part in group} if last in group else set()
             if missing := sorted(others - kept):
                 yield (
-                    f"it joins {', '.join(group)} to one linear, and {name} is in 16 bits but "
-                    f"{missing[0]} is not. Name all of them in language.keep, or use --to hf."
+                    f"{', '.join(group)} to one linear, and {name} is in 16 bits but "
+                    f"{missing[0]} is not"
                 )
+
+
+def rope_note(language: Mapping[str, Any]) -> str:
+    """That dynamic scaling of positions is left out for engines that would apply it always."""
+    return (
+        f"rope: prompts end at {language['max_position_embeddings']:,} tokens there. Beyond them "
+        "vlmc scales positions; this engine would scale those of every prompt, so config.json "
+        "does not ask for it."
+    )
 
 
 def _image_notes(sources: Sources, engine: Engine) -> Iterator[str]:
@@ -147,6 +167,11 @@ def _image_notes(sources: Sources, engine: Engine) -> Iterator[str]:
             "exif: this artifact turns photos upright by their EXIF orientation. Turn them before "
             "you send them, since not every engine does."
         )
+    if engine == "vllm":
+        yield (
+            "pixels: vLLM lays images with transparency on white; this artifact drops the "
+            "transparency, as the original does."
+        )
     if image.high_bit_depth == "scale":
         yield "pixels: engines clip 16-bit and float images to 8 bits; this artifact scales them."
     if image.keep < 1:
@@ -164,6 +189,19 @@ def _model_notes(sources: Sources, engine: Engine) -> Iterator[str]:
         yield (
             f"vision: the tower runs in {short} there, from its unquantized weights, and in "
             f"{precision} in this artifact. Its engines are not exported."
+        )
+    if has_dynamic_rope(language) and engine not in READ_DYNAMIC_ROPE:
+        yield rope_note(language)
+    if (spare := language["vocab_size"] - sources.tokens) > 0:
+        yield (
+            f"vocabulary: the model has {spare:,} ids more than the tokenizer. vlmc never chooses "
+            f"them; {NAMES[engine]} may."
+        )
+    if engine != "hf":
+        yield (
+            f"sampling: {NAMES[engine]} samples unless it is told otherwise. "
+            "generation_config.json has top_k 1, so that it takes the likeliest token as vlmc "
+            "does; what a request says goes first, so send temperature 0."
         )
     if sources.tower.pixel_shuffle == "v2" and language["model_type"] == "phi3":
         if engine == "vllm":
@@ -185,14 +223,19 @@ def _model_notes(sources: Sources, engine: Engine) -> Iterator[str]:
         elif manifest.language_dtype == "float32":
             yield "dtype: LMDeploy computes fp32 models in bf16."
     if engine == "sglang":
+        if manifest.language_scheme == "w4a16" and not _weights(sources)["symmetric"]:
+            yield (
+                "weights: SGLang reads 4-bit weights with zero points since its change 25292 of "
+                "May 2026. For older versions build with language.symmetric true."
+            )
         yield (
             "template: SGLang picks a conversation template by the folder's name. Start it with "
             "--chat-template FOLDER/chat_template.jinja."
         )
 
 
-def _weights(sources: Sources) -> dict[str, object]:
-    found: dict[str, object] = sources.language["quantization_config"]["config_groups"]["group_0"][
+def _weights(sources: Sources) -> dict[str, Any]:
+    found: dict[str, Any] = sources.language["quantization_config"]["config_groups"]["group_0"][
         "weights"
     ]
     return found
