@@ -41,12 +41,14 @@ class Cluster:
     nic_gbit: float = 25  # each host
     store_gbit: float = 100  # all hosts together
     store_requests: float = 5_500  # a second
-    images_per_request: int = 1  # more where images are in shards
+    images_per_request: int = 1  # more in shards, whose images travel through the driver
     is_local_job: bool = False  # one process reads and writes every row
     local_rows: float = 6_900  # a second
     # Of the driver of `--ray`, which sends blocks of rows and hears that they are written.
     driver_block_ms: float = 2.8
     driver_row_ms: float = 0.05
+    driver_image_ms: float = 0.04  # beside the row's, of an image in a shard
+    driver_megabyte_ms: float = 0.9
     price_per_gpu_hour: float = 2.5
 
 
@@ -77,7 +79,10 @@ def limits(work: Workload, cluster: Cluster, block: int = PART_ROWS) -> dict[str
         "network": hosts * _bytes(cluster.nic_gbit) / work.image_bytes,
         "store": _bytes(cluster.store_gbit) / work.image_bytes,
         "store requests": cluster.store_requests * cluster.images_per_request,
-        "driver": block / _driver_seconds(cluster, block),
+        "driver": block / _driver_seconds(work, cluster, block),
+        "network of the driver": _bytes(cluster.nic_gbit) / work.image_bytes
+        if cluster.images_per_request > 1
+        else math.inf,
     }
 
 
@@ -147,7 +152,9 @@ def simulate(
             back = failed + failures.restart_seconds
             failing[worker] = back + _lifetime(draw, failures)
         else:
-            back = driver_free = max(done, driver_free) + _driver_seconds(cluster, rows[number])
+            back = driver_free = max(done, driver_free) + _driver_seconds(
+                work, cluster, rows[number]
+            )
             answered[number] += 1
             useful += done - now
         heapq.heappush(workers, (back, worker))
@@ -196,15 +203,17 @@ def scaling_table(work: Workload, cluster: Cluster) -> str:
 def crossover_table() -> str:
     """From how many GPUs on a part decides, with 25 Gbit/s a host and 100 Gbit/s for all."""
     parts = ("network", "store", "store requests", "driver")
-    four = replace(Cluster(1), cores_per_gpu=4)
+    shards = replace(Cluster(1), images_per_request=1000)
     local = replace(Cluster(1), is_local_job=True)
+    four = replace(Cluster(1), cores_per_gpu=4)
     lines = []
     for work in WORKLOADS:
         found = [crossover(work, Cluster(1), part) for part in parts]
-        found += [crossover(work, local, "driver"), crossover(work, four, "cores")]
+        found += [crossover(work, cluster, "driver") for cluster in (shards, local)]
+        found.append(crossover(work, four, "cores"))
         lines.append(f"| {work.name} | " + " | ".join(str(n or "never") for n in found) + " |")
     head = (
-        "| images | network | store | store requests | driver | local job's process | "
+        "| images | network | store | store requests | driver | driver, shards | local job | "
         "4 cores a GPU |"
     )
     return _table(head, lines)
@@ -213,7 +222,7 @@ def crossover_table() -> str:
 def block_table() -> str:
     """10 million images on 80 GPUs by the size of a block."""
     lines = []
-    cluster = replace(Cluster(80), images_per_request=1000)
+    cluster = replace(Cluster(80), store_requests=4 * 5_500)
     for block in (64, PART_ROWS, 4096, 65_536):
         calm = simulate(SMALL_1, cluster, 10_000_000, block)
         rough = simulate(SMALL_1, cluster, 10_000_000, block, Failures(mean_hours=1), seed=1)
@@ -280,10 +289,13 @@ def _lifetime(draw: random.Random, failures: Failures) -> float:
     return draw.expovariate(1 / (failures.mean_hours * HOUR))
 
 
-def _driver_seconds(cluster: Cluster, rows: int) -> float:
+def _driver_seconds(work: Workload, cluster: Cluster, rows: int) -> float:
     if cluster.is_local_job:
         return rows / cluster.local_rows
-    return (cluster.driver_block_ms + rows * cluster.driver_row_ms) / 1000
+    row_ms = cluster.driver_row_ms
+    if cluster.images_per_request > 1:
+        row_ms += cluster.driver_image_ms + cluster.driver_megabyte_ms * work.image_bytes / 1e6
+    return (cluster.driver_block_ms + rows * row_ms) / 1000
 
 
 def _table(head: str, lines: list[str]) -> str:

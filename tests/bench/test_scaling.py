@@ -101,6 +101,17 @@ def test_crossovers_are_where_the_slowest_part_changes() -> None:
     assert crossover(SMALL_2, Cluster(1), "network") is None
 
 
+def test_images_in_shards_pass_the_driver_and_its_network() -> None:
+    shards = replace(Cluster(80), images_per_request=1000)
+    assert slowest(SMALL_1, shards)[0] == "driver"
+    assert slowest(SMALL_1, replace(shards, images_per_request=1, store_requests=1e9))[0] == "GPU"
+    fast = replace(shards, driver_megabyte_ms=0, driver_row_ms=0, driver_image_ms=0)
+    part, rate = slowest(PHOTO_1, fast)
+    assert part == "network of the driver" and rate == 25e9 / 8 / PHOTO_1.image_bytes
+    done = simulate(SMALL_1, shards, 2_000_000, 512, Failures(restart_seconds=0))
+    assert 2_000_000 / done.seconds == pytest.approx(slowest(SMALL_1, shards)[1], rel=0.05)
+
+
 def test_cost_is_the_price_of_the_time() -> None:
     # One GPU at 2.5 an hour and 1,000 images a second: 1,000 seconds for a million.
     assert cost_per_million(1000, Cluster(1)) == pytest.approx(2.5 * 1000 / 3600)
