@@ -183,17 +183,29 @@ def test_gpus_that_an_8b_needs(headers_8b: Path, tmp_path: Path) -> None:
     small, large = plan.devices
     assert str(small) == "needs 2 × 16 GB (T4): --devices 2"
     assert str(large) == "1 × 24 GB (RTX 4090)"
-    embeddings = 2 * 92553 * 4096
-    shared = plan.memory.language_weights_bytes - embeddings + 3584 * (128 + 56) * 1024
-    whole = plan.memory.vision_weights_bytes + embeddings
-    assert small.one_device_bytes == large.fullest_bytes == whole + shared
-    assert small.fullest_bytes == whole + shared // 2
+    assert small.one_device_bytes == large.fullest_bytes == large.one_device_bytes
+    embeddings, step = 2 * 92553 * 4096, 2 * 16384
+    shared = plan.memory.language_weights_bytes - embeddings
+    whole = 10**9 + plan.memory.vision_weights_bytes + embeddings
+    # Nine tenths of what the weights leave hold a step and the least cache, 128 KiB a token.
+    one = step * (4 * 4096 + 2 * 48 * 128 + 3 * 14336) + 3584 * (128 << 10)
+    half = step * (4 * 4096 + 2 * 24 * 128 + 3 * 7168) + 3584 * (64 << 10)
+    assert small.one_device_bytes == pytest.approx(whole + shared + one / 0.9, abs=1)
+    assert small.fullest_bytes == pytest.approx(whole + shared // 2 + half / 0.9, abs=1)
     values = plan_json(plan)["devices"]
     assert [one["devices"] for one in values] == [2, 1]
     assert make_plan(read_recipe(recipe), cache).devices == ()
 
     wide = make_plan(read_recipe(recipe, [engines, "model.dtype=fp32"]), cache)
     assert [one.devices for one in wide.devices] == [4, 2]
+    for tokens, numbers in ((65536, [4, 2]), (1_000_000, [None, None])):
+        steps = [engines, "model.dtype=fp16", f"runtime.max_batch_tokens={tokens}"]
+        plan = make_plan(read_recipe(recipe, steps), cache)
+        assert [one.devices for one in plan.devices] == numbers
+    assert str(plan.devices[0]) == (
+        "too large for any number of T4 (16 GB) that divides its heads, at this "
+        "runtime.max_batch_tokens"
+    )
 
 
 def test_calibrating_an_8b_on_a_cpu_is_said_to_take_long(headers_8b: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from vlmc.artifact.vision_files import GOLDEN_TILES
-from vlmc.checkpoint.config import LanguageConfig, ModelConfig
+from vlmc.checkpoint.config import ModelConfig
 from vlmc.checkpoint.layout import original_shapes, quantized_bytes, quantized_linears
 from vlmc.checkpoint.source import Checkpoint
 from vlmc.image.tiles import TOKENS_PER_TILE
@@ -153,11 +153,6 @@ def golden_bytes(config: ModelConfig) -> int:
     """Size of the golden tiles with their features, compressed."""
     features = GOLDEN_TILES * TOKENS_PER_TILE * config.language.hidden_size * 4
     return int(_GOLDEN_TILES_BYTES + _FEATURES_KEPT * features)
-
-
-def cache_bytes_per_token(config: LanguageConfig, dtype: str) -> int:
-    """Keys and values of one token in all layers."""
-    return 2 * config.layers * config.kv_heads * config.head_dim * DTYPE_BYTES[dtype]
 
 
 def _runs(name: str, config: ModelConfig) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from vlmc.builder.plan.cost import DTYPE_BYTES, Counts, cache_bytes_per_token
+from vlmc.builder.plan.cost import DTYPE_BYTES, Counts
 from vlmc.checkpoint.config import LanguageConfig
 from vlmc.image.tiles import TileRule, choose_grid, kept_tokens
 from vlmc.machine.support import Precision
+from vlmc.models.language.memory import cache_bytes_per_token
 from vlmc.recipe.fit import linear_layers
 from vlmc.recipe.schema import LanguagePart
 
@@ -71,7 +72,7 @@ def plan_memory(
     return Memory(
         vision_weights_bytes=counts.tower_parameters * PRECISION_BYTES[precision],
         language_weights_bytes=_language_weights_bytes(counts, config, dtype, language),
-        cache_bytes_per_token=cache_bytes_per_token(config, dtype),
+        cache_bytes_per_token=cache_bytes_per_token(config, DTYPE_BYTES[dtype]),
         prefill_bytes_per_token=2 * config.intermediate_size * DTYPE_BYTES[dtype],
         batch_tokens=batch_tokens,
     )

@@ -34,12 +34,6 @@ class PagedCache:
         self.values = _zeros(shape, dtype, torch.device(device))
         self.pages = pages
 
-    @staticmethod
-    def bytes_per_page(config: LanguageConfig, dtype: torch.dtype) -> int:
-        """Memory of one page, keys and values of all layers."""
-        elements = 2 * config.layers * PAGE_TOKENS * config.kv_heads * config.head_dim
-        return elements * dtype.itemsize
-
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer, each (slots, kv_heads, head_dim)."""
         return self.keys[index], self.values[index]
