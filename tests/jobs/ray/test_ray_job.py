@@ -212,6 +212,7 @@ def test_a_worker_is_started_again_more_often_than_ray_does(
 ) -> None:
     """Deaths count for the part that was answered, or where no model was loaded between them."""
     monkeypatch.setattr(pool, "MAX_DEATHS", 3)  # so that Ray starts it twice again
+    monkeypatch.setattr(pool, "MAX_PART_DEATHS", 3)
     monkeypatch.setattr(job, "MOST_LINES", {"cpu": 32})
     pids, out = tmp_path / "pids", tmp_path / "out.jsonl"
     pids.mkdir()
@@ -271,7 +272,7 @@ def test_a_model_that_breaks_ends_the_job(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "MAX_DEATHS", 2)
+    monkeypatch.setattr(pool, "MAX_PART_DEATHS", 2)
     images = write_images(tmp_path / "images", 12)
     asked = ["fine?"] * 35 + ["break?"]
     rows = [{"image": str(images[n // 3]), "prompt": text} for n, text in enumerate(asked)]

@@ -21,9 +21,10 @@ from vlmc.progress.events import Note, Progress
 
 PARTS_AHEAD = 3
 """Parts that a worker holds: one that ends, one that is answered, one that is asked next."""
-MAX_DEATHS = 5
-"""How many times a worker may die while it answers a part, before the part is blamed; and while it
-loads its model, before the model is."""
+MAX_DEATHS, MAX_PART_DEATHS = 5, 8
+"""How many times a worker may die while it loads its model, before the model is blamed, and while
+it answers a part, before the part is. Workers that are killed from outside every few seconds often
+die several times in succession while they answer the same part."""
 PREPARE_CPUS = 0.5
 PREPARE_RETRIES = 10
 LOAD_SECONDS = 30
@@ -246,9 +247,9 @@ class Pool:
             return
         rows = worker.former[1]
         self._deaths[rows] += 1
-        if self._deaths[rows] >= MAX_DEATHS:
+        if self._deaths[rows] >= MAX_PART_DEATHS:
             raise HardwareError(
-                f"workers ended {MAX_DEATHS} times while they answered rows {rows.first} to "
+                f"workers ended {MAX_PART_DEATHS} times while they answered rows {rows.first} to "
                 f"{rows.last}. Finished parts are kept. If memory is short, use fewer --workers or "
                 "a tile rule with fewer tiles, and run the same command again to resume"
             )
