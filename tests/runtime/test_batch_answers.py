@@ -86,6 +86,16 @@ def test_text_without_images(artifact: Path) -> None:
     with_text.close()
 
 
+def test_a_row_without_an_image_is_an_error(answers: vlmc.BatchAnswers, images: Path) -> None:
+    """And not an answer about nothing."""
+    path = str(images / "480x320.jpg")
+    found = answers({"image": [None, path, [], np.array([], object)]})
+    assert found["image_tokens"].tolist() == [0, 256, 0, 0]
+    assert [bool(error) for error in found["error"]] == [True, False, True, True]
+    assert "no image in the column 'image'" in found["error"][0]
+    assert found["answer"].tolist()[::2] == ["", ""]
+
+
 def test_what_is_refused(artifact: Path, answers: vlmc.BatchAnswers) -> None:
     with pytest.raises(UsageError, match="one of the two"):
         vlmc.BatchAnswers(artifact)

@@ -39,7 +39,7 @@ class Stop:
         self._begun = True
 
     def interrupt(self) -> None:
-        """Stop by Ctrl-C.
+        """Stop by Ctrl-C or SIGTERM.
 
         Raises:
             KeyboardInterrupt: no requests run yet, so that nothing has to end in order.
@@ -89,11 +89,12 @@ class Stop:
 
 @contextmanager
 def stopping_on_interrupt(stop: Stop) -> Iterator[None]:
-    """Let the first Ctrl-C within stop the job in order once requests run, and any other end it at
-    once."""
+    """Let the first Ctrl-C or SIGTERM within stop the job in order once requests run, and any other
+    end it at once."""
 
     def interrupted() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         stop.interrupt()
 
     with _handling_interrupts(interrupted):
@@ -102,8 +103,8 @@ def stopping_on_interrupt(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Let a Ctrl-C within take effect at the end of the block: for calls of libraries that do not
-    survive one."""
+    """Let a Ctrl-C or SIGTERM within take effect at the end of the block, as a Ctrl-C: for calls of
+    libraries that do not survive one, or that take over the signal."""
     interrupts: list[bool] = []
     with _handling_interrupts(lambda: interrupts.append(True)):
         yield
@@ -113,17 +114,19 @@ def interrupts_deferred() -> Iterator[None]:
 
 @contextmanager
 def _handling_interrupts(handle: Callable[[], object]) -> Iterator[None]:
-    """Call `handle` at Ctrl-C within; only the main thread can do so."""
+    """Call `handle` at Ctrl-C or SIGTERM within; only the main thread can do so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def interrupted(_number: int, _frame: FrameType | None) -> None:
         handle()
 
-    signal.signal(signal.SIGINT, interrupted)
+    for number in before:
+        signal.signal(number, interrupted)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

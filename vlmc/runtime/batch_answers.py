@@ -25,8 +25,8 @@ class BatchAnswers:
 
     A batch maps a column's name to its values, as NumPy arrays or lists. The result is the batch
     with `answer`, `image_tokens` and `error`, each a value a row; with `choices` also their
-    log-probabilities, in a column `score_CHOICE` each. A row whose image or prompt cannot be used
-    has its error and no answer: "", 0 and NaN. `error` is "" elsewhere.
+    log-probabilities, in a column `score_CHOICE` each. A row without an image, or whose image or
+    prompt cannot be used, has its error and no answer: "", 0 and NaN. `error` is "" elsewhere.
 
     >>> import vlmc
     >>> answers = vlmc.BatchAnswers("artifacts/quickstart", prompt="A door?", device="cpu")
@@ -83,11 +83,13 @@ class BatchAnswers:
         prompts: Any = [self._prompt] * count
         if self._prompt_column is not None:
             prompts = self._column(batch, self._prompt_column)
-        requests = (
-            ((_image(image), _text(prompt)), self._work)
-            for image, prompt in zip(images, prompts, strict=True)
-        )
-        outcomes = list(self._model.try_each(requests))
+        requests = [
+            (_image(image), _text(prompt)) for image, prompt in zip(images, prompts, strict=True)
+        ]
+        missing = [self._image_column is not None and _is_missing(one) for one, _ in requests]
+        asked = [one for one, gone in zip(requests, missing, strict=True) if not gone]
+        found = iter(list(self._model.try_each((request, self._work) for request in asked)))
+        outcomes = [self._no_image() if gone else next(found) for gone in missing]
         added = self._columns(outcomes)
         clashes = sorted(set(added) & set(batch))
         if clashes:
@@ -120,6 +122,12 @@ class BatchAnswers:
                 )
         return columns
 
+    def _no_image(self) -> VlmcError:
+        return VlmcError(
+            f"the row has no image in the column {self._image_column!r}; fill it in, or give "
+            "image_column=None if no row has one"
+        )
+
     @staticmethod
     def _column(batch: Batch, name: str) -> Any:
         if name not in batch:
@@ -133,6 +141,11 @@ def _image(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype != np.uint8:
         return [_image(part) for part in value]
     return value
+
+
+def _is_missing(image: Any) -> bool:
+    """Tables without an image in a row hold None or an empty list there."""
+    return image is None or (isinstance(image, list) and not image)
 
 
 def _text(value: Any) -> Any:

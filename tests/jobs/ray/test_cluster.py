@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,9 +55,29 @@ def test_an_address_that_only_listens_is_refused(monkeypatch: pytest.MonkeyPatch
             pass
 
 
+def test_a_token_is_sent_where_a_cluster_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A program in place of Ray's driver, which is refused without the token."""
+    pytest.importorskip("ray")
+    refusing = "import os, sys; sys.exit(os.environ.get('RAY_AUTH_MODE') != 'token')"
+    monkeypatch.setattr(cluster, "_CONNECT", refusing)
+    monkeypatch.setattr(cluster, "_TOKEN", tmp_path / "auth_token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that its value is restored
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(UsageError, match="set RAY_AUTH_MODE=token"):
+        cluster._check_answer("auto")
+    (tmp_path / "auth_token").write_text("secret")
+    cluster._check_answer("auto")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(UsageError, match="no Ray cluster answers"):
+        cluster._check_answer("auto")
+
+
 def test_ray_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    said = r"--ray needs Ray .* install it: pip install .*ray"
+    said = r"--ray needs Ray; install it: pip install .*ray"
     with pytest.raises(UsageError, match=said), connected("local"):
         pass
 

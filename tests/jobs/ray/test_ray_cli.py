@@ -52,14 +52,14 @@ def test_lines_are_those_of_the_local_job(artifact: Path, images: Path, tmp_path
 
 @pytest.mark.xdist_group("ray")
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupt_ends_all_processes_and_loses_nothing(
-    artifact: Path, images: Path, tmp_path: Path
+    number: signal.Signals, artifact: Path, images: Path, tmp_path: Path
 ) -> None:
     image = str(images / "480x320.jpg")
-    rows = [{"image": image, "prompt": f"Room {number}?"} for number in range(300)]
+    rows = [{"image": image, "prompt": f"Room {row}?"} for row in range(300)]
     table, out = write_jsonl(tmp_path / "rows.jsonl", *rows), tmp_path / "ray.jsonl"
     command = ("run", artifact, table, "--tiles", "single", "--device", "cpu", "-o", out)
-    # As a terminal does: Ctrl-C reaches all processes of the command's group.
     process = subprocess.Popen(
         [sys.executable, "-m", "vlmc", *command, "--ray"],
         cwd=ROOT,
@@ -70,7 +70,10 @@ def test_an_interrupt_ends_all_processes_and_loses_nothing(
     deadline = time.monotonic() + 60
     while process.poll() is None and not parts_of(out) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as from a terminal, to all of the command's group
+    else:
+        process.send_signal(number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1, said
     assert "it was interrupted; finishing the requests that run" in said

@@ -126,6 +126,34 @@ def test_a_stopped_job_keeps_whole_rows_and_resumes(
     assert b"".join(part.read_bytes() for part in parts_of(out)) == local.read_bytes()
 
 
+def test_a_cluster_without_a_free_core_does_not_stop_a_job(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another job's workers have taken them: the worker prepares its images itself."""
+    monkeypatch.setattr(job, "PATIENCE_SECONDS", 1.0)
+    folder, out, local = tmp_path / "images", tmp_path / "ray.jsonl", tmp_path / "local.jsonl"
+    write_images(folder, 12)
+    run_local(folder, local)
+
+    class Other:
+        def ready(self) -> bool:
+            return True
+
+    other = cluster.remote(num_cpus=1)(Other).remote()
+    try:
+        assert cluster.get(other.ready.remote())
+        run_ray(folder, out, workers=1)
+    finally:
+        cluster.kill(other)
+    assert b"".join(part.read_bytes() for part in parts_of(out)) == local.read_bytes()
+
+
+def test_every_worker_gets_a_part_of_a_small_job(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 6)
+    run_ray(tmp_path / "images", tmp_path / "out.jsonl", workers=2)
+    assert len(parts_of(tmp_path / "out.jsonl")) == 2
+
+
 def test_too_many_errors_stop_the_job(tmp_path: Path) -> None:
     write_images(tmp_path / "images", 60, damaged=range(0, 60, 2))
     stop = Stop(max_errors=3)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vlmc.distribution import install_command
@@ -30,6 +33,7 @@ _QUIET = {
 # Beside a slow model, processes that prepare images idle for longer than the second that Ray lets
 # them on a machine of few cores, and starting one costs as much as a hundred images.
 _KEPT = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
+_AUTH, _TOKEN = "RAY_AUTH_MODE", Path("~/.ray/auth_token")
 _CONNECT = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 
 
@@ -61,21 +65,19 @@ def connected(address: str) -> Iterator[Any]:
     """
     for name, value in (_QUIET | _KEPT).items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(
-            f"--ray needs Ray ({error}); install it: {install_command('ray')}"
-        ) from None
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(f"--ray needs Ray; install it: {install_command('ray')}")
+    report(Progress("starting Ray" if address == LOCAL else f"connecting to Ray at {address}"))
+    if address != LOCAL:
+        _check_answer(address)  # before Ray is imported, because it may set how to connect
+    import ray
+
     if ray.is_initialized() and address == LOCAL:
         yield ray
         return
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    report(Progress("starting Ray" if address == LOCAL else f"connecting to Ray at {address}"))
     if address == LOCAL:
         quiet |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
-    else:
-        _check_answer(address)
     try:
         with interrupts_deferred():  # one within makes the process crash at its end
             ray.init(address, **quiet)
@@ -125,13 +127,15 @@ def _check_answer(address: str) -> None:
         if address != AUTO:
             with socket.create_connection(host_and_port(address), PORT_SECONDS):
                 pass
-        subprocess.run(
-            [sys.executable, "-c", _CONNECT, address],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_SECONDS,
-        )
+        try:
+            _try_connecting(address)
+        except subprocess.SubprocessError:
+            # Once a user has a token, `ray start` asks for it, but a driver elsewhere sends it only
+            # if it is told to.
+            if _AUTH in os.environ or not _TOKEN.expanduser().exists():
+                raise
+            _try_connecting(address, {_AUTH: "token"})
+            os.environ[_AUTH] = "token"
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no reason given"])[-1]
         said = shorten(last.partition(": ")[2] or last, 400)
@@ -143,5 +147,19 @@ def _check_answer(address: str) -> None:
         return
     raise UsageError(
         f"no Ray cluster answers at {address} ({said}). Start one with `ray start --head`, correct "
-        "the address, or give --ray without one to use this machine alone"
+        "the address, or give --ray without one to use this machine alone. If the cluster belongs "
+        "to another user, copy their Ray token (`ray get-auth-token`) to RAY_AUTH_TOKEN, and set "
+        f"{_AUTH}=token"
+    )
+
+
+def _try_connecting(address: str, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Connect in a process of its own; raises `SubprocessError` where that fails."""
+    subprocess.run(
+        [sys.executable, "-c", _CONNECT, address],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=ANSWER_SECONDS,
+        env={**os.environ, **settings},
     )

@@ -31,6 +31,8 @@ from vlmc.jobs.stop import Stop
 from vlmc.jobs.summary import JobSummary
 from vlmc.version import __version__
 
+PATIENCE_SECONDS = 60.0
+"""How long a worker waits for a task that prepares images, before it prepares them itself."""
 PARTS_PER_WORKER = 32
 LEAST_LINES, MOST_LINES = 32, {"cpu": 64, "cuda": 512}
 """Lines of a part: many small parts keep all workers busy to the end and lose little to a kill;
@@ -118,6 +120,7 @@ def run_ray_job(
                     form,
                     out.absolute(),
                     str(Path.cwd()),
+                    PATIENCE_SECONDS,
                     audit,
                 )
                 check_nodes(ray, _needs(task, indexed))
@@ -158,7 +161,9 @@ def _indexed(
 def _part_rows(questions: Questions, slots: Slots) -> int:
     """The rows of a part, for a new output."""
     lines = questions.total // (slots.count * PARTS_PER_WORKER)
-    lines = max(LEAST_LINES, min(MOST_LINES[slots.device], lines))
+    # Of a small job every worker gets a part.
+    least = min(LEAST_LINES, -(-questions.total // slots.count))
+    lines = max(least, min(MOST_LINES[slots.device], lines))
     return max(1, lines // len(questions.lines_of(0)))
 
 

@@ -109,7 +109,7 @@ class Pool:
         Raises:
             VlmcError: a worker's model cannot be opened, or `on_ready` refuses it.
         """
-        report(Progress("loading models"))
+        report(Progress("waiting for room on the cluster, and loading models"))
         deadline = None
         while not all(worker.facts for worker in self.workers):
             for call, reference in self._finished():

@@ -24,7 +24,7 @@ from vlmc.jobs.question_runner import QuestionRunner
 from vlmc.jobs.ray.chunks import prepared_ahead
 from vlmc.jobs.ray.part import Part, PartDone
 from vlmc.jobs.ray.part_stream import AnsweredPart, NotesOfParts, PartStream
-from vlmc.jobs.ray.prepare import Images, move_to
+from vlmc.jobs.ray.prepare import Images, move_to, prepare_images
 from vlmc.jobs.ray.source import AuditedModel, ModelSource
 from vlmc.jobs.settings import JobSettings
 from vlmc.jobs.stop import Stop
@@ -35,7 +35,8 @@ class WorkerTask:
     """What all workers of a job are given.
 
     `cores`, if given, are how many each may use. Paths of images are relative to `work_folder`.
-    `audit` is the share of answers that is checked.
+    `patience_s` is how long a task that prepares images is waited for. `audit` is the share of
+    answers that is checked.
     """
 
     source: ModelSource
@@ -46,6 +47,7 @@ class WorkerTask:
     form: PartForm
     folder: PartsFolder
     work_folder: str
+    patience_s: float
     audit: float | None = None
 
 
@@ -57,6 +59,14 @@ class WorkerFacts:
     host: str
     engine: str
     chosen: EngineRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Preparing:
+    """Images of some rows, and the task that prepares them."""
+
+    images: list[ImageInput | None]
+    reference: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,7 @@ class Worker:
         by `ready`, since Ray says less of what fails here."""
         self._task, self._prepare, self._life = task, prepare, secrets.token_hex(8)
         self._error: Exception | None = None
+        self._patience_s = task.patience_s
         move_to(task.work_folder)
         self._cores = None if task.cores is None else keep_to(task.cores)
         try:
@@ -139,11 +150,39 @@ class Worker:
 
     def _prepared(self, questions: Iterable[Question]) -> Iterator[Question]:
         return prepared_ahead(
-            questions, self._task.source.maker.tiles.most_tiles, self._begin_images, _images
+            questions,
+            self._task.source.maker.tiles.most_tiles,
+            self._begin_images,
+            self._images,
         )
 
-    def _begin_images(self, images: list[ImageInput | None]) -> Any:
-        return self._prepare.remote(self._task.source.maker, self._task.work_folder, images)
+    def _begin_images(self, images: list[ImageInput | None]) -> _Preparing:
+        maker, folder = self._task.source.maker, self._task.work_folder
+        return _Preparing(images, self._prepare.remote(maker, folder, images))
+
+    def _images(self, preparing: _Preparing) -> Images:
+        """What a task prepared, or this process where the task does not end.
+
+        Raises:
+            VlmcError: the task failed, which no image may make it do.
+        """
+        import ray
+
+        try:
+            images: Images = ray.get(preparing.reference, timeout=self._patience_s)
+        except ray.exceptions.GetTimeoutError:
+            # Other jobs may have taken all cores of the cluster.
+            ray.cancel(preparing.reference)
+            self._patience_s = self._task.patience_s / 10
+            return prepare_images(self._task.source.maker, self._task.work_folder, preparing.images)
+        except ray.exceptions.RayError as error:
+            raise VlmcError(
+                f"the images of some rows could not be prepared ({shorten(str(error).strip(), 400)}"
+                "). Finished parts are kept. Correct the cause, and run the same command again to "
+                "resume"
+            ) from error
+        self._patience_s = self._task.patience_s
+        return images
 
     def _written(self, answered: AnsweredPart) -> PartDone:
         part, lines = answered.part, answered.lines
@@ -175,24 +214,6 @@ class Worker:
                 [line for _, line in lines], [question.row for question, _ in lines]
             )
         folder.write(name, content)
-
-
-def _images(reference: Any) -> Images:
-    """What a task prepared.
-
-    Raises:
-        VlmcError: the task failed, which no image may make it do.
-    """
-    import ray
-
-    try:
-        images: Images = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        raise VlmcError(
-            f"the images of some rows could not be prepared ({shorten(str(error).strip(), 400)}). "
-            "Finished parts are kept. Correct the cause, and run the same command again to resume"
-        ) from error
-    return images
 
 
 def keep_to(cores: int) -> socket.socket | None:
