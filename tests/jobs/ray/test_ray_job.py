@@ -142,9 +142,13 @@ def test_a_cluster_without_a_free_core_does_not_stop_a_job(
     other = cluster.remote(num_cpus=1)(Other).remote()
     try:
         assert cluster.get(other.ready.remote())
-        run_ray(folder, out, workers=1)
+        seen: list[Event] = []
+        with receiving(seen.append):
+            run_ray(folder, out, workers=1)
     finally:
         cluster.kill(other)
+    notes = [event.text for event in seen if isinstance(event, Note)]
+    assert sum("worker 0 prepares its images itself" in note for note in notes) == 1
     assert b"".join(part.read_bytes() for part in parts_of(out)) == local.read_bytes()
 
 

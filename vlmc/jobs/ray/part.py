@@ -32,6 +32,7 @@ class PartDone:
     """`lines` lines were written, those of `failures` with an error.
 
     `rows` is what the part holds: fewer rows than it should where the job was stopped.
+    `lacked_cores` says whether the worker has prepared images itself since its last part.
     """
 
     rows: RowRange | None
@@ -39,6 +40,7 @@ class PartDone:
     failures: Mapping[int, dict[str, Any]]
     notes: tuple[RowNotes, ...]
     audit: AuditResult | None
+    lacked_cores: bool
 
 
 def cut_parts(

@@ -88,6 +88,7 @@ class Pool:
         self._calls: dict[Any, _Call] = {}
         self._next: deque[Part] = deque()
         self._deaths: Counter[RowRange] = Counter()
+        self._said_cores = False
         prepare = ray.remote(num_cpus=PREPARE_CPUS, max_retries=PREPARE_RETRIES)(prepare_images)
         actor = ray.remote(
             max_restarts=MAX_DEATHS - 1,
@@ -266,6 +267,15 @@ class Pool:
         finally:
             call.worker.held.remove(part)
         call.worker.done += done.lines
+        if done.lacked_cores and not self._said_cores:
+            self._said_cores = True
+            report(
+                Note(
+                    f"no core of the cluster was free to prepare images, so {call.worker.name} "
+                    "prepares its images itself, which is slower. Other jobs may have taken the "
+                    "cores; use fewer --workers or more machines"
+                )
+            )
         return done
 
     def _note_progress(self, call: _Call, reference: Any) -> None:

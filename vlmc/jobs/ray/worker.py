@@ -87,7 +87,7 @@ class Worker:
         by `ready`, since Ray says less of what fails here."""
         self._task, self._prepare, self._life = task, prepare, secrets.token_hex(8)
         self._error: Exception | None = None
-        self._patience_s = task.patience_s
+        self._patience_s, self._lacked_cores = task.patience_s, False
         move_to(task.work_folder)
         self._cores = None if task.cores is None else keep_to(task.cores)
         try:
@@ -173,7 +173,7 @@ class Worker:
         except ray.exceptions.GetTimeoutError:
             # Other jobs may have taken all cores of the cluster.
             ray.cancel(preparing.reference)
-            self._patience_s = self._task.patience_s / 10
+            self._patience_s, self._lacked_cores = self._task.patience_s / 10, True
             return prepare_images(self._task.source.maker, self._task.work_folder, preparing.images)
         except ray.exceptions.RayError as error:
             raise VlmcError(
@@ -196,12 +196,14 @@ class Worker:
             if not part.replaces:
                 rows = RowRange(rows.first, lines[-1][0].row.number)
             self._write(part, rows.name + self._task.folder.suffix, lines)
+        lacked_cores, self._lacked_cores = self._lacked_cores, False
         return PartDone(
             rows,
             len(lines),
             {question.line: line for question, line in lines if line_error(line) is not None},
             tuple(answered.notes),
             answered.audit,
+            lacked_cores,
         )
 
     def _write(self, part: Part, name: str, lines: list[tuple[Question, dict[str, Any]]]) -> None:
